@@ -1,0 +1,57 @@
+"""Errors a caller may want to tell apart.
+
+Every message says what was given, what was expected and what to do about it, in words that can be shown to a
+person without a stack trace.
+"""
+
+
+class LatentSyncError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class OptionError(LatentSyncError, ValueError):
+    """An option is out of its range or contradicts another."""
+
+
+class MediaError(LatentSyncError, ValueError):
+    """A video file cannot be read or has no usable frames."""
+
+
+class AudioError(MediaError):
+    """An audio file or tensor cannot be read or has no samples."""
+
+
+class FaceNotFoundError(LatentSyncError, ValueError):
+    """No face was found in any frame."""
+
+
+class OutputError(LatentSyncError, OSError):
+    """The result cannot be written."""
+
+
+class Cancelled(LatentSyncError):
+    """The caller asked to stop."""
+
+
+class ModelNotFoundError(LatentSyncError, FileNotFoundError):
+    """A model file that is needed is not there."""
+
+
+class CheckpointError(LatentSyncError, ValueError):
+    """A checkpoint cannot be used; subclasses say why."""
+
+
+class ForeignCheckpointError(CheckpointError):
+    """The file holds another kind of model."""
+
+
+class IncompleteCheckpointError(CheckpointError):
+    """Tensors are missing, unknown or of the wrong shape."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """The file is truncated or not a checkpoint at all."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """The file is a pickle that holds more than tensors."""

@@ -1,0 +1,19 @@
+"""Where the golden data lie: a small set beside the tests, a fuller one that a checkout may have next to it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+MINI = Path(__file__).parent / "mini"
+FULL = Path(os.environ.get("LATENTSYNC_GOLDEN", Path(__file__).parents[3] / "shared" / "golden" / "full"))
+
+
+@pytest.fixture(params=["mini", "full"])
+def golden(request) -> Path:
+    """Each golden folder in turn; the fuller set is skipped where it is absent."""
+    if request.param == "mini":
+        return MINI
+    if not FULL.is_dir():
+        pytest.skip("the fuller golden set is not part of the repository (set LATENTSYNC_GOLDEN to its folder)")
+    return FULL
