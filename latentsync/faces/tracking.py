@@ -1,0 +1,102 @@
+"""From frames to one face: detect once, then follow its landmarks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .blazeface import BlazeFace, FaceDetection
+from .facemesh import FaceMesh, FaceRegion, alignment_points, region_of_keypoints, region_of_landmarks
+
+MIN_CONFIDENCE = 0.5
+MIN_SIDE = 12.0  # px; a smaller face holds no mouth to speak of
+MAX_MOVE = 0.06  # of the region's side: beyond it the landmarks are read again from a region around themselves
+MAX_GROWTH = 1.6  # between frames; more is another face or no face
+
+
+@dataclass(frozen=True)
+class FaceObservation:
+    """What is known of the face in one frame.
+
+    box         (4,) float32 px, x0 y0 x1 y1, around the landmarks; may reach outside the frame
+    landmarks   (468, 2) float32 px, FaceMesh order, or None where the detector has none
+    points      (3, 2) float32 px: left brow, right brow (as seen in the image), nose
+    confidence  0..1 that this is a face
+    """
+
+    box: np.ndarray
+    landmarks: np.ndarray | None
+    points: np.ndarray
+    confidence: float
+
+
+FaceDetector = Callable[[np.ndarray, FaceObservation | None], FaceObservation | None]
+"""(frame (H, W, 3) uint8 RGB, the latest observation or None) -> observation, or None where there is no face."""
+
+
+class FaceTracker:
+    """A FaceDetector on BlazeFace and FaceMesh.
+
+    `tracker(frame, previous)`: with `previous`, the landmarks are sought where they were, which needs no detection;
+    when that fails (cut, occlusion) faces are detected again. Of several faces the one that overlaps `previous` is
+    kept, else the largest is taken. All state is in `previous`, so one tracker can serve many clips. Pass the last face
+    that was found, also over frames without one, to stay with the same person.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", min_confidence: float = MIN_CONFIDENCE):
+        self.detector = BlazeFace(device)
+        self.mesh = FaceMesh(device)
+        self.min_confidence = min_confidence
+
+    def __call__(self, frame: np.ndarray, previous: FaceObservation | None = None) -> FaceObservation | None:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"expected a frame of shape (H, W, 3) and dtype uint8, got {frame.shape} {frame.dtype}")
+        if previous is not None and previous.landmarks is not None:
+            observation = self._follow(frame, region_of_landmarks(previous.landmarks), num_passes=1)
+            if observation is not None:
+                return observation
+        for face in _by_preference(self.detector(frame), previous):
+            observation = self._follow(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+            if observation is not None:
+                return observation
+        return None
+
+    def _follow(self, frame: np.ndarray, region: FaceRegion, num_passes: int) -> FaceObservation | None:
+        """Landmarks from the region; read again, from a region around themselves, where it did not fit them well."""
+        landmarks, confidence = self.mesh(frame, region)
+        fitted = region_of_landmarks(landmarks)
+        if num_passes > 1 or _moved(region, fitted):
+            if not _plausible(fitted, region, frame, limit=2 * MAX_GROWTH if num_passes > 1 else MAX_GROWTH):
+                return None
+            landmarks, confidence = self.mesh(frame, fitted)
+            region, fitted = fitted, region_of_landmarks(landmarks)
+        if confidence < self.min_confidence or not _plausible(fitted, region, frame, limit=MAX_GROWTH):
+            return None
+        box = np.concatenate([landmarks.min(0), landmarks.max(0)])
+        return FaceObservation(box, landmarks, alignment_points(landmarks), confidence)
+
+
+def _moved(before: FaceRegion, after: FaceRegion) -> bool:
+    distance = float(np.linalg.norm(after.centre - before.centre))
+    return max(distance, abs(after.side - before.side)) > MAX_MOVE * before.side
+
+
+def _plausible(after: FaceRegion, before: FaceRegion, frame: np.ndarray, limit: float) -> bool:
+    height, width = frame.shape[:2]
+    inside = (after.centre >= 0).all() and (after.centre < [width, height]).all()
+    return bool(inside) and after.side >= MIN_SIDE and 1 / limit < after.side / before.side < limit
+
+
+def _by_preference(faces: list[FaceDetection], previous: FaceObservation | None) -> list[FaceDetection]:
+    """Largest first, but a face that overlaps the previous one goes before all others."""
+    if previous is None:
+        return faces
+    return sorted(faces, key=lambda face: -_overlap(face.box, previous.box))  # stable: keeps the order by size
+
+
+def _overlap(box: np.ndarray, other: np.ndarray) -> float:
+    size = np.maximum(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0)
+    intersection = float(np.prod(size))
+    union = float(np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2])) - intersection
+    return intersection / max(union, 1e-9)
