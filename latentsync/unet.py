@@ -1,0 +1,191 @@
+"""LatentSync's U-Net: diffusers' AnimateDiff U-Net with the normalisations LatentSync was trained with.
+
+The tensor names and shapes equal the reference's after the renames in `checkpoints.py`. Two things that no key shows
+differ from diffusers: the GroupNorms of the residual blocks and of the output take their statistics over all frames of
+a clip, those of the motion modules over one frame.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNetMotionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionOutput
+from einops import rearrange
+from torch import nn
+
+from .errors import OptionError
+
+# Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents.
+IN_CHANNELS = 4 + 1 + 4 + 4
+OUT_CHANNELS = 4
+MAX_FRAMES = 24  # rows of the position table in the released checkpoints
+
+
+class ClipGroupNorm(nn.GroupNorm):
+    """GroupNorm over all frames of a clip: (B*F, C, H, W) -> same, statistics over (group channels, F, H, W).
+
+    `num_frames` is set by the U-Net's forward. The native kernel on a transposed copy is faster, forward and backward,
+    than statistics taken by hand.
+    """
+
+    num_frames = 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.num_frames == 1:
+            return super().forward(x)
+        clips = x.unflatten(0, (-1, self.num_frames)).transpose(1, 2)  # B C F H W
+        return super().forward(clips).transpose(1, 2).flatten(0, 1)
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """GroupNorm per frame: (B, C, F, H, W) -> same, statistics over (group channels, H, W)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = super().forward(rearrange(x, "b c f h w -> (b f) c h w"))
+        return rearrange(frames, "(b f) c h w -> b c f h w", f=x.shape[2])
+
+
+class NoMotion(nn.Module):
+    """Stands where a block has no motion module: (B*F, C, H, W) -> same."""
+
+    def forward(self, hidden_states: torch.Tensor, **_) -> torch.Tensor:
+        return hidden_states
+
+
+def motion_block_names(placement: str | Sequence[str], num_levels: int) -> tuple[str, ...]:
+    """Names of the blocks that have motion modules.
+
+    `placement` is "none", "all" (every down and up block, not the middle: the released 1.5 and 1.6), "decoder" (up
+    blocks: the reference's stage2_efficient) or the names themselves, such as `["down_blocks.0", "up_blocks.2"]`.
+    Raises OptionError.
+    """
+    up = tuple(f"up_blocks.{level}" for level in range(num_levels))
+    every = tuple(f"down_blocks.{level}" for level in range(num_levels)) + up
+    named = {"none": (), "all": every, "decoder": up}
+    if isinstance(placement, str):
+        if placement not in named:
+            raise OptionError(f"motion_blocks is {placement!r}; expected one of {sorted(named)} or a list of blocks.")
+        return named[placement]
+    unknown = sorted(set(placement) - set(every))
+    if unknown:
+        raise OptionError(f"motion_blocks names {unknown}, but this U-Net has the blocks {list(every)}.")
+    return tuple(block for block in every if block in set(placement))
+
+
+def motion_placement(blocks: Sequence[str], num_levels: int) -> str | list[str]:
+    """The shortest way to write a set of motion blocks; the inverse of `motion_block_names`."""
+    for placement in ("none", "all", "decoder"):
+        if set(blocks) == set(motion_block_names(placement, num_levels)):
+            return placement
+    return sorted(blocks)
+
+
+class LatentSyncUNet(UNetMotionModel):
+    """Noise prediction for clips of face latents, conditioned on audio tokens.
+
+    Args:
+        block_out_channels: channels of each level; the sizes of `attention_levels` and of the blocks follow it.
+        attention_levels: whether each level has spatial and audio attention; None = all but the deepest. The middle
+            block always has.
+        motion_blocks: see `motion_block_names`.
+        num_attention_heads: number of heads everywhere, motion modules included (the reference's configuration calls
+            this number `attention_head_dim`).
+        cross_attention_dim: width D of the audio tokens.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = IN_CHANNELS,
+        out_channels: int = OUT_CHANNELS,
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        attention_levels: Sequence[bool] | None = None,
+        motion_blocks: str | Sequence[str] = "all",
+        motion_max_seq_length: int = MAX_FRAMES,
+        norm_num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        num_attention_heads: int = 8,
+        cross_attention_dim: int = 384,
+    ):
+        levels = len(block_out_channels)
+        attention = [True] * (levels - 1) + [False] if attention_levels is None else list(attention_levels)
+        if len(attention) != levels:
+            raise OptionError(f"attention_levels has {len(attention)} entries for {levels} levels.")
+        down_types = [("CrossAttn" if has else "") + "DownBlockMotion" for has in attention]
+        up_types = [("CrossAttn" if has else "") + "UpBlockMotion" for has in reversed(attention)]
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=tuple(down_types),
+            up_block_types=tuple(up_types),
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            norm_eps=norm_eps,
+            cross_attention_dim=cross_attention_dim,
+            num_attention_heads=num_attention_heads,
+            motion_num_attention_heads=num_attention_heads,
+            motion_max_seq_length=motion_max_seq_length,
+            use_motion_mid_block=False,
+        )
+        self.motion_block_names = motion_block_names(motion_blocks, levels)
+        for kind in ("down_blocks", "up_blocks"):
+            for level, block in enumerate(getattr(self, kind)):
+                if f"{kind}.{level}" not in self.motion_block_names:
+                    block.motion_modules = nn.ModuleList(NoMotion() for _ in block.motion_modules)
+        self._clip_norms = self._replace_norms()
+
+    def _replace_norms(self) -> list[ClipGroupNorm]:
+        clip_norms = []
+
+        def over_clip(norm: nn.GroupNorm) -> ClipGroupNorm:
+            clip_norms.append(ClipGroupNorm(norm.num_groups, norm.num_channels, norm.eps))
+            return clip_norms[-1]
+
+        self.conv_norm_out = over_clip(self.conv_norm_out)
+        for module in self.modules():
+            if isinstance(module, ResnetBlock2D):
+                module.norm1, module.norm2 = over_clip(module.norm1), over_clip(module.norm2)
+            elif isinstance(module, AnimateDiffTransformer3D):
+                module.norm = FrameGroupNorm(module.norm.num_groups, module.norm.num_channels, module.norm.eps)
+                # A new motion module starts as the identity, as in the reference.
+                nn.init.zeros_(module.proj_out.weight)
+                nn.init.zeros_(module.proj_out.bias)
+        return clip_norms
+
+    @property
+    def motion(self) -> str | list[str]:
+        """ "none", "all", "decoder", or the list of blocks with motion modules."""
+        return motion_placement(self.motion_block_names, len(self.config.block_out_channels))
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        encoder_hidden_states: torch.Tensor,
+        return_dict: bool = True,
+    ) -> UNetMotionOutput | tuple[torch.Tensor]:
+        """Predict the noise in `sample`.
+
+        Args:
+            sample: (B, 13, F, h, w): noisy latents, mask (1 = keep), masked latents, reference latents.
+            timestep: a number, a 0-dim tensor or (B,); one for all frames of a clip.
+            encoder_hidden_states: audio tokens (B*F, K, D), the frames of a clip together, or (B, F, K, D).
+
+        Returns an object whose `.sample` is (B, 4, F, h, w), or a tuple of it. Raises OptionError when there are more
+        frames than the motion modules know positions for.
+        """
+        num_frames = sample.shape[2]
+        if self.motion_block_names and num_frames > self.config.motion_max_seq_length:
+            raise OptionError(
+                f"A chunk of {num_frames} frames was given, but this U-Net's motion modules know "
+                f"{self.config.motion_max_seq_length} positions. Use chunks of at most that many frames."
+            )
+        if encoder_hidden_states.ndim == 4:
+            encoder_hidden_states = encoder_hidden_states.flatten(0, 1)
+        for norm in self._clip_norms:
+            norm.num_frames = num_frames
+        return super().forward(sample, timestep, encoder_hidden_states, return_dict=return_dict)
