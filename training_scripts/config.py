@@ -1,0 +1,127 @@
+"""The training configuration: one YAML file over one dataclass, unknown keys refused."""
+
+import argparse
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import yaml
+
+from latentsync.errors import OptionError
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@dataclass
+class DataConfig:
+    num_clips: int
+    duration: float
+    frame_size: int
+    num_workers: int
+
+
+@dataclass
+class VAEConfig:
+    block_out_channels: list[int]
+    layers_per_block: int
+    latent_channels: int
+    norm_num_groups: int
+    mid_block_add_attention: bool
+    batch_size: int
+    steps: int
+    learning_rate: float
+    masked_fraction: float
+    lower_half_weight: float
+    gradient_weight: float
+    kl_weight: float
+
+
+@dataclass
+class UNetConfig:
+    block_out_channels: list[int]
+    layers_per_block: int
+    norm_num_groups: int
+    num_attention_heads: int
+    cross_attention_dim: int
+
+
+@dataclass
+class StageConfig:
+    steps: int
+    batch_size: int
+    num_frames: int
+    learning_rate: float
+
+
+@dataclass
+class LossConfig:
+    noise_alpha: float
+    audio_dropout: float
+    mask_weight: float
+    max_timestep_weight: float
+
+
+@dataclass
+class TrainingConfig:
+    seed: int
+    run_dir: Path
+    resolution: int
+    mask: str
+    data: DataConfig
+    vae: VAEConfig
+    unet: UNetConfig
+    stage1: StageConfig
+    stage2: StageConfig
+    loss: LossConfig
+    ema_decay: float
+    max_grad_norm: float
+    warmup_fraction: float
+    mixed_precision: str
+    log_every: int
+    save_every: int
+
+
+def _build(cls, values: dict, where: str):
+    names = {f.name for f in fields(cls)}
+    if unknown := set(values) - names:
+        raise OptionError(f"unknown setting {where}{sorted(unknown)[0]}; known there: {', '.join(sorted(names))}")
+    if missing := names - set(values):
+        raise OptionError(f"setting {where}{sorted(missing)[0]} is missing in the configuration")
+    hints = get_type_hints(cls)
+    built = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            built[name] = _build(kind, value, f"{where}{name}.")
+        elif kind in (int, float, str, Path):
+            built[name] = kind(value)  # YAML reads 1e-5 as a string
+        else:
+            built[name] = value
+    return cls(**built)
+
+
+def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> TrainingConfig:
+    """Read a YAML file; ``overrides`` such as "stage1.steps=10" change single values.
+
+    Raises OptionError for unknown or missing settings.
+    """
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for override in overrides or []:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise OptionError(f"--set {override}: expected name=value, for example stage1.steps=10")
+        *parents, leaf = name.split(".")
+        section = values
+        for parent in parents:
+            section = section.get(parent, {})
+        section[leaf] = yaml.safe_load(text)
+    return _build(TrainingConfig, values, "")
+
+
+def parse_config(description: str) -> TrainingConfig:
+    """Read ``--config`` and ``--set`` from the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, default=TINY, help="YAML file (default: the small bundled model)")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. stage1.steps=10")
+    arguments = parser.parse_args()
+    return load_config(arguments.config, arguments.set)

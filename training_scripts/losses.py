@@ -1,0 +1,51 @@
+"""The losses of training, as functions of tensors."""
+
+import torch
+from torch import Tensor
+
+
+def vae_loss(
+    reconstruction: Tensor,
+    pixels: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    *,
+    lower_half_weight: float,
+    gradient_weight: float,
+    kl_weight: float,
+) -> tuple[Tensor, dict[str, float]]:
+    """L1, L1 of the lower half (the mouth) again, L1 of the horizontal and vertical gradients, and a light KL term.
+
+    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, 4, s, s) of the posterior.
+    Returns the loss and its unweighted parts.
+    """
+    error = reconstruction - pixels
+    l1 = error.abs().mean()
+    lower = error[:, :, error.shape[2] // 2 :].abs().mean()
+    gradient = 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+    loss = l1 + lower_half_weight * lower + 2 * gradient_weight * gradient + kl_weight * kl
+    return loss, {"l1": l1.item(), "lower": lower.item(), "gradient": gradient.item(), "kl": kl.item()}
+
+
+def noise_loss(
+    predicted: Tensor,
+    noise: Tensor,
+    keep_mask: Tensor,
+    alpha_cumprod: Tensor,
+    *,
+    mask_weight: float,
+    max_timestep_weight: float,
+) -> Tensor:
+    """Squared error of the predicted noise, weighted where and when it shows.
+
+    predicted, noise: (B, 4, F, h, w); keep_mask: (1, 1, h, w), 0 in the hole; alpha_cumprod: (B,) at each clip's timestep.
+    An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
+    makes it count as what is seen, which is what keeps colours from drifting at high noise. It is capped, and
+    normalised over the batch so that the learning rate keeps its meaning. The reference uses neither weight.
+    """
+    weight = (1 / alpha_cumprod).clamp(max=max_timestep_weight)
+    weight = weight / (1 / torch.linspace(0.0047, 0.9991, 1000, device=weight.device)).clamp(max=max_timestep_weight).mean()
+    region = torch.where(keep_mask < 0.5, mask_weight, 1.0)[:, :, None]
+    squared = (predicted.float() - noise.float()) ** 2 * region
+    return (squared.flatten(1).mean(1) * weight).mean()

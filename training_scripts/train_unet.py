@@ -1,0 +1,185 @@
+"""Train the small U-Net: stage 1 without, stage 2 with motion modules; resumable.
+
+Reads the data set and ``run_dir/vae``, writes ``run_dir/stage1.safetensors`` and ``run_dir/stage2.safetensors`` with the
+averaged weights.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from diffusers.training_utils import EMAModel
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latentsync.audio_tokens import FEATURES_PER_SECOND, token_indices
+from latentsync.diffusion import ddim_scheduler, mixed_noise
+from latentsync.masks import generation_mask, latent_mask
+from latentsync.unet import LatentSyncUNet
+
+from .checkpoints import TrainingState
+from .config import StageConfig, TrainingConfig, parse_config
+from .losses import noise_loss
+from .schedules import one_cycle
+
+log = logging.getLogger(__name__)
+FPS = 25
+
+
+@dataclass
+class LatentClips:
+    """clean, masked: (N, F, 4, s, s) scaled latents; features: (N, L, layers, D); mask: (1, 1, s, s), 1 = keep."""
+
+    clean: Tensor
+    masked: Tensor
+    features: np.ndarray
+    mask: Tensor
+
+
+def build_unet(config: TrainingConfig, motion: str) -> LatentSyncUNet:
+    """The small U-Net; ``motion`` is "none" or "all"."""
+    levels = len(config.unet.block_out_channels)
+    return LatentSyncUNet(
+        motion=motion,
+        in_channels=13,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlockMotion",) * (levels - 1) + ("DownBlockMotion",),
+        up_block_types=("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * (levels - 1),
+        block_out_channels=tuple(config.unet.block_out_channels),
+        layers_per_block=config.unet.layers_per_block,
+        norm_num_groups=config.unet.norm_num_groups,
+        num_attention_heads=config.unet.num_attention_heads,
+        motion_num_attention_heads=config.unet.num_attention_heads,
+        cross_attention_dim=config.unet.cross_attention_dim,
+    )
+
+
+@torch.inference_mode()
+def encode_clips(config: TrainingConfig) -> LatentClips:
+    """Encode the whole data set once; cached in ``run_dir/latents.safetensors``."""
+    run_dir = Path(config.run_dir)
+    mask = generation_mask(config.resolution, config.mask).float()
+    features = np.load(run_dir / "data" / "features.npy", mmap_mode="r")
+    cache = run_dir / "latents.safetensors"
+    if not cache.exists():
+        vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval().to(memory_format=torch.channels_last)
+        faces = np.load(run_dir / "data" / "faces.npy", mmap_mode="r")
+        clean, masked = [], []
+        for clip in faces:
+            pixels = torch.from_numpy(clip.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+                for pieces, batch in ((clean, pixels), (masked, pixels * mask)):
+                    mean = torch.cat([vae.encode(part).latent_dist.mean.float() for part in batch.split(25)])
+                    pieces.append((mean * vae.config.scaling_factor).half())
+        part = cache.with_name(cache.name + ".part")
+        save_file({"clean": torch.stack(clean), "masked": torch.stack(masked)}, part)
+        part.rename(cache)
+    tensors = load_file(cache)
+    size = tensors["clean"].shape[-1]
+    return LatentClips(tensors["clean"], tensors["masked"], features, latent_mask(mask, size).float().reshape(1, 1, size, size))
+
+
+def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: np.random.Generator):
+    """Clean, masked and reference latents (B, 4, F, s, s) and tokens (B*F, K, D).
+
+    The reference is another run of the same clip, at least ``num_frames`` away where the clip is long enough, so that
+    the lips cannot be copied from it.
+    """
+    length, frames = clips.clean.shape[1], stage.num_frames
+    clean, masked, reference, tokens = [], [], [], []
+    for clip in sampler.integers(0, len(clips.clean), stage.batch_size):
+        start = int(sampler.integers(0, length - frames + 1))
+        apart = [r for r in range(length - frames + 1) if abs(r - start) >= frames] or [length - frames - start]
+        other = int(sampler.choice(apart))
+        clean.append(clips.clean[clip, start : start + frames])
+        masked.append(clips.masked[clip, start : start + frames])
+        reference.append(clips.clean[clip, other : other + frames])
+        centres = [index * FEATURES_PER_SECOND // FPS for index in range(start, start + frames)]
+        window = clips.features[clip][token_indices(centres, clips.features.shape[1])]
+        window = torch.from_numpy(window).float().flatten(1, 2)
+        tokens.append(window * float(sampler.random() >= dropout))
+    stacked = [rearrange(torch.stack(x).float(), "b f c h w -> b c f h w") for x in (clean, masked, reference)]
+    return *stacked, torch.cat(tokens)
+
+
+def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
+    """Train "stage1" or "stage2", or finish it; returns the file of averaged weights."""
+    run_dir, stage = Path(config.run_dir), getattr(config, name)
+    target = run_dir / f"{name}.safetensors"
+    if target.exists():
+        return target
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    torch.manual_seed(config.seed)
+    unet = build_unet(config, "none" if name == "stage1" else "all")
+    if name == "stage2":
+        missing, unexpected = unet.load_state_dict(load_file(run_dir / "stage1.safetensors"), strict=False)
+        if unexpected or any("motion_modules" not in key for key in missing):
+            raise RuntimeError(f"stage 1 does not fit stage 2: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=stage.learning_rate)
+    unet, optimizer = accelerator.prepare(unet, optimizer)
+    model = accelerator.unwrap_model(unet)
+    ema = EMAModel(model.parameters(), decay=config.ema_decay)
+    shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
+    state = TrainingState(
+        {"unet": model, "ema": shadow},
+        optimizer.optimizer,
+        np.random.default_rng([config.seed, 2 if name == "stage1" else 3]),
+        torch.Generator().manual_seed(config.seed),
+    )
+    if state.load(run_dir / f"{name}_state.pt"):
+        log.info("%s resumed at step %d", name, state.step)
+    scheduler = ddim_scheduler()
+    started, average = time.monotonic(), state.extra.get("loss")
+    while state.step < stage.steps:
+        optimizer.param_groups[0]["lr"] = one_cycle(state.step, stage.steps, stage.learning_rate, config.warmup_fraction)
+        clean, masked, reference, tokens = draw_batch(clips, stage, config.loss.audio_dropout, state.sampler)
+        noise = mixed_noise(clean.shape, config.loss.noise_alpha, state.generator)
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=state.generator)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        hole = clips.mask[:, :, None].expand(len(clean), 1, *clean.shape[2:])
+        with accelerator.autocast():
+            predicted = unet(torch.cat([noisy, hole, masked, reference], 1), timesteps, tokens).sample
+        loss = noise_loss(
+            predicted,
+            noise,
+            clips.mask,
+            scheduler.alphas_cumprod[timesteps],
+            mask_weight=config.loss.mask_weight,
+            max_timestep_weight=config.loss.max_timestep_weight,
+        )
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
+        optimizer.step()
+        state.step += 1
+        ema.optimization_step = state.step
+        ema.step(model.parameters())
+        average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+        state.extra["loss"] = average
+        if state.step % config.log_every == 0:
+            log.info("%s %d/%d loss %.4f (%.0f s)", name, state.step, stage.steps, average, time.monotonic() - started)
+        if state.step % config.save_every == 0:
+            state.save(run_dir / f"{name}_state.pt")
+    ema.copy_to(model.parameters())
+    part = target.with_name(target.name + ".part")
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, part)
+    part.rename(target)
+    return target
+
+
+def train_unet(config: TrainingConfig) -> Path:
+    """Both stages; returns the file of stage 2."""
+    clips = encode_clips(config)
+    train_stage(config, "stage1", clips)
+    return train_stage(config, "stage2", clips)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train_unet(parse_config(__doc__))

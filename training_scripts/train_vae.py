@@ -1,0 +1,125 @@
+"""Train the small VAE on aligned faces; resumable, writes ``run_dir/vae`` in diffusers' layout."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from diffusers.training_utils import EMAModel
+
+from latentsync.masks import generation_mask
+
+from .checkpoints import TrainingState
+from .config import TrainingConfig, parse_config
+from .losses import vae_loss
+from .schedules import one_cycle
+
+log = logging.getLogger(__name__)
+
+
+def build_vae(config: TrainingConfig) -> AutoencoderKL:
+    levels = len(config.vae.block_out_channels)
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
+        block_out_channels=config.vae.block_out_channels,
+        layers_per_block=config.vae.layers_per_block,
+        latent_channels=config.vae.latent_channels,
+        norm_num_groups=config.vae.norm_num_groups,
+        mid_block_add_attention=config.vae.mid_block_add_attention,
+        sample_size=config.resolution,
+    )
+
+
+def draw_batch(faces: np.ndarray, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig) -> torch.Tensor:
+    """(N, 3, S, S) in [-1, 1]; part of it with the hole of the mask greyed, as the U-Net's condition has it."""
+    clips = sampler.integers(0, faces.shape[0], config.vae.batch_size)
+    frames = sampler.integers(0, faces.shape[1], config.vae.batch_size)
+    pixels = torch.from_numpy(faces[clips, frames]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels[: int(config.vae.masked_fraction * len(pixels))] *= mask
+    return pixels
+
+
+def train_vae(config: TrainingConfig) -> Path:
+    """Train, or finish training; returns the folder of the model."""
+    run_dir, target = Path(config.run_dir), Path(config.run_dir) / "vae"
+    if target.exists():
+        return target
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    torch.manual_seed(config.seed)
+    faces = np.load(run_dir / "data" / "faces.npy", mmap_mode="r")
+    mask = generation_mask(config.resolution, config.mask).float()
+    vae = build_vae(config).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.vae.learning_rate, betas=(0.9, 0.99))
+    vae, optimizer = accelerator.prepare(vae, optimizer)
+    model = accelerator.unwrap_model(vae)
+    ema = EMAModel(model.parameters(), decay=config.ema_decay)
+    shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
+    state = TrainingState(
+        {"vae": model, "ema": shadow},
+        optimizer.optimizer,
+        np.random.default_rng([config.seed, 1]),
+        torch.Generator().manual_seed(config.seed),
+    )
+    if state.load(run_dir / "vae_state.pt"):
+        log.info("resumed at step %d", state.step)
+    started = time.monotonic()
+    while state.step < config.vae.steps:
+        optimizer.param_groups[0]["lr"] = one_cycle(
+            state.step, config.vae.steps, config.vae.learning_rate, config.warmup_fraction
+        )
+        pixels = draw_batch(faces, mask, state.sampler, config).to(accelerator.device, memory_format=torch.channels_last)
+        with accelerator.autocast():
+            posterior = model.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=state.generator)
+            latents = posterior.mean + posterior.std * noise.to(posterior.mean)
+            reconstruction = model.decode(latents).sample
+        loss, parts = vae_loss(
+            reconstruction.float(),
+            pixels,
+            posterior.mean.float(),
+            posterior.logvar.float(),
+            lower_half_weight=config.vae.lower_half_weight,
+            gradient_weight=config.vae.gradient_weight,
+            kl_weight=config.vae.kl_weight,
+        )
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(vae.parameters(), config.max_grad_norm)
+        optimizer.step()
+        state.step += 1
+        ema.optimization_step = state.step  # its warm-up depends on the step, also after a resume
+        ema.step(model.parameters())
+        if state.step % config.log_every == 0:
+            text = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
+            log.info("step %d/%d %s (%.0f s)", state.step, config.vae.steps, text, time.monotonic() - started)
+        if state.step % config.save_every == 0:
+            state.save(run_dir / "vae_state.pt")
+    ema.copy_to(model.parameters())
+    model.register_to_config(scaling_factor=latent_scale(model, faces))
+    part = target.with_name("vae.part")
+    model.save_pretrained(part)
+    part.rename(target)
+    return target
+
+
+@torch.inference_mode()
+def latent_scale(vae: AutoencoderKL, faces: np.ndarray) -> float:
+    """1 / standard deviation of the latents, so that the diffusion model sees unit variance."""
+    sample = faces[:: max(1, len(faces) // 32), :: max(1, faces.shape[1] // 4)].reshape(-1, *faces.shape[2:])
+    pixels = torch.from_numpy(sample.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    deviation = torch.cat([vae.encode(batch).latent_dist.mean for batch in pixels.split(16)]).std().item()
+    if not math.isfinite(deviation) or deviation == 0:
+        raise RuntimeError(f"the VAE's latents have standard deviation {deviation}: training diverged")
+    return 1 / deviation
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train_vae(parse_config(__doc__))
