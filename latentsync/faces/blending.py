@@ -230,7 +230,7 @@ def _reference_region(
 ) -> tuple[BlendRegion, np.ndarray]:
     """The reference's soft rectangle, and its hard one (h, w) that multiplies the face.
 
-    The warped rectangle is eroded by 2 x 2 px: the hard one. Eroded by twice the edge width and blurred it is the alpha.
+    The warped rectangle is eroded by 2 x 2 px: the hard one. Eroded by twice the edge width and blurred: the alpha.
     The edge width is a twentieth of the square root of the rectangle's area inside the frame.
     """
     width, height = canvas

@@ -92,10 +92,11 @@ def _by_preference(faces: list[FaceDetection], previous: FaceObservation | None)
     """Largest first, but a face that overlaps the previous one goes before all others."""
     if previous is None:
         return faces
-    return sorted(faces, key=lambda face: -_overlap(face.box, previous.box))  # stable: keeps the order by size
+    return sorted(faces, key=lambda face: -overlap(face.box, previous.box))  # stable: keeps the order by size
 
 
-def _overlap(box: np.ndarray, other: np.ndarray) -> float:
+def overlap(box: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes (4,), 0..1."""
     size = np.maximum(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0)
     intersection = float(np.prod(size))
     union = float(np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2])) - intersection
