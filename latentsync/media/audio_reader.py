@@ -1,0 +1,191 @@
+"""Reading sound: facts about an audio track, and its samples in blocks at any rate."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from ..errors import AudioError, OptionError
+from .container import decode_stream, open_media, scan_duration, video_stream
+
+_BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
+_GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What a file says about its first audio track."""
+
+    sample_rate: int  # Hz
+    channels: int
+    layout: str  # FFmpeg's name, e.g. mono, stereo, 5.1
+    duration: float  # s
+    codec: str
+
+
+def probe_audio(path: str | os.PathLike) -> AudioFacts:
+    """Facts about the audio track of `path`, an audio file or a video with sound.
+
+    Raises `AudioError` where `path` is missing, not a media file, or without an audio track.
+    """
+    with open_media(path, AudioError) as container:
+        stream = _audio_stream(container, path)
+        if stream.duration:
+            duration = float(stream.duration * stream.time_base)
+        else:
+            duration = (container.duration or 0) / 1e6 or scan_duration(path, stream.index)
+        context = stream.codec_context
+        return AudioFacts(context.sample_rate, context.channels, _layout_name(context), duration, context.name)
+
+
+def read_audio_blocks(
+    path: str | os.PathLike,
+    *,
+    sample_rate: int = 16_000,
+    mono: bool = True,
+    layout: str | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Samples of `path` at `sample_rate` in blocks: float32 in [-1, 1], (T,) if `mono`, else (C, T).
+
+    Sampling and mixing are libswresample's, as with the ffmpeg program. Mono is the weighted sum of the channels with
+    front left and right at 0.707, centre at 1, surrounds at 0.5, no LFE, divided by the sum of the weights: (L + R) / 2
+    for stereo. (Asked for floats, libswresample leaves out the division, which makes stereo 3 dB too loud.) Without
+    `mono`, the channels are those of the file or of `layout`.
+
+    start, duration: the part to read, in seconds; exact to the sample. Less than `duration` is given where the
+    file ends earlier. Where the sound starts later than the picture, and where packets are missing on the way, the
+    gap is filled with silence. Sound before the first picture is kept.
+
+    Raises `AudioError` where `path` is missing, not a media file, without an audio track or without samples, where
+    `start` lies beyond its end, and for values that are not finite; `OptionError` for an impossible part or rate.
+    """
+    if not (math.isfinite(start) and start >= 0):
+        raise OptionError(f"start is {start}; expected seconds from the beginning of the sound, 0 or more.")
+    if duration is not None and not duration > 0:
+        raise OptionError(f"duration is {duration}; expected more than 0 seconds, or None for all of the sound.")
+    if not 1000 <= sample_rate <= 384_000:
+        raise OptionError(f"sample_rate is {sample_rate}; expected 1000 to 384000 Hz.")
+    skip = round(start * sample_rate)
+    left = None if duration is None else round(duration * sample_rate)
+    total = 0
+    with open_media(path, AudioError) as container:
+        stream = _audio_stream(container, path)
+        layout = "mono" if mono else layout or _layout_name(stream.codec_context)
+        for block in _resampled(container, stream, layout, sample_rate):
+            total += block.shape[1]
+            block, skip = block[:, skip:], max(0, skip - block.shape[1])
+            if left is not None:
+                block = block[:, :left]
+                left -= block.shape[1]
+            if block.shape[1]:
+                if not np.isfinite(block).all():
+                    raise AudioError(
+                        f"The sound in '{path}' holds values that are not numbers (NaN or infinite). Export it again."
+                    )
+                yield block[0] if mono else block
+            if left == 0:
+                return
+    if total == 0:
+        raise AudioError(f"The audio track of '{path}' holds no sound at all (0 samples). Choose another file.")
+    if skip or total == round(start * sample_rate):
+        raise AudioError(f"'{path}' is {total / sample_rate:.2f} s long; cannot start at {start:g} s. Start earlier.")
+
+
+def _audio_stream(container: av.container.InputContainer, path: str | os.PathLike) -> av.AudioStream:
+    stream = container.streams.best("audio")
+    if stream is None:
+        kind = "is a video without an audio track" if video_stream(container) else "holds no audio track"
+        raise AudioError(
+            f"'{path}' {kind}; expected speech. Give a wav, mp3, m4a, flac or ogg file or a video with sound."
+        )
+    if stream.codec_context is None or not stream.codec_context.sample_rate:
+        raise AudioError(f"The sound in '{path}' is of a kind that cannot be decoded here. Convert it to wav.")
+    return stream
+
+
+def _layout_name(context: av.AudioCodecContext) -> str:
+    """The channel layout; files that give only a count get the usual layout for it."""
+    name = context.layout.name
+    return av.AudioLayout(_USUAL_LAYOUTS.get(context.channels, name)).name if name.endswith("channels") else name
+
+
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+def _resampled(
+    container: av.container.InputContainer, stream: av.AudioStream, layout: str, sample_rate: int
+) -> Iterator[np.ndarray]:
+    """(C, T) float32 blocks of the whole track."""
+    resampler, source = None, None
+    for frame in _without_gaps(container, stream):
+        if frame.samples == 0:
+            continue
+        # The timestamps have done their work; left in, they could make the resampler's clock jump.
+        frame.pts = None
+        frame_kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if frame_kind != source:
+            # Some streams change rate or channels on the way; the part before is finished first.
+            yield from _drain(resampler, None)
+            source = frame_kind
+            resampler = av.AudioResampler("fltp", layout, sample_rate, options={"rematrix_maxval": "1.0"})
+        yield from _drain(resampler, frame)
+    yield from _drain(resampler, None)
+
+
+def _drain(resampler: av.AudioResampler | None, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+    for part in resampler.resample(frame) if resampler else ():
+        if part is not None:
+            samples = part.to_ndarray()
+            for first in range(0, samples.shape[1], _BLOCK):
+                yield samples[:, first : first + _BLOCK]
+
+
+def _without_gaps(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """Decoded frames, with silence where the timestamps say that there is a gap."""
+    expected = _origin(container)
+    longest = container.duration / 1e6 if container.duration else math.inf
+    tolerance = 0.0  # the beginning is placed exactly
+    for frame in decode_stream(container, stream):
+        if frame.pts is not None:
+            now = float(frame.pts * Fraction(frame.time_base or stream.time_base))
+            # A gap longer than the whole file is a wrong timestamp.
+            if expected is not None and tolerance < now - expected <= longest:
+                yield from _silence(frame, round((now - expected) * frame.sample_rate))
+                expected = now
+            elif tolerance == 0.0:
+                expected = now
+            tolerance = _GAP
+        if expected is not None:
+            expected += frame.samples / frame.sample_rate
+        yield frame
+
+
+def _origin(container: av.container.InputContainer) -> float | None:
+    """The time in the container that counts as 0 s, or None for the track's own beginning.
+
+    With a video it is the first picture. In mp4, mov and mkv a late start of the sound alone is meant too; in mp3 or
+    ogg it is the encoder's delay or the place of a cut.
+    """
+    picture = video_stream(container)
+    if picture is not None and picture.start_time is not None:
+        return float(picture.start_time * picture.time_base)
+    return 0.0 if {"mp4", "matroska"} & set(container.format.name.split(",")) else None
+
+
+def _silence(like: av.AudioFrame, samples: int) -> Iterator[av.AudioFrame]:
+    channels, is_planar = like.layout.nb_channels, like.format.is_planar
+    dtype = like.to_ndarray().dtype
+    zero = 128 if dtype == np.uint8 else 0  # 8-bit wav is unsigned
+    for first in range(0, samples, _BLOCK):
+        count = min(_BLOCK, samples - first)
+        shape = (channels, count) if is_planar else (1, channels * count)
+        frame = av.AudioFrame.from_ndarray(np.full(shape, zero, dtype), like.format.name, like.layout.name)
+        frame.sample_rate = like.sample_rate
+        frame.time_base = like.time_base
+        yield frame

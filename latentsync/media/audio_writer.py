@@ -1,0 +1,113 @@
+"""Writing sound: the audio track of a video, and plain wav files."""
+
+import os
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from ..errors import OutputError
+from .audio_reader import probe_audio, read_audio_blocks
+from .output_file import PartFile, check_output, writing_errors
+
+_BITS_PER_CHANNEL = 128_000  # per second; transparent for AAC and Opus
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_OPUS_RATES = (48000,)  # Opus knows lower input rates but always plays at 48 kHz
+_AAC_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "quad", "5.0", "5.1")
+_OPUS_LAYOUTS = ("mono", "stereo", "quad", "5.0", "5.1", "6.1", "7.1")
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """The part of a media file whose sound goes into a video."""
+
+    path: str | os.PathLike
+    start: float = 0.0  # s
+    duration: float | None = None  # s; None: to the end
+
+
+def output_sample_rate(codec: str, sample_rate: int) -> int:
+    """The rate written for sound of `sample_rate`: the same where the codec has it, else the next higher it has."""
+    rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
+    return next((rate for rate in rates if rate >= sample_rate), rates[-1])
+
+
+def output_layout(codec: str, layout: str, channels: int) -> str:
+    """The channel layout written: the same where the codec has it, else the nearest with no more channels.
+
+    "5.1(side)" becomes "5.1", which names the same six loudspeakers.
+    """
+    layouts = _OPUS_LAYOUTS if codec == "libopus" else _AAC_LAYOUTS
+    if layout in layouts:
+        return layout
+    return max((name for name in layouts if _count(name) <= channels), key=_count)
+
+
+class AudioTrack:
+    """The encoder of one audio track in a container that is being written.
+
+    The sound is always encoded, even where the source is AAC already: copied packets would carry the old encoder's
+    delay with them, which containers record in different ways.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, codec: str, source: AudioSource):
+        """Raises `AudioError` where the source has no readable sound."""
+        facts = probe_audio(source.path)
+        self._rate = output_sample_rate(codec, facts.sample_rate)
+        self._layout = output_layout(codec, facts.layout, facts.channels)
+        self._container = container
+        self._blocks: Iterator[np.ndarray] | None = read_audio_blocks(
+            source.path,
+            sample_rate=self._rate,
+            mono=False,
+            layout=self._layout,
+            start=source.start,
+            duration=source.duration,
+        )
+        self._samples = 0
+        self._stream = container.add_stream(codec, rate=self._rate)
+        self._stream.layout = self._layout
+        self._stream.bit_rate = _BITS_PER_CHANNEL * _count(self._layout)
+
+    def write_until(self, time: float) -> None:
+        """Encode up to `time` seconds, or to the end of the source if that is earlier."""
+        while self._blocks is not None and self._samples < time * self._rate:
+            block = next(self._blocks, None)
+            if block is None:
+                self._blocks = None
+                self._container.mux(self._stream.encode(None))
+                return
+            # Samples beyond full scale would wrap around or ring in some decoders.
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.clip(-1, 1)), "fltp", self._layout)
+            frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._samples
+            self._samples += block.shape[1]
+            self._container.mux(self._stream.encode(frame))
+
+
+def write_wav(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:
+    """Write float `samples` in [-1, 1], (T,) or (C, T), as a 16-bit wav file; complete or not at all.
+
+    Values beyond the range are clipped. Raises `OutputError` where the file cannot be made or the samples are not
+    finite or of another shape.
+    """
+    samples = np.atleast_2d(np.asarray(samples))
+    if samples.ndim != 2 or not np.isfinite(samples).all():
+        raise OutputError(f"Cannot write '{path}': expected finite samples, (T,) or (C, T), got {samples.shape}.")
+    part = PartFile(check_output(path, suffixes=(".wav",)))
+    try:
+        with writing_errors(path), wave.open(str(part.path), "wb") as file:
+            file.setnchannels(samples.shape[0])
+            file.setsampwidth(2)
+            file.setframerate(sample_rate)
+            file.writeframes(np.round(samples.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        part.commit()
+    except BaseException:
+        part.discard()
+        raise
+
+
+def _count(layout: str) -> int:
+    return av.AudioLayout(layout).nb_channels

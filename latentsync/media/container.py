@@ -1,0 +1,126 @@
+"""Opening media files: every way in which a file can be unusable gets its own message."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.stream import Disposition
+
+from ..errors import MediaError
+
+logger = logging.getLogger(__name__)
+
+# Demuxers that "recognise" plain text as pictures, or open other files and addresses named inside the file.
+_UNWANTED_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf", "concat", "hls", "dash", "sdp", "ffmetadata"})
+_NOT_A_MOVIE = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) -> av.container.InputContainer:
+    """Open `path` for reading.
+
+    Raises `error` (`MediaError` or `AudioError`) for a missing file, a folder, an empty, unreadable, cut off or
+    foreign file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise error(f"'{path}' is a folder; expected a media file. Give the path of the file inside it.")
+    if not path.exists():
+        raise error(f"No such file: '{path}'. Check the path and spelling.")
+    if not path.is_file():
+        raise error(f"'{path}' is not a regular file; expected a media file on disk.")
+    if path.stat().st_size == 0:
+        raise error(f"'{path}' is empty (0 bytes). Copy or download the file again.")
+    try:
+        # "file:" keeps a colon in a name from being read as a protocol.
+        container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+    except PermissionError as reason:
+        raise error(f"'{path}' may not be read: permission denied. Check the file's permissions.") from reason
+    except (av.FFmpegError, OSError) as reason:
+        if _index_is_missing(path):
+            raise error(
+                f"'{path}' is cut off: its index (moov) is missing, as after an interrupted recording or download. "
+                "Copy or download it again, or repair it first."
+            ) from reason
+        raise error(
+            f"'{path}' is not a video or audio file, or its beginning is damaged ({reason.strerror or reason}). "
+            "Expected a file such as mp4, mov, mkv, webm, wav, mp3, m4a or flac."
+        ) from reason
+    if _UNWANTED_FORMATS & set(container.format.name.split(",")):
+        container.close()
+        raise error(f"'{path}' is a text file or playlist ({container.format.name}); expected the media file itself.")
+    return container
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The container's moving picture, or None; cover pictures and thumbnails do not count."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_A_MOVIE]
+    return max(streams, key=lambda stream: bool(stream.disposition & Disposition.default), default=None)
+
+
+def has_cover(container: av.container.InputContainer) -> bool:
+    """Whether the only picture in the container is a cover."""
+    return bool(container.streams.video) and video_stream(container) is None
+
+
+def decode_stream(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+    """Decode `stream` from where the container stands, frame by frame.
+
+    A damaged file is tolerated: what does not decode is skipped, the frames after it keep their own timestamps, and
+    one warning is logged at the end. A read error ends the stream after the frames read so far.
+    """
+    damaged, trouble = 0, None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except (av.FFmpegError, OSError) as reason:
+            trouble = reason
+            break
+        try:
+            frames = packet.decode()
+        except EOFError:
+            continue
+        except av.FFmpegError as reason:
+            damaged, trouble = damaged + 1, reason
+            continue
+        yield from frames
+    if trouble is not None:
+        logger.warning(
+            "'%s' is damaged: %s; %d packets were skipped (%s)", container.name, stream.type, damaged, trouble
+        )
+
+
+def scan_duration(path: str | os.PathLike, stream_index: int) -> float:
+    """Seconds from the first to the end of the last packet, for files whose header names no duration (0 if empty)."""
+    first = last = None
+    with open_media(path) as container:
+        stream = container.streams[stream_index]
+        try:
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    first = packet.pts if first is None else min(first, packet.pts)
+                    last = max(last or packet.pts, packet.pts + (packet.duration or 0))
+        except (av.FFmpegError, OSError) as reason:
+            logger.warning("'%s' is damaged; its length is taken up to the damage (%s)", path, reason)
+        return float((last - first) * stream.time_base) if first is not None else 0.0
+
+
+def _index_is_missing(path: Path) -> bool:
+    """Whether an ISO media file (mp4, mov, m4a) has no `moov` box among the boxes that can still be reached."""
+    size, position, seen = path.stat().st_size, 0, []
+    with path.open("rb") as file:
+        while position + 8 <= size and len(seen) < 64:
+            file.seek(position)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            seen.append(kind)
+            if length < 8:  # 0: the box reaches to the end of the file; anything else is no box
+                break
+            position += length
+    return bool(seen) and seen[0] in (b"ftyp", b"wide", b"mdat") and b"moov" not in seen

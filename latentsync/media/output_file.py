@@ -1,0 +1,119 @@
+"""Writing a file so that it appears complete or not at all."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from ..errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class Container(NamedTuple):
+    """What the suffix of a video file stands for."""
+
+    muxer: str
+    video_codec: str
+    audio_codec: str
+
+
+CONTAINERS = {
+    ".mp4": Container("mp4", "libx264", "aac"),
+    ".m4v": Container("mp4", "libx264", "aac"),
+    ".mov": Container("mov", "libx264", "aac"),
+    ".mkv": Container("matroska", "libx264", "aac"),
+    ".webm": Container("webm", "libvpx-vp9", "libopus"),
+}
+
+
+def check_output(
+    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), suffixes: Iterable[str] | None = None
+) -> Path:
+    """`path` as a `Path`, if a result can be written there; to be called before any work is done.
+
+    Raises `OutputError` where `path` is one of `inputs` (also through a link), is a folder, has a suffix outside
+    `suffixes` (by default those of videos), or lies where no file can be made. Leaves nothing behind; a folder
+    that is missing is made later, by the writer.
+    """
+    path = Path(path)
+    supported = tuple(CONTAINERS if suffixes is None else suffixes)
+    if path.suffix.lower() not in supported:
+        raise OutputError(
+            f"Cannot tell the format to write from '{path.name}'; "
+            f"expected a name ending in one of: {', '.join(supported)}."
+        )
+    for source in map(Path, inputs):
+        if (path.exists() and source.exists() and path.samefile(source)) or path.resolve() == source.resolve():
+            raise OutputError(f"The output '{path}' is the input itself, which is never changed. Choose another name.")
+    if path.is_dir():
+        raise OutputError(f"The output '{path}' is a folder; expected the name of a file. Add a file name to it.")
+    ancestor = path.absolute().parent
+    while not os.path.lexists(ancestor):
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise OutputError(f"Cannot write '{path}': '{ancestor}' is a file, not a folder. Choose another folder.")
+    probe = ancestor / f"latentsync-{uuid.uuid4().hex[:12]}.part"
+    with writing_errors(path):
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    return path
+
+
+@contextlib.contextmanager
+def writing_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the system's and the encoder's errors into `OutputError`s about `path`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, av.FFmpegError) as reason:
+        what = getattr(reason, "strerror", None) or str(reason)
+        if reason.errno in _FULL:
+            advice = "the disk is full or a size limit is reached. Free some space or choose another disk."
+        elif reason.errno in _FORBIDDEN:
+            advice = "permission denied. Choose a folder in which files can be made."
+        elif reason.errno == errno.ENOENT:
+            advice = "the folder cannot be used or has gone. Choose another folder."
+        else:
+            advice = f"{what}. Choose another place or format."
+        raise OutputError(f"Cannot write '{path}': {advice}") from reason
+
+
+class PartFile:
+    """A file written under a temporary name (`.part` in it) beside its target, and renamed when complete."""
+
+    def __init__(self, target: str | os.PathLike):
+        """Makes missing folders. Raises `OutputError` where that fails."""
+        self.target = Path(target)
+        folder = self.target.absolute().parent
+        # The suffix stays last, so that the muxer and the user's file manager see the same type.
+        self.path = folder / f"latentsync-{uuid.uuid4().hex[:12]}.part{self.target.suffix}"
+        self._made: list[Path] = []
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        try:
+            with writing_errors(self.target):
+                for parent in reversed(missing):
+                    parent.mkdir(exist_ok=True)
+                    self._made.append(parent)
+        except BaseException:
+            self.discard()
+            raise
+
+    def commit(self) -> None:
+        """Give the complete file its name, replacing an older result."""
+        with writing_errors(self.target):
+            os.replace(self.path, self.target)
+
+    def discard(self) -> None:
+        """Remove the unfinished file and the folders made for it."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            for folder in reversed(self._made):
+                folder.rmdir()  # fails, as it should, where someone else has put something there

@@ -1,0 +1,138 @@
+"""Decoding a video from any point, with timestamps that can be trusted."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+from ..errors import MediaError
+from .container import decode_stream, has_cover, open_media, video_stream
+
+
+class FrameClock:
+    """Gives every decoded frame a timestamp later than the one before it.
+
+    A missing timestamp becomes one frame interval after the last. One that repeats or falls slightly behind comes
+    half an interval after the last; one that jumps back further (clips joined without care) shifts all that follow.
+    """
+
+    def __init__(self, interval: int):
+        self._interval = interval
+        self._offset = 0
+        self._last: int | None = None
+        self.repaired = False
+
+    def tick(self, pts: int | None) -> int:
+        """The timestamp to use for a frame that was decoded with `pts`."""
+        last = self._last
+        if last is None:
+            now = pts or 0
+            self.repaired |= pts is None
+        elif pts is None:
+            now, self.repaired = last + self._interval, True
+        else:
+            now = pts + self._offset
+            if now <= last:
+                self.repaired = True
+                if last - now > self._interval:
+                    now = last + self._interval
+                    self._offset = now - pts
+                else:
+                    now = last + max(1, self._interval // 2)
+        self._last = now
+        return now
+
+
+class VideoDecoder:
+    """The moving picture of one file.
+
+    Attributes: `stream`; `fps`, the average rate; `time_base`; `interval`, one average frame in `time_base` ticks;
+    `first`, the first frame (decoded, not converted); `origin`, its timestamp in ticks.
+
+    Raises `MediaError` where the file holds no usable video.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = path
+        self._container = open_media(path)
+        stream = video_stream(self._container)
+        if stream is None:
+            self.close()
+            kind = "sound and a cover picture" if has_cover(self._container) else "no picture"
+            raise MediaError(f"'{path}' holds {kind} but no video; expected a video with a moving picture.")
+        if stream.codec_context is None:
+            self.close()
+            raise MediaError(f"The video in '{path}' is of a kind that cannot be decoded here. Convert it to H.264.")
+        self._prepare(stream)
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        # Rates above 1000 are container clocks mistaken for frame rates.
+        self.fps = Fraction(rate) if rate and 0 < rate <= 1000 else Fraction(25)
+        self.time_base = Fraction(stream.time_base)
+        self.interval = max(1, round(1 / (self.fps * self.time_base)))
+        first = next(decode_stream(self._container, stream), None)
+        if first is None:
+            self.close()
+            raise MediaError(
+                f"'{path}' declares a video but not one frame of it can be decoded: it is empty or damaged. "
+                "Play it elsewhere to check, or export it again."
+            )
+        self.first: av.VideoFrame = first
+        self.origin: int = _timestamp(first) or 0
+
+    @property
+    def stream(self) -> av.VideoStream:
+        return video_stream(self._container)
+
+    def frames(self, from_pts: int | None = None) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        """Decoded frames with their own timestamps, in display order.
+
+        With `from_pts` decoding starts at a key frame, so that the first frame given is at or before that timestamp;
+        where the file cannot be sought, it is the first of the file. Only one such iteration may be under way.
+        """
+        margin = 0
+        while from_pts is not None and from_pts - margin > self.origin:
+            frames = self._after_seek(from_pts - margin)
+            start = next(frames, None)
+            if start is not None and start[1] is not None and start[1] <= from_pts:
+                yield start
+                yield from frames
+                return
+            # Containers index decoding times, and a key frame may be shown later than it is decoded: look further back.
+            margin = max(4 * margin, round(1 / self.time_base))
+        self._reopen()
+        yield from ((frame, _timestamp(frame)) for frame in decode_stream(self._container, self.stream))
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> "VideoDecoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _after_seek(self, pts: int) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        try:
+            self._container.seek(pts, stream=self.stream)
+        except (av.FFmpegError, OSError):
+            return
+        found = False
+        for frame in decode_stream(self._container, self.stream):
+            # Frames before the key frame lean on frames that were not decoded.
+            found = found or bool(frame.key_frame)
+            if found:
+                yield frame, _timestamp(frame)
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container = open_media(self.path)
+        self._prepare(self.stream)
+
+    @staticmethod
+    def _prepare(stream: av.VideoStream) -> None:
+        stream.thread_type = "AUTO"
+
+
+def _timestamp(frame: av.VideoFrame) -> int | None:
+    return frame.pts if frame.pts is not None else frame.dts

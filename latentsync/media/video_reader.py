@@ -1,0 +1,143 @@
+"""Reading a video: its facts, and its frames as RGB arrays, one at a time."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from ..errors import MediaError
+from .color import ColorTags, RgbConverter, stream_tags
+from .container import open_media, scan_duration
+from .frame_selection import FrameSelection
+from .orientation import Orientation, frame_orientation
+from .video_decoder import VideoDecoder
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video file says about itself; sizes are those of the picture as shown."""
+
+    width: int  # px, after rotation
+    height: int  # px, after rotation
+    rotation: int  # counter-clockwise degrees that were applied: 0, 90, 180 or -90
+    fps: Fraction  # average rate
+    time_base: Fraction  # seconds per timestamp tick
+    duration: float  # s
+    num_frames: int | None  # as declared, or estimated from the duration
+    has_audio: bool
+    color: ColorTags  # as found in the file
+    pixel_format: str  # FFmpeg's name, e.g. yuv420p10le
+    codec: str
+    sample_aspect_ratio: Fraction  # width to height of one pixel as shown
+
+    @property
+    def output_color(self) -> ColorTags:
+        """The tags to write for frames read from this file."""
+        return self.color.for_output(self.width, self.height)
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One frame, upright."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB, contiguous; a repeated frame shares its array: treat as read-only
+    time: float  # s from the first frame of the clip
+    pts: int  # the same in ticks: of the file's time base, or of 1 / fps where fps was given
+    index: int  # 0, 1, 2, ... in the order given
+    source_index: int  # which source frame of the clip this shows; differs from `index` where frames repeat
+
+
+class FrameConverter:
+    """Turns decoded frames into upright RGB, keeping the last one for repeats."""
+
+    def __init__(self, decoder: VideoDecoder):
+        self._to_rgb = RgbConverter(stream_tags(decoder.stream.codec_context))
+        self._orientation: Orientation = frame_orientation(decoder.first)
+        self._size = (decoder.first.width, decoder.first.height)
+        self._path = decoder.path
+        self._last: tuple[object, np.ndarray] | None = None
+
+    def __call__(self, frame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an `av.VideoFrame`. Raises `MediaError` where the picture changes its size."""
+        if (frame.width, frame.height) != self._size:
+            raise MediaError(
+                f"The picture in '{self._path}' changes from {self._size[0]}x{self._size[1]} to "
+                f"{frame.width}x{frame.height} on the way; expected one size. Export the video again with a fixed size."
+            )
+        if self._last is None or self._last[0] is not frame:
+            self._last = (frame, self._orientation.apply(self._to_rgb(frame)))
+        return self._last[1]
+
+
+def probe_video(path: str | os.PathLike) -> VideoFacts:
+    """Facts about the video at `path`; decodes its first frame.
+
+    Raises `MediaError` where `path` is missing, a folder, not a video, cut off, without pictures or empty.
+    """
+    with VideoDecoder(path) as decoder:
+        stream, first = decoder.stream, decoder.first
+        context = stream.codec_context
+        orientation = frame_orientation(first)
+        width, height = orientation.size(first.width, first.height)
+        aspect = Fraction(context.sample_aspect_ratio or 1)
+        if stream.duration:
+            duration = float(stream.duration * decoder.time_base)
+        else:
+            with open_media(path) as container:
+                declared = container.duration or 0
+            duration = declared / 1e6 or scan_duration(path, stream.index)
+        duration = max(duration, float(1 / decoder.fps))  # there is one frame at least: it was decoded above
+        with open_media(path) as container:
+            has_audio = bool(container.streams.audio)
+        return VideoFacts(
+            width=width,
+            height=height,
+            rotation=orientation.rotation,
+            fps=decoder.fps,
+            time_base=decoder.time_base,
+            duration=duration,
+            num_frames=stream.frames or max(1, round(duration * decoder.fps)),
+            has_audio=has_audio,
+            color=stream_tags(context),
+            pixel_format=first.format.name,
+            codec=context.name,
+            sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
+        )
+
+
+def read_frames(
+    path: str | os.PathLike, *, start: float = 0.0, duration: float | None = None, fps: Fraction | float | None = None
+) -> Iterator[VideoFrame]:
+    """Frames of the video at `path`, upright, in RGB, one in memory at a time.
+
+    start, duration: the part to read, in seconds from the video's first frame; frames nearest to that window.
+    fps: None keeps the file's own frames and timestamps, constant or variable; a rate resamples by timestamps
+        (`FrameSelection`).
+
+    Damaged stretches are skipped with a logged warning. Raises `MediaError` as `probe_video` does, and where no frame
+    lies in the window; `OptionError` for a negative start, an empty duration or an impossible rate.
+    """
+    rate = None if fps is None else exact_rate(fps)
+    with VideoDecoder(path) as decoder:
+        selection = FrameSelection(decoder, start, duration, rate)
+        convert = FrameConverter(decoder)
+        index = -1
+        for index, selected in enumerate(selection):
+            time = float(selected.pts * selection.time_base)
+            yield VideoFrame(convert(selected.frame), time, selected.pts, index, selected.source_index)
+        if index < 0:
+            raise no_frames(path, start)
+
+
+def exact_rate(fps: Fraction | float) -> Fraction:
+    """A frame rate as a fraction: 29.97 and its kin become 30000/1001."""
+    rate = Fraction(fps)
+    ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    return ntsc if rate != ntsc and abs(rate - ntsc) < Fraction(1, 200) else rate.limit_denominator(100_000)
+
+
+def no_frames(path: str | os.PathLike, start: float) -> MediaError:
+    """The error for a window beyond the end of the video."""
+    return MediaError(f"'{path}' has no frame at or after {start:g} s. Choose a start within the video.")

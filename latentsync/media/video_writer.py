@@ -1,0 +1,186 @@
+"""Writing a video, once encoded, with its sound, under its final name only when it is complete."""
+
+import contextlib
+import os
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from ..errors import OptionError, OutputError
+from .audio_writer import AudioSource, AudioTrack
+from .color import BT709_TAGS, ColorTags, YuvConverter
+from .output_file import CONTAINERS, PartFile, check_output, writing_errors
+
+_AHEAD = 0.5  # s by which sound runs ahead of the picture, so that players find both close together
+
+
+# Quality and speed per encoder. libx264: 47.8 dB of luma for 15.5 CPU-ms a 1080p frame; `faster` at crf 18 gives the
+# same for 26. libvpx counts quality on another scale.
+_ENCODERS = {
+    "libx264": (16, {"preset": "veryfast"}),
+    "libx265": (18, {"preset": "superfast"}),
+    "libvpx-vp9": (22, {"deadline": "good", "cpu-used": "5", "row-mt": "1", "b": "0"}),
+}
+
+
+class VideoWriter:
+    """A context manager that encodes RGB frames and an optional audio track.
+
+    Leaving the block completes the file; leaving it by any exception, KeyboardInterrupt included, removes it.
+
+    path: the suffix chooses the container (`CONTAINERS`). Missing folders are made.
+    width, height: of the frames, px; kept exactly.
+    rate: nominal frames per second. time_base: seconds per tick of the timestamps given to `write`; 1 / rate if None.
+    color: tags to write and to convert with, e.g. `VideoFacts.output_color`; BT.709 limited if None.
+    audio: kept at its own sample rate and layout where the codec has them (`output_sample_rate`, `output_layout`).
+    crf, preset: the encoder's own quality and speed; None for the defaults above.
+    codec: `libx264`, `libx265` or `libvpx-vp9`; None for the container's usual one.
+    inputs: files that must not be overwritten.
+
+    Raises `OutputError` where the file cannot be written or encoded, `AudioError` where the sound cannot be read,
+    `OptionError` for impossible sizes, rates and codecs. Only one lossy encode happens.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        width: int,
+        height: int,
+        *,
+        rate: Fraction | int,
+        time_base: Fraction | None = None,
+        color: ColorTags | None = None,
+        audio: AudioSource | None = None,
+        crf: float | None = None,
+        preset: str | None = None,
+        codec: str | None = None,
+        sample_aspect_ratio: Fraction | None = None,
+        inputs: tuple[str | os.PathLike, ...] = (),
+    ):
+        self._target = check_output(path, (*inputs, *([audio.path] if audio else [])))
+        container = CONTAINERS[self._target.suffix.lower()]
+        codec = codec or container.video_codec
+        if codec not in _ENCODERS or (container.muxer == "webm") != (codec == "libvpx-vp9"):
+            raise OptionError(f"codec is {codec!r}; expected one that {self._target.suffix} holds, or None.")
+        if min(width, height) < 2 or max(width, height) > 16384:
+            raise OptionError(f"The frame size is {width}x{height}; expected 2 to 16384 pixels a side.")
+        if rate <= 0:
+            raise OptionError(f"rate is {rate}; expected more than 0 frames per second.")
+        self._shape = (height, width, 3)
+        self._rate = Fraction(rate)
+        self._time_base = Fraction(time_base or 1 / self._rate)
+        self._tick_interval = max(1, round(1 / (self._rate * self._time_base)))
+        tags = (color or BT709_TAGS).assumed(width, height)
+        # 4:2:0 in H.264 and H.265 halves both sides, and their crop counts in whole chroma pixels: an odd size can be
+        # kept exactly only with full chroma. VP9 rounds up instead.
+        is_odd = (width % 2 or height % 2) and codec != "libvpx-vp9"
+        pixel_format = "yuv444p" if is_odd else "yuv420p"
+        self._to_yuv = YuvConverter(tags, pixel_format)
+        self._last_pts: int | None = None
+        self._closed = False
+        self._part = PartFile(self._target)
+        self._container: av.container.OutputContainer | None = None
+        try:
+            with writing_errors(self._target):
+                flags = {"movflags": "faststart"} if container.muxer in ("mp4", "mov") else {}
+                self._container = av.open(
+                    f"file:{self._part.path}", "w", format=container.muxer, container_options=flags
+                )
+                self._stream = self._video_stream(codec, width, height, pixel_format, tags, crf, preset)
+                if sample_aspect_ratio not in (None, 1):
+                    self._stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
+                self._audio = AudioTrack(self._container, container.audio_codec, audio) if audio else None
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, pixels: np.ndarray, pts: int | None = None) -> None:
+        """Encode one frame, (H, W, 3) uint8 RGB, shown from `pts` ticks on (None: one frame after the last).
+
+        Raises `OutputError` where the disk is full or gone, `OptionError` for a frame of another size or type and for
+        timestamps that do not grow.
+        """
+        if self._closed:
+            raise OptionError(f"The writer of '{self._target}' is closed; expected frames before finish() or close().")
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
+            raise OptionError(f"A frame is {pixels.dtype} {pixels.shape}; expected uint8 {self._shape}.")
+        if pts is None:
+            pts = 0 if self._last_pts is None else self._last_pts + self._tick_interval
+        if self._last_pts is not None and pts <= self._last_pts:
+            raise OptionError(f"A frame's pts is {pts} after {self._last_pts}; expected growing timestamps.")
+        self._last_pts = pts
+        frame = self._to_yuv(np.ascontiguousarray(pixels))
+        frame.pts, frame.time_base = pts, self._time_base
+        with writing_errors(self._target):
+            self._mux(frame)
+            if self._audio:
+                self._audio.write_until(float(pts * self._time_base) + _AHEAD)
+
+    def finish(self) -> None:
+        """Write what is left, the rest of the sound included, and give the file its name."""
+        if self._closed:
+            return
+        try:
+            if self._last_pts is None:
+                raise OutputError(f"No frames were given for '{self._target}'; a video needs at least one.")
+            with writing_errors(self._target):
+                self._mux(None)
+                if self._audio:
+                    self._audio.write_until(float("inf"))
+                self._container.close()
+            self._part.commit()
+            self._closed = True
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up: remove what was written so far. Does nothing after `finish`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._container is not None:
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    self._container.close()
+        finally:
+            self._part.discard()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def _video_stream(
+        self,
+        codec: str,
+        width: int,
+        height: int,
+        pixel_format: str,
+        tags: ColorTags,
+        crf: float | None,
+        preset: str | None,
+    ) -> av.VideoStream:
+        default_crf, options = _ENCODERS[codec]
+        options = {**options, "crf": str(default_crf if crf is None else crf)}
+        if preset is not None:
+            options["cpu-used" if codec == "libvpx-vp9" else "preset"] = preset
+        stream = self._container.add_stream(codec, rate=self._rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.color_range, context.colorspace = tags.color_range, tags.matrix
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+        if codec == "libx265":
+            context.codec_tag = "hvc1"  # the tag that Apple's players accept
+        return stream
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            # Without a duration the last frame, or the only one, would be shown for no time.
+            packet.duration = packet.duration or self._tick_interval
+            self._container.mux(packet)
