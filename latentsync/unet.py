@@ -20,6 +20,7 @@ from .errors import OptionError
 # Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents.
 IN_CHANNELS = 4 + 1 + 4 + 4
 OUT_CHANNELS = 4
+MOTION_NORM_GROUPS = 32  # in the reference's motion modules, whatever `norm_num_groups` is elsewhere
 MAX_FRAMES = 24  # rows of the position table in the released checkpoints
 
 
@@ -90,6 +91,7 @@ class LatentSyncUNet(UNetMotionModel):
         attention_levels: whether each level has spatial and audio attention; None = all but the deepest. The middle
             block always has.
         motion_blocks: see `motion_block_names`.
+        norm_num_groups: groups of all GroupNorms but the motion modules', which have `motion_norm_num_groups`.
         num_attention_heads: number of heads everywhere, motion modules included (the reference's configuration calls
             this number `attention_head_dim`).
         cross_attention_dim: width D of the audio tokens.
@@ -106,6 +108,7 @@ class LatentSyncUNet(UNetMotionModel):
         motion_blocks: str | Sequence[str] = "all",
         motion_max_seq_length: int = MAX_FRAMES,
         norm_num_groups: int = 32,
+        motion_norm_num_groups: int = MOTION_NORM_GROUPS,
         norm_eps: float = 1e-5,
         num_attention_heads: int = 8,
         cross_attention_dim: int = 384,
@@ -136,9 +139,9 @@ class LatentSyncUNet(UNetMotionModel):
             for level, block in enumerate(getattr(self, kind)):
                 if f"{kind}.{level}" not in self.motion_block_names:
                     block.motion_modules = nn.ModuleList(NoMotion() for _ in block.motion_modules)
-        self._clip_norms = self._replace_norms()
+        self._clip_norms = self._replace_norms(motion_norm_num_groups)
 
-    def _replace_norms(self) -> list[ClipGroupNorm]:
+    def _replace_norms(self, motion_groups: int) -> list[ClipGroupNorm]:
         clip_norms = []
 
         def over_clip(norm: nn.GroupNorm) -> ClipGroupNorm:
@@ -150,7 +153,7 @@ class LatentSyncUNet(UNetMotionModel):
             if isinstance(module, ResnetBlock2D):
                 module.norm1, module.norm2 = over_clip(module.norm1), over_clip(module.norm2)
             elif isinstance(module, AnimateDiffTransformer3D):
-                module.norm = FrameGroupNorm(module.norm.num_groups, module.norm.num_channels, module.norm.eps)
+                module.norm = FrameGroupNorm(motion_groups, module.norm.num_channels, module.norm.eps)
                 # A new motion module starts as the identity, as in the reference.
                 nn.init.zeros_(module.proj_out.weight)
                 nn.init.zeros_(module.proj_out.bias)
