@@ -64,7 +64,9 @@ def feathered_hole(mask: Tensor | np.ndarray, feather: float = 0.5) -> np.ndarra
         return hole.astype(np.float32)
     inside = cv2.distanceTransform(np.pad(hole, 1, mode="edge"), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     outside = cv2.distanceTransform(1 - hole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    ramp = np.clip(0.5 + (np.minimum(inside, len(hole)) - np.minimum(outside, len(hole))) / width, 0, 1)
+    # distances are from centre to centre: the edge lies half a pixel nearer. No edge at all gives huge ones: bounded.
+    distance = np.minimum(np.where(hole, inside, outside), len(hole)) - 0.5
+    ramp = np.clip(0.5 + np.where(hole, distance, -distance) / width, 0, 1)
     index = np.arange(len(hole), dtype=np.float32)
     border = np.clip(np.minimum(index, index[::-1]) / (width / 2), 0, 1)
     ramp = np.minimum(ramp, np.minimum(border[:, None], border[None, :]))

@@ -1,0 +1,67 @@
+"""Alignment against the reference: matrices, canvas crops and squared faces."""
+
+import numpy as np
+import pytest
+
+from latentsync.faces.alignment import canvas_size, fit_matrices, template_points, warp_faces, warp_to_canvas
+from latentsync.faces.onnx import points_of_106
+
+RESOLUTIONS = (256, 512)
+
+
+def assert_images_close(name, actual, expected):
+    """99.9 % of values within one grey level, none beyond three; says where the worst is."""
+    error = np.abs(actual.astype(int) - expected.astype(int))
+    worst = np.unravel_index(error.argmax(), error.shape)
+    within = (error <= 1).mean()
+    print(f"{name}: mean {error.mean():.4f}, max {error.max()} at {tuple(map(int, worst))}, {within:.5%} within 1")
+    assert within >= 0.999, name
+    assert error.max() <= 3, name
+
+
+@pytest.fixture
+def arrays(golden):
+    with np.load(golden / "align_restore.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_matrices(arrays, resolution):
+    if f"template_{resolution}" not in arrays:
+        pytest.skip(f"this golden set has nothing at {resolution}")
+    np.testing.assert_allclose(template_points(resolution), arrays[f"template_{resolution}"], atol=1e-9)
+    assert canvas_size(resolution) == tuple(arrays[f"face_size_wh_{resolution}"])
+    for smoothing, name in [("p_bias", "smooth"), ("none", "plain")]:
+        matrices = fit_matrices(arrays["landmarks"], resolution, smoothing)
+        error = np.abs(matrices - arrays[f"matrices_{resolution}_{name}"])
+        worst = tuple(map(int, np.unravel_index(error.argmax(), error.shape)))
+        print(f"{smoothing}: mean {error.mean():.2e}, max {error.max():.2e} at {worst}")
+        assert matrices.dtype == np.float32
+        assert error.max() <= 1e-4
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("index", [0, 4])
+def test_crops(arrays, resolution, index):
+    if f"crop_{resolution}_{index}" not in arrays:
+        pytest.skip(f"this golden set has nothing at {resolution}")
+    matrix, frame = arrays[f"matrices_{resolution}_smooth"][index], arrays["frame"]
+    canvas = warp_to_canvas(frame, matrix, resolution, "reference")
+    assert_images_close("canvas", canvas, arrays[f"crop_{resolution}_{index}"])
+    face = warp_faces(frame[None], matrix[None], resolution, "reference")[0]
+    assert_images_close("face", face, arrays[f"resized_{resolution}_{index}"])
+
+
+def test_three_points_of_106_landmarks(arrays):
+    assert np.array_equal(points_of_106(np.round(arrays["landmarks106"])), arrays["landmarks106_to_3"])
+
+
+@pytest.mark.parametrize("name", ["e2e", "e2e_pingpong"])
+def test_faces_of_a_whole_run(golden, name):
+    with np.load(golden / f"{name}.npz") as arrays:
+        video, landmarks, faces = arrays["video"], arrays["landmarks106"], arrays["faces"].transpose(0, 2, 3, 1)
+    points = [points_of_106(np.round(frame_landmarks)) for frame_landmarks in landmarks]
+    aligned = warp_faces(video, fit_matrices(points, faces.shape[1], "p_bias"), faces.shape[1], "reference")
+    forward = list(range(len(video)))
+    order = (forward + forward[::-1]) * len(faces)
+    assert_images_close(name, aligned[order[: len(faces)]], faces)
