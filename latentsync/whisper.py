@@ -4,7 +4,6 @@ LatentSync conditions on all hidden states of the encoder: the stem output with 
 output. The final LayerNorm is computed by the reference but its result is not used, so it is not part of this module.
 """
 
-import pickle
 import re
 from pathlib import Path
 
@@ -13,13 +12,8 @@ from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .errors import (
-    DamagedCheckpointError,
-    ForeignCheckpointError,
-    IncompleteCheckpointError,
-    ModelNotFoundError,
-    UnsafeCheckpointError,
-)
+from .errors import ForeignCheckpointError, IncompleteCheckpointError
+from .weight_files import read_weights
 
 MEL_FRAMES = 3000  # one window of 30 s at 100 mel frames per second
 ENGLISH_VOCABULARY = 51864  # `n_vocab` of the .en models; the multilingual ones have more
@@ -139,20 +133,8 @@ def _transformers_name(key: str) -> str:
 
 
 def _read(path: Path) -> tuple[dict, dict]:
-    if not path.is_file():
-        raise ModelNotFoundError(f"There is no Whisper file at {path}. Put openai-whisper's tiny.pt there.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
-            raise UnsafeCheckpointError(
-                f"{path} holds Python objects besides tensors and was not opened, since such files can run code. "
-                "Use openai-whisper's own tiny.pt."
-            ) from error
-        raise DamagedCheckpointError(f"{path} is not a readable .pt file. Download it again.") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path} is damaged or truncated. Download it again. ({error})") from error
-    if not (isinstance(content, dict) and isinstance(content.get("model_state_dict"), dict)):
+    content, _ = read_weights(path)
+    if not isinstance(content.get("model_state_dict"), dict):
         raise ForeignCheckpointError(
             f"{path} is not an openai-whisper checkpoint: it has no 'model_state_dict'. "
             "Expected openai-whisper's tiny.pt."
