@@ -1,0 +1,155 @@
+"""The image autoencoder: frames to latents and back.
+
+LatentSync uses Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.18215, posterior samples rather than means.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError
+from .weight_files import read_weights
+
+SCALING_FACTOR = 0.18215
+FOLDER_FILES = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+)
+ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion checkpoints
+# Attention names in files written by old diffusers, sd-vae-ft-mse among them.
+OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+NAMES_SHOWN = 5
+
+
+def load_vae(
+    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> AutoencoderKL:
+    """Load a VAE, frozen and in eval mode.
+
+    Args:
+        path: a diffusers folder (or a pipeline folder with `vae/` in it), or one file, `.safetensors` or torch, in
+            diffusers' or in Stable Diffusion's original layout, also inside a whole checkpoint. A `config.json` of
+            diffusers beside the file is used; otherwise the shapes tell the configuration.
+
+    Never goes to the network. Raises ModelNotFoundError and CheckpointError's subclasses.
+    """
+    folder, file = _locate(Path(path))
+    content, _ = read_weights(file)
+    if isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    for prefix in ORIGINAL_PREFIXES:
+        if any(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(("loss.", "model_ema."))}
+    if "decoder.conv_in.weight" not in tensors or "encoder.conv_in.weight" not in tensors:
+        raise ForeignCheckpointError(
+            f"{file} is not a VAE: it has no encoder and decoder. Expected Stable Diffusion's VAE, sd-vae-ft-mse."
+        )
+    original = any(key.startswith("decoder.mid.") for key in tensors)
+    config = _read_config(folder) or _config_from_shapes(tensors, original)
+    if original:
+        tensors = convert_ldm_vae_checkpoint(tensors, config)
+    tensors = dict(map(_current_attention, tensors.items()))
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(config)
+    expected = vae.state_dict()
+    wrong = sorted(set(expected) ^ set(tensors))
+    wrong += [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
+    if wrong:
+        raise IncompleteCheckpointError(
+            f"{file} does not fit its VAE configuration: {len(wrong)} tensors are missing, unknown or of another shape "
+            f"({', '.join(wrong[:NAMES_SHOWN])}). Download it again, together with its config.json."
+        )
+    tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
+    vae.load_state_dict(tensors, strict=True, assign=True)
+    return vae.eval().requires_grad_(False)
+
+
+def encode(
+    vae: AutoencoderKL,
+    pixels: torch.Tensor,
+    generator: torch.Generator | None = None,
+    sample: bool = True,
+    batch_size: int | None = None,
+) -> torch.Tensor:
+    """Scaled latents (F, 4, S/8, S/8) of images (F, 3, S, S) in [-1, 1], RGB.
+
+    `sample` draws from the posterior, as the reference does, in one draw for all F; otherwise its mean is taken.
+    `batch_size` bounds how many images are encoded at once, which changes no result beyond rounding. Gradients flow:
+    use `torch.no_grad` where they are not wanted.
+    """
+    parts = pixels.to(device=vae.device, dtype=vae.dtype).split(batch_size or len(pixels))
+    parameters = torch.cat([vae.encode(part).latent_dist.parameters for part in parts])
+    posterior = DiagonalGaussianDistribution(parameters)
+    latents = posterior.sample(generator) if sample else posterior.mode()
+    return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
+    """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, 4, S/8, S/8). Gradients flow."""
+    latents = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
+    latents = latents + (vae.config.shift_factor or 0.0)
+    return torch.cat([vae.decode(part).sample for part in latents.split(batch_size or len(latents))])
+
+
+def _locate(path: Path) -> tuple[Path, Path]:
+    if path.is_file():
+        return path.parent, path
+    if not path.is_dir():
+        raise ModelNotFoundError(f"There is no VAE at {path}. Put sd-vae-ft-mse there: a folder, or its one file.")
+    folder = path / "vae" if (path / "vae").is_dir() and not (path / "config.json").is_file() else path
+    files = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
+    files += sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelNotFoundError(f"The folder {folder} holds no VAE weights; expected {FOLDER_FILES[0]} in it.")
+    return folder, files[0]
+
+
+def _read_config(folder: Path) -> dict | None:
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file}, which describes the VAE, is not valid JSON ({error}). Repair it.") from error
+    if not isinstance(config, dict) or "latent_channels" not in config:
+        return None  # it describes another model in the same folder
+    # The reference overrides both; files without them mean the same.
+    return {"scaling_factor": SCALING_FACTOR, "shift_factor": 0.0} | config
+
+
+def _config_from_shapes(tensors: Mapping[str, torch.Tensor], original: bool) -> dict:
+    level = r"encoder\.down\.(\d+)\." if original else r"encoder\.down_blocks\.(\d+)\."
+    resnet = "encoder.down.{}.block.{}" if original else "encoder.down_blocks.{}.resnets.{}"
+    levels = max(int(match[1]) for key in tensors if (match := re.match(level, key))) + 1
+    layers = sum(f"{resnet.format(0, layer)}.conv1.weight" in tensors for layer in range(16))
+    return {
+        "in_channels": tensors["encoder.conv_in.weight"].shape[1],
+        "out_channels": tensors["decoder.conv_out.weight"].shape[0],
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": [tensors[f"{resnet.format(i, 0)}.conv1.weight"].shape[0] for i in range(levels)],
+        "layers_per_block": layers,
+        "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
+        "scaling_factor": SCALING_FACTOR,
+        "shift_factor": 0.0,
+    }
+
+
+def _current_attention(item: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor]:
+    key, tensor = item
+    match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", key)
+    if match:
+        key = f"{match[1]}.{OLD_ATTENTION_NAMES[match[2]]}.{match[3]}"
+    if ".attentions." in key and tensor.ndim == 4:  # kept as 1x1 convolutions by some converters
+        tensor = tensor.flatten(1)
+    return key, tensor
