@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 MINI = Path(__file__).parent / "mini"
 FULL = Path(os.environ.get("LATENTSYNC_GOLDEN", Path(__file__).parents[3] / "shared" / "golden" / "full"))
@@ -17,3 +18,17 @@ def golden(request) -> Path:
     if not FULL.is_dir():
         pytest.skip("the fuller golden set is not part of the repository (set LATENTSYNC_GOLDEN to its folder)")
     return FULL
+
+
+@pytest.fixture
+def largest_error():
+    """`largest_error(what, got, expected)`: the largest absolute difference; prints it, its place and the mean."""
+
+    def compare(what: str, got: torch.Tensor, expected: torch.Tensor) -> float:
+        assert got.shape == expected.shape, (what, got.shape, expected.shape)
+        difference = (got - expected).abs().reshape(expected.shape or (1,))
+        place = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+        print(f"{what}: max {difference.max():.3g} at {place}, mean {difference.mean():.3g}")
+        return float(difference.max())
+
+    return compare
