@@ -27,7 +27,7 @@ RESAMPLER_BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class EncoderWindow:
-    """Mel frames [mel_start, mel_end), at most 30 s, are encoded; of the file's features [keep_start, keep_end) kept."""
+    """Mel frames [mel_start, mel_end), at most 30 s, are encoded; features [keep_start, keep_end) of the file kept."""
 
     mel_start: int
     mel_end: int
