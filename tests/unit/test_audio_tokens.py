@@ -132,16 +132,22 @@ def test_overlap_heals_the_seam_and_streams(encoder):
     assert (stream.num_samples, stream.num_features, len(overlap)) == (60 * 16000, 3000, 3000)
     assert (overlap - encode_audio(waveform, encoder)).abs().max() < 1e-2
     reference = encode_audio(waveform, encoder, mode="reference")
-    mel = log_mel(waveform)
     with torch.no_grad():
-        centred = encoder(mel[None, :, 1500:4500])[0]
-    near = slice(1490, 1510)
-    truth = centred[740:760]
-    scale = truth.abs().mean()
-    healed = (overlap[near] - truth).abs().mean() / scale
-    seam = (reference[near] - truth).abs().mean() / scale
-    print(f"mean deviation around 30 s, relative: overlap {healed:.4f}, reference {seam:.4f}")
-    assert healed < 0.6 * seam, (float(healed), float(seam))
+        centred = encoder(log_mel(waveform)[None, :, 1500:4500])[0]  # no window of either mode has this phase
+    # Blocks 1 to 3: the stem holds absolute positions, a few channels outweigh all others in the last block.
+    near, blocks = slice(1490, 1510), slice(1, 4)
+    truth = centred[740:760, blocks]
+    healed = (overlap[near, blocks] - truth).abs().mean() / truth.abs().mean()
+    seam = (reference[near, blocks] - truth).abs().mean() / truth.abs().mean()
+    print(f"mean deviation around 30 s, relative: overlap {healed:.3f}, reference {seam:.3f}")
+    assert healed < 0.5 * seam
+
+    def jump(features, row):
+        return float((features[row, blocks] - features[row - 1, blocks]).abs().mean())
+
+    jumps = jump(reference, 1500), jump(overlap, 1250), jump(overlap, 2250)
+    print("jumps: reference at 30 s {:.3f}, overlap at its seams {:.3f} and {:.3f}".format(*jumps))
+    assert max(jumps[1:]) < 0.5 * jumps[0]
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (44100, 1), (8000, 2), (22050, 6)])
