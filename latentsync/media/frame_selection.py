@@ -49,7 +49,7 @@ class FrameSelection:
 
     def _source_frames(self) -> Iterator[SelectedFrame]:
         decoder = self._decoder
-        clock = FrameClock(decoder.interval)
+        clock = FrameClock(decoder.interval, round(1 / decoder.time_base))
         # Half a frame of tolerance: the nearest frame starts the clip, and 0.1 s is frame 1 at 10 fps in floats too.
         lower = decoder.origin + round(self._start / decoder.time_base) - decoder.interval // 2
         upper = None if self._duration is None else lower + round(self._duration / decoder.time_base)

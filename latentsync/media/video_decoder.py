@@ -13,12 +13,13 @@ from .container import decode_stream, has_cover, open_media, video_stream
 class FrameClock:
     """Gives every decoded frame a timestamp later than the one before it.
 
-    A missing timestamp becomes one frame interval after the last. One that repeats or falls slightly behind comes
-    half an interval after the last; one that jumps back further (clips joined without care) shifts all that follow.
+    A missing timestamp becomes one frame interval after the last. One that repeats or falls slightly behind (damage,
+    rounding) comes half an interval after the last; one that jumps back by more than a second (clips joined without
+    care) shifts all that follow. Both arguments are in ticks.
     """
 
-    def __init__(self, interval: int):
-        self._interval = interval
+    def __init__(self, interval: int, second: int):
+        self._interval, self._second = interval, second
         self._offset = 0
         self._last: int | None = None
         self.repaired = False
@@ -35,7 +36,7 @@ class FrameClock:
             now = pts + self._offset
             if now <= last:
                 self.repaired = True
-                if last - now > self._interval:
+                if last - now > self._second:
                     now = last + self._interval
                     self._offset = now - pts
                 else:
@@ -58,9 +59,9 @@ class VideoDecoder:
         self._container = open_media(path)
         stream = video_stream(self._container)
         if stream is None:
+            kind = "sound and a cover picture but no video" if has_cover(self._container) else "no video"
             self.close()
-            kind = "sound and a cover picture" if has_cover(self._container) else "no picture"
-            raise MediaError(f"'{path}' holds {kind} but no video; expected a video with a moving picture.")
+            raise MediaError(f"'{path}' holds {kind}; expected a file with a moving picture. Choose the video itself.")
         if stream.codec_context is None:
             self.close()
             raise MediaError(f"The video in '{path}' is of a kind that cannot be decoded here. Convert it to H.264.")

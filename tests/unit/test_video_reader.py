@@ -1,0 +1,412 @@
+import itertools
+import logging
+import shutil
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from latentsync.errors import MediaError, OptionError
+from latentsync.media.pingpong import read_pingpong
+from latentsync.media.video_decoder import FrameClock
+from latentsync.media.video_reader import exact_rate, probe_video, read_frames
+from tests.unit.media_clips import (
+    demo_video,
+    encode_sound,
+    numbered_picture,
+    read_number,
+    sine,
+    write_clip,
+    write_pcm,
+)
+
+
+def numbers(frames):
+    return [read_number(frame.pixels) for frame in frames]
+
+
+@pytest.mark.parametrize("fps", [10, Fraction(30_000, 1001), 60])
+def test_constant_rate(tmp_path, fps):
+    path = write_clip(tmp_path / "clip.mp4", fps=fps, pictures=15, tone=440)
+    facts = probe_video(path)
+    assert (facts.width, facts.height, facts.fps, facts.num_frames) == (160, 96, fps, 15)
+    assert facts.has_audio
+    assert facts.codec == "h264"
+    assert facts.rotation == 0
+    assert facts.duration == pytest.approx(15 / fps, abs=1e-3)
+    frames = list(read_frames(path))
+    assert numbers(frames) == list(range(15))
+    assert [frame.time for frame in frames] == pytest.approx([float(n / Fraction(fps)) for n in range(15)], abs=1e-4)
+    assert [frame.index for frame in frames] == [frame.source_index for frame in frames] == list(range(15))
+    assert all(f.pixels.flags.c_contiguous and f.pixels.dtype == np.uint8 for f in frames)
+
+
+def test_variable_rate_keeps_its_timestamps(tmp_path):
+    pts = [0, 100, 150, 400, 410, 1000, 1040, 1500]
+    path = write_clip(tmp_path / "clip.mkv", pts=pts, pictures=8, time_base=Fraction(1, 1000))
+    frames = list(read_frames(path))
+    assert numbers(frames) == list(range(8))
+    assert [frame.time for frame in frames] == pytest.approx([p / 1000 for p in pts])
+    time_base = probe_video(path).time_base
+    assert [frame.pts * time_base for frame in frames] == [Fraction(p, 1000) for p in pts]
+
+
+@pytest.mark.parametrize("source", [10, 24, 30, 60])
+def test_resampling_takes_the_frames_that_ffmpegs_fps_filter_takes(tmp_path, source):
+    path = write_clip(tmp_path / "clip.mp4", fps=source, pictures=source * 2 + 1)
+    frames = list(read_frames(path, fps=25))
+    assert numbers(frames) == _fps_filter(path, "25")
+    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(len(frames))])
+    assert [frame.source_index for frame in frames] == numbers(frames)
+
+
+def test_resampling_length(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", fps=30, pictures=600, size=(80, 32), options={"preset": "ultrafast"})
+    assert sum(1 for _ in read_frames(path, fps=25)) == 500
+
+
+def test_resampling_variable_rate(tmp_path):
+    pts = [0, 100, 150, 400, 410, 1000]
+    path = write_clip(tmp_path / "clip.mkv", pts=pts, pictures=6, time_base=Fraction(1, 1000))
+    assert numbers(read_frames(path, fps=10)) == _fps_filter(path, "10") == [0, 1, 2, 2, 4, 4, 4, 4, 4, 4]
+    assert numbers(read_frames(path, fps=50)) == _fps_filter(path, "50")
+
+
+def _fps_filter(path, fps):
+    with av.open(str(path)) as container:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(template=container.streams.video[0])
+        rate, sink = graph.add("fps", fps), graph.add("buffersink")
+        source.link_to(rate)
+        rate.link_to(sink)
+        graph.configure()
+        found = []
+        for frame in (*container.decode(video=0), None):
+            graph.push(frame)
+            while True:
+                try:
+                    found.append(read_number(graph.pull().to_ndarray(format="rgb24")))
+                except (av.BlockingIOError, av.EOFError):
+                    break
+        return found
+
+
+@pytest.mark.parametrize("gop", [1, 7, 250])
+def test_window(tmp_path, gop):
+    path = write_clip(tmp_path / "clip.mp4", fps=10, pictures=60, gop=gop)
+    frames = list(read_frames(path, start=0.1, duration=0.5))
+    assert numbers(frames) == [1, 2, 3, 4, 5]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert frames[0].pts == 0
+    for start in (1.0, 3.3, 5.9):
+        assert numbers(read_frames(path, start=start, duration=0.3)) == [
+            n for n in range(round(start * 10), round(start * 10) + 3) if n < 60
+        ]
+    assert numbers(read_frames(path, start=2.0, duration=1.0, fps=25))[::5] == [20, 22, 24, 26, 28]
+    with pytest.raises(MediaError, match="no frame at or after 7 s"):
+        list(read_frames(path, start=7))
+
+
+@pytest.mark.parametrize("options", [{"start": -1}, {"duration": 0}, {"fps": 0}, {"start": float("nan")}])
+def test_impossible_window(tmp_path, options):
+    path = write_clip(tmp_path / "clip.mp4", pictures=2)
+    with pytest.raises(OptionError):
+        list(read_frames(path, **options))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "hflip", "corner"),
+    [(0, False, (0, 0)), (90, False, (1, 0)), (180, False, (1, 1)), (-90, False, (0, 1)), (0, True, (0, 1))],
+)
+def test_phone_orientation(tmp_path, degrees, hflip, corner):
+    """A white top left corner turns up where a player would show it (`corner`: row and column)."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 255
+    path = write_clip(tmp_path / "clip.mp4", pictures=[picture] * 2, size=(96, 64), rotation=degrees, hflip=hflip)
+    facts, frame = probe_video(path), next(read_frames(path))
+    height, width = frame.pixels.shape[:2]
+    assert (facts.width, facts.height) == (width, height) == ((64, 96) if abs(degrees) == 90 else (96, 64))
+    assert facts.rotation == degrees
+    quarter = frame.pixels.reshape(2, height // 2, 2, width // 2, 3).mean((1, 3, 4))
+    assert np.argwhere(quarter > 128).tolist() == [list(corner)]
+
+
+def test_orientation_from_a_patched_header(tmp_path):
+    """The matrix as cameras write it: in the track header, not through the muxer's own option."""
+    path = write_clip(tmp_path / "clip.mp4", pictures=2, size=(96, 64))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    turned = [0, 0x10000, 0, -0x10000, 0, 0, 64 << 16, 0, 0x40000000]
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turned)
+    path.write_bytes(content)
+    assert probe_video(path).rotation == -90
+    assert next(read_frames(path)).pixels.shape == (96, 64, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(161, 97), (7680, 64)])
+def test_unusual_sizes(tmp_path, width, height):
+    path = write_clip(tmp_path / "clip.mkv", size=(width, height), pixel_format="yuv444p", pictures=3)
+    assert (probe_video(path).width, probe_video(path).height) == (width, height)
+    assert [frame.pixels.shape for frame in read_frames(path)] == [(height, width, 3)] * 3
+
+
+@pytest.mark.parametrize("name", ["Übung 演讲 1.mp4", "a b%03d.mp4", "http:c.mp4", "quote'\"$(x).mp4"])
+def test_names(tmp_path, name):
+    write_clip(tmp_path / "clip.mp4", pictures=2)
+    shutil.copy(tmp_path / "clip.mp4", tmp_path / name)
+    assert numbers(read_frames(tmp_path / name)) == [0, 1]
+
+
+def test_single_frame(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", pictures=1)
+    assert numbers(read_frames(path)) == [0]
+    assert probe_video(path).duration == pytest.approx(0.04)
+    assert numbers(itertools.islice(read_pingpong(path), 4)) == [0, 0, 0, 0]
+
+
+def test_duration_is_measured_where_the_header_has_none(tmp_path):
+    with av.open(str(tmp_path / "live.webm"), "w", format="webm", container_options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx-vp9", rate=25, options={"deadline": "realtime", "cpu-used": "8"})
+        stream.width, stream.height = 64, 64
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(numbered_picture(number, 64, 64))
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "live.webm")) as container:
+        assert container.duration is None
+    assert probe_video(tmp_path / "live.webm").duration == pytest.approx(0.4, abs=0.05)
+
+
+def _flat(values, tags, pixel_format="yuv420p", size=(96, 64)):
+    """One frame of a constant (Y, U, V), and the tags to write it with."""
+    frame = av.VideoFrame(*size, pixel_format)
+    dtype = np.uint16 if "10" in pixel_format else np.uint8
+    for plane, value in zip(frame.planes, values, strict=True):
+        plane.update(np.full(plane.buffer_size // dtype().itemsize, value, dtype).tobytes())
+    frame.colorspace, frame.color_range = tags["colorspace"], tags["color_range"]
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("colorspace", "color_range", "size", "expected"),
+    [  # by the matrices of BT.709 and BT.601 for Y 120, U 100, V 160
+        (1, 1, (96, 64), (179, 109, 62)),
+        (6, 1, (96, 64), (172, 106, 65)),
+        (1, 2, (96, 64), (170, 110, 68)),
+        (5, 2, (96, 64), (165, 107, 70)),
+        (2, 0, (96, 64), (172, 106, 65)),  # untagged SD: BT.601
+        (2, 0, (1280, 720), (179, 109, 62)),  # untagged HD: BT.709
+    ],
+)
+def test_matrix_and_range(tmp_path, colorspace, color_range, size, expected):
+    tags = {"colorspace": colorspace, "color_range": color_range}
+    frame = _flat((120, 100, 160), tags, size=size)
+    path = write_clip(tmp_path / "clip.mp4", pictures=[frame], size=size, tags=tags, options={"crf": "0"})
+    pixels = next(read_frames(path)).pixels
+    np.testing.assert_allclose(pixels.reshape(-1, 3).mean(0), expected, atol=1)
+    color = probe_video(path).output_color
+    assert color.matrix == (colorspace if colorspace != 2 else 1 if size[0] == 1280 else 6)
+    assert color.color_range == max(1, color_range)
+
+
+def test_ten_bits(tmp_path):
+    tags = {"colorspace": 1, "color_range": 1}
+    frame = _flat((480, 400, 640), tags, "yuv420p10le")
+    path = write_clip(tmp_path / "c.mp4", pictures=[frame], size=(96, 64), pixel_format="yuv420p10le", tags=tags)
+    np.testing.assert_allclose(next(read_frames(path)).pixels.reshape(-1, 3).mean(0), (179, 109, 62), atol=1)
+    assert probe_video(path).pixel_format == "yuv420p10le"
+
+
+def test_hdr_becomes_bt709(tmp_path):
+    """HLG at half signal is a mid grey that BT.709 needs a higher value for; without tone mapping it would stay 128."""
+    tags = {"colorspace": 9, "color_range": 1, "color_trc": 18, "color_primaries": 9}
+    frame = _flat((502, 512, 512), tags, "yuv420p10le")
+    path = write_clip(tmp_path / "c.mp4", pictures=[frame], size=(96, 64), pixel_format="yuv420p10le", tags=tags)
+    facts = probe_video(path)
+    assert facts.color.is_hdr
+    assert (facts.output_color.matrix, facts.output_color.transfer, facts.output_color.color_range) == (1, 1, 1)
+    pixel = next(read_frames(path)).pixels.reshape(-1, 3).mean(0)
+    assert np.ptp(pixel) < 2
+    assert 135 < pixel.mean() < 160
+
+
+def forth_and_back(length, count):
+    return list(itertools.islice(itertools.cycle([*range(length), *reversed(range(length))]), count))
+
+
+@pytest.mark.parametrize("memory_limit", [0, 10**9])
+@pytest.mark.parametrize("gop", [5, 250])
+def test_pingpong(tmp_path, memory_limit, gop):
+    path = write_clip(tmp_path / "clip.mp4", fps=25, pictures=37, gop=gop)
+    frames = list(itertools.islice(read_pingpong(path, memory_limit=memory_limit), 160))
+    assert numbers(frames) == forth_and_back(37, 160) == [frame.source_index for frame in frames]
+    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(160)])
+    assert [frame.index for frame in frames] == list(range(160))
+
+
+def test_pingpong_of_a_window_of_variable_rate(tmp_path):
+    pts = [0, 100, 150, 400, 410, 1000, 1040, 1500, 1540, 1600, 1650, 1700, 1800]
+    path = write_clip(tmp_path / "clip.mkv", pts=pts, pictures=13, time_base=Fraction(1, 1000))
+    frames = list(itertools.islice(read_pingpong(path, start=0.15, duration=1.55, memory_limit=0), 40))
+    shown = numbers(frames)
+    assert shown[:20] == [*range(2, 11), *range(10, 1, -1), 2, 3]
+    # Each frame stays as long going back as it does going forth.
+    times = [frame.time for frame in frames]
+    stays = np.diff(times)
+    assert (stays > 0).all()
+    np.testing.assert_allclose(stays[:8], [0.25, 0.01, 0.59, 0.04, 0.46, 0.04, 0.06, 0.05], atol=1e-6)
+    np.testing.assert_allclose(stays[10:18], stays[:8][::-1], atol=1e-6)
+
+
+def test_pingpong_resampled(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", fps=60, pictures=61, gop=13)
+    once = numbers(read_frames(path, fps=25))
+    frames = list(itertools.islice(read_pingpong(path, fps=25, memory_limit=0), 3 * len(once)))
+    assert numbers(frames) == once + once[::-1] + once
+    assert [frame.pts for frame in frames] == list(range(3 * len(once)))
+
+
+def test_pingpong_of_a_stream_without_timestamps(tmp_path):
+    path = write_clip(tmp_path / "clip.h264", muxer="h264", pictures=30, gop=9)
+    assert numbers(read_frames(path)) == list(range(30))
+    assert numbers(itertools.islice(read_pingpong(path, memory_limit=0), 100)) == forth_and_back(30, 100)
+
+
+def test_clock_repairs_timestamps():
+    clock = FrameClock(10, 100)
+    assert [clock.tick(pts) for pts in (100, 110, 120)] == [100, 110, 120]
+    assert not clock.repaired
+    assert [clock.tick(pts) for pts in (None, 140, 140, 130, 160, 0, 10)] == [130, 140, 145, 150, 160, 170, 180]
+    assert clock.repaired
+
+
+def test_exact_rate():
+    assert exact_rate(29.97) == exact_rate(29.970029) == Fraction(30_000, 1001)
+    assert exact_rate(23.976) == Fraction(24_000, 1001)
+    assert [exact_rate(rate) for rate in (25, 30.0, 12.5)] == [25, 30, Fraction(25, 2)]
+
+
+def _unusable(folder):
+    clip = write_clip(folder / "clip.mp4", pictures=30, tone=440).read_bytes()
+    (folder / "folder.mp4").mkdir()
+    (folder / "text.mp4").write_text("This is not a video.\n" * 50)
+    (folder / "text.txt").write_text("This is not a video.\n" * 50)
+    (folder / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "cut.mp4").write_bytes(clip[: len(clip) // 2])
+    write_pcm(folder / "sound.wav", sine(440, 0.2, 16_000)[None], 16_000)
+    _write_without_frames(folder / "frameless.mkv")
+    _write_cover(folder / "cover.mp3")
+
+
+def _write_without_frames(path):
+    with av.open(str(path), "w") as container:
+        container.add_stream("libx264", rate=25).pix_fmt = "yuv420p"
+        sound = container.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+
+
+def _write_cover(path):
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44_100)
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+        container.mux(cover.encode(picture))
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 44_100), np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 44_100, 0, Fraction(1, 44_100)
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+
+
+@pytest.fixture(scope="module")
+def unusable(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unusable")
+    _unusable(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.mp4", "No such file"),
+        ("folder.mp4", "is a folder"),
+        ("text.mp4", "not a video or audio file"),
+        ("text.txt", "text file|not a video"),
+        ("list.m3u8", "playlist|not a video"),
+        ("empty.mp4", "is empty"),
+        ("cut.mp4", "cut off: its index"),
+        ("sound.wav", "holds no video"),
+        ("frameless.mkv", "not one frame"),
+        ("cover.mp3", "sound and a cover picture"),
+    ],
+)
+def test_unusable_files(unusable, name, message):
+    for read in (probe_video, lambda path: next(read_frames(path)), lambda path: next(read_pingpong(path))):
+        with pytest.raises(MediaError, match=message) as caught:
+            read(unusable / name)
+        assert name in str(caught.value)
+
+
+def test_damage_in_the_middle_is_passed_over_with_a_warning(tmp_path, caplog):
+    path = write_clip(tmp_path / "clip.mp4", pictures=60, gop=10, size=(320, 192))
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for position, size in places[20:25]:
+        content[position : position + size] = b"\xff" * size
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        frames = list(read_frames(path))
+    assert "is damaged" in caplog.text
+    assert 50 <= len(frames) <= 60
+    assert [read_number(f.pixels) for f in frames if f.time >= 1.6] == list(range(40, 60))
+    assert frames[-1].time == pytest.approx(59 / 25)
+
+
+def test_file_that_ends_early(tmp_path):
+    """With the index in front, as on the web, a partial download still shows its beginning."""
+    with av.open(str(tmp_path / "c.mp4"), "w", container_options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 320, 192, "yuv420p"
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered_picture(number, 320, 192))
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = (tmp_path / "c.mp4").read_bytes()
+    (tmp_path / "c.mp4").write_bytes(content[: len(content) * 3 // 4])
+    shown = numbers(read_frames(tmp_path / "c.mp4"))
+    assert 10 < len(shown) < 50
+    assert shown[:10] == list(range(10))
+
+
+def test_size_change_on_the_way(tmp_path):
+    first = write_clip(tmp_path / "a.h264", muxer="h264", pictures=4)
+    second = write_clip(tmp_path / "b.h264", muxer="h264", pictures=4, size=(96, 64))
+    (tmp_path / "c.h264").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(MediaError, match="changes from 160x96 to 96x64"):
+        list(read_frames(tmp_path / "c.h264"))
+
+
+def test_sound_of_a_cover_file_is_still_sound(tmp_path):
+    path = encode_sound(tmp_path / "tone.m4a", sine(440, 0.5, 44_100)[None], 44_100, "aac", "mono")
+    with pytest.raises(MediaError, match="no video"):
+        probe_video(path)
+
+
+def test_demo_clip():
+    path = demo_video()
+    facts = probe_video(path)
+    assert (facts.width, facts.height, facts.fps, facts.num_frames, facts.codec) == (1080, 1920, 25, 250, "hevc")
+    whole = [frame.pixels[::8, ::8].copy() for frame in read_frames(path, duration=2.0)]
+    assert len(whole) == 50
+    part = list(read_frames(path, start=1.0, duration=0.4))
+    for frame, expected in zip(part, whole[25:35], strict=True):
+        np.testing.assert_array_equal(frame.pixels[::8, ::8], expected)
