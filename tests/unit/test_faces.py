@@ -1,0 +1,223 @@
+"""Finding, following and losing a face: drawn avatars everywhere, a real speaker where the demo clip is at hand."""
+
+from dataclasses import replace
+from itertools import islice
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from latentsync.errors import DamagedCheckpointError, ModelNotFoundError
+from latentsync.faces import blazeface, facemesh
+from latentsync.faces.alignment import Aligner, template_points
+from latentsync.faces.facemesh import alignment_points, mouth_opening, region_of_landmarks
+from latentsync.faces.graph import load_graph
+from latentsync.faces.tracking import FaceTracker
+from latentsync.synthetic.clips import AvatarClip
+from tests.unit.media_clips import demo_video
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    torch.set_num_threads(1)
+    return FaceTracker()
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return AvatarClip(identity_seed=3, speech_seed=3, duration=2.0)
+
+
+@pytest.fixture(scope="module")
+def picture(clip):
+    return clip.frame(10, 320, 320)
+
+
+@pytest.fixture(scope="module")
+def speaker():
+    """Every fourth of the first 60 frames of the demo clip, 1080 x 1920."""
+    with av.open(str(demo_video())) as container:
+        first = islice(container.decode(video=0), 0, 60, 4)
+        return [frame.to_ndarray(format="rgb24") for frame in first]
+
+
+def on_canvas(picture, height, width, x, y, side):
+    """The picture scaled to `side` and laid on grey at (x, y); parts outside fall away."""
+    scale = side / picture.shape[1]
+    matrix = np.array([[scale, 0, x], [0, scale, y]], float)
+    return cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_CONSTANT, borderValue=(128, 128, 128))
+
+
+def test_graphs_give_the_published_shapes_and_take_batches():
+    detector, mesh = load_graph(blazeface.WEIGHTS), load_graph(facemesh.WEIGHTS)
+    pixels = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    regressions, scores = detector(pixels)
+    assert regressions.shape == (2, 2304, 16)
+    assert scores.shape == (2, 2304, 1)
+    points, flag = mesh(pixels)
+    assert points.numel() == 2 * 468 * 3
+    assert flag.numel() == 2
+    single = detector(pixels[1:])[0]
+    torch.testing.assert_close(regressions[1:], single, rtol=1e-4, atol=1e-2)
+
+
+def test_graph_file_errors(tmp_path):
+    with pytest.raises(ModelNotFoundError):
+        load_graph(tmp_path / "none.safetensors")
+    save_file({"c0": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(blazeface.WEIGHTS.read_bytes()[:5000])
+    for name in ("other", "cut"):
+        with pytest.raises(DamagedCheckpointError, match=name):
+            load_graph(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_avatars_are_found_upright_in_the_template(tracker, seed):
+    observation = tracker(AvatarClip(seed, seed).frame(10, 256, 256))
+    assert observation is not None
+    assert observation.confidence > 0.9
+    left, right, nose = observation.points
+    assert left[0] < nose[0] < right[0]
+    assert nose[1] > max(left[1], right[1])
+    matrix = Aligner(256, "none")(observation.points)
+    residual = observation.points @ matrix[:, :2].T + matrix[:, 2] - template_points(256)
+    assert np.linalg.norm(residual, axis=1).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    [(64, 64, 64), (97, 131, 97), (128, 128, 128), (480, 641, 300), (4320, 7680, 3000), (300, 2000, 290)],
+)
+def test_frame_sizes(tracker, picture, height, width, side):
+    reference = tracker(picture)
+    x, y = (width - side) // 2, (height - side) // 2
+    observation = tracker(on_canvas(picture, height, width, x, y, side))
+    assert observation is not None
+    scale = side / picture.shape[1]
+    expected = reference.points * scale + [x, y]
+    eyes = np.linalg.norm(expected[1] - expected[0])
+    assert np.abs(observation.points - expected).max() < 0.12 * eyes + 0.5
+
+
+@pytest.mark.parametrize("change", ["grey", "pale", "dark", "tilted"])
+def test_hard_pictures(tracker, picture, change):
+    frame = {
+        "grey": lambda: np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, 2),
+        "pale": lambda: (picture * 0.3 + 100).astype(np.uint8),
+        "dark": lambda: (picture * 0.25).astype(np.uint8),
+        "tilted": lambda: cv2.warpAffine(picture, cv2.getRotationMatrix2D((160, 160), 35, 1), (320, 320)),
+    }[change]()
+    assert tracker(frame).confidence > 0.5
+
+
+@pytest.mark.parametrize("kind", ["flat", "noise", "one pixel", "line"])
+def test_no_face(tracker, picture, kind):
+    frame = {
+        "flat": np.full((320, 320, 3), 127, np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8),
+        "one pixel": np.zeros((1, 1, 3), np.uint8),
+        "line": np.zeros((2, 900, 3), np.uint8),
+    }[kind]
+    assert tracker(frame) is None
+    assert tracker(frame, tracker(picture)) is None
+
+
+def test_tracking_needs_no_detection(tracker, clip):
+    """A tracker whose detector sees nothing still follows from the previous frame; without one it finds nothing."""
+    blind = FaceTracker()
+    blind.detector.min_score = 2.0
+    observation = tracker(clip.frame(0, 320, 320))
+    assert blind(clip.frame(0, 320, 320)) is None
+    for index in range(1, 12):
+        frame = clip.frame(index, 320, 320)
+        observation = blind(frame, observation)
+        fresh = tracker(frame)
+        assert observation is not None
+        eyes = np.linalg.norm(fresh.points[1] - fresh.points[0])
+        assert np.abs(observation.points - fresh.points).max() < 0.1 * eyes
+
+
+def test_lost_face_is_detected_again_elsewhere(tracker, picture):
+    before = tracker(on_canvas(picture, 480, 900, 0, 100, 300))
+    after = tracker(on_canvas(picture, 480, 900, 560, 50, 300), before)
+    assert after.box[0] > 560
+
+
+def test_largest_face_first_then_the_same_person(tracker):
+    small, large = (AvatarClip(seed, seed).frame(5, 300, 300) for seed in (3, 4))
+    frame = np.full((480, 900, 3), 128, np.uint8)
+    frame[100:300, 50:250] = cv2.resize(small, (200, 200), interpolation=cv2.INTER_AREA)
+    frame[50:450, 450:850] = cv2.resize(large, (400, 400))
+    chosen = tracker(frame)
+    assert chosen.box[0] > 450
+    followed = tracker(frame[:, :440].copy())
+    assert tracker(frame, followed).box[2] < 450
+    # also when following fails and only where it was tells who it is
+    forgotten = replace(followed, landmarks=None)
+    assert tracker(frame, forgotten).box[2] < 450
+
+
+def test_face_partly_outside(tracker, picture):
+    whole = tracker(on_canvas(picture, 320, 320, 0, 0, 320))
+    shift = -int(whole.box[0] + 0.25 * (whole.box[2] - whole.box[0]))
+    cut = tracker(
+        on_canvas(picture, 320, 320, shift, 0, 320), replace(whole, landmarks=whole.landmarks + np.array([shift, 0]))
+    )
+    assert cut is not None
+    assert cut.box[0] < 0
+
+
+def test_unsuitable_frames_are_refused(tracker):
+    for frame in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)):
+        with pytest.raises(ValueError, match="uint8"):
+            tracker(frame)
+
+
+def test_region_round_trip():
+    region = facemesh.FaceRegion(np.array([100.0, 60.0]), 80.0, 0.4)
+    matrix = region.to_frame()
+    np.testing.assert_allclose(matrix @ [0.5, 0.5, 1], region.centre)
+    assert np.linalg.norm(matrix @ [1, 0, 1] - matrix @ [0, 0, 1]) == pytest.approx(80)
+    turned = region_of_landmarks(
+        (np.random.default_rng(0).uniform(0.2, 0.8, (468, 2)) @ matrix[:, :2].T) + matrix[:, 2]
+    )
+    assert turned.side > 0
+
+
+def test_mouth_opening_measures_the_lips(tracker):
+    landmarks = np.zeros((468, 2), np.float32)
+    landmarks[[33, 263]] = [[0, 0], [100, 0]]
+    landmarks[[13, 14]] = [[50, 80], [50, 105]]
+    assert mouth_opening(landmarks) == pytest.approx(0.25)
+    clip = AvatarClip(3, 3, duration=4.0)
+    order = np.argsort(clip.lips[:, 0])
+    closed, opened = (
+        np.mean([mouth_opening(tracker(clip.frame(int(i), 256, 256)).landmarks) for i in part])
+        for part in (order[:3], order[-3:])
+    )
+    assert opened > closed + 0.04
+
+
+def test_real_speaker(tracker, speaker):
+    observation, openings = None, []
+    for frame in speaker:
+        observation = tracker(frame, observation)
+        assert observation is not None
+        assert observation.confidence > 0.9
+        assert 150 < observation.box[2] - observation.box[0] < 260
+        assert np.array_equal(observation.points, alignment_points(observation.landmarks))
+        matrix = Aligner(256, "none")(observation.points)
+        residual = observation.points @ matrix[:, :2].T + matrix[:, 2] - template_points(256)
+        assert np.linalg.norm(residual, axis=1).mean() < 8
+        openings.append(mouth_opening(observation.landmarks))
+    assert max(openings) - min(openings) > 0.05
+
+
+def test_real_speaker_cut_at_the_frame_border(tracker, speaker):
+    box = tracker(speaker[0]).box
+    middle = int((box[0] + box[2]) / 2)
+    for frame in (speaker[0][:, : middle + 35], speaker[0][:, middle - 30 :]):
+        assert tracker(np.ascontiguousarray(frame)) is not None
