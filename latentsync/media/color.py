@@ -100,15 +100,30 @@ class YuvConverter:
 
     def __init__(self, tags: ColorTags, pixel_format: str):
         self._tags, self._pixel_format = tags, pixel_format
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._rounding = VideoReformatter(), VideoReformatter()
 
     def __call__(self, pixels: np.ndarray) -> av.VideoFrame:
         """Encoder frame of (H, W, 3) uint8 RGB `pixels`."""
-        return self._reformatter.reformat(
+        matrix, color_range = _SWSCALE_MATRICES[self._tags.matrix], self._tags.color_range
+        # swscale cuts off, and does not round, when it widens chroma to full range: half a level in 8 bits, nothing
+        # to speak of in 12.
+        widen = color_range == FULL
+        frame = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(pixels, format="rgb24"),
-            format=self._pixel_format,
+            format=f"{self._pixel_format}12le" if widen else self._pixel_format,
             interpolation=_EXACT,
             src_color_range=FULL,
-            dst_colorspace=_SWSCALE_MATRICES[self._tags.matrix],
-            dst_color_range=self._tags.color_range,
+            dst_colorspace=matrix,
+            dst_color_range=color_range,
+        )
+        if not widen:
+            return frame
+        return self._rounding.reformat(
+            frame,
+            format=self._pixel_format,
+            interpolation=_EXACT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=FULL,
+            dst_color_range=FULL,
         )

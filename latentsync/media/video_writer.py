@@ -91,6 +91,7 @@ class VideoWriter:
                 if sample_aspect_ratio not in (None, 1):
                     self._stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
                 self._audio = AudioTrack(self._container, container.audio_codec, audio) if audio else None
+                self._container.start_encoding()  # makes the file, so that a place that cannot be written shows at once
         except BaseException:
             self.close()
             raise

@@ -1,0 +1,225 @@
+import tracemalloc
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from latentsync.errors import AudioError, OptionError, OutputError
+from latentsync.media.audio_reader import probe_audio, read_audio_blocks
+from latentsync.media.audio_writer import write_wav
+from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
+
+
+def read(path, **options):
+    return np.concatenate(list(read_audio_blocks(path, **options)), axis=-1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("sample_rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_rates_and_channels(tmp_path, sample_rate, channels):
+    samples = np.tile(sine(440, 0.5, sample_rate), (channels, 1))
+    path = write_pcm(tmp_path / "tone.wav", samples, sample_rate)
+    facts = probe_audio(path)
+    assert (facts.sample_rate, facts.channels, facts.codec) == (sample_rate, channels, "pcm_s16le")
+    assert facts.layout == {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    assert facts.duration == pytest.approx(0.5)
+    mono = read(path)
+    assert mono.dtype == np.float32
+    assert abs(len(mono) - 8000) <= 1
+    # The same tone in every channel: a true average keeps its level. The ends ring, as the filter has nothing there.
+    np.testing.assert_allclose(mono[500:-500], sine(440, 0.5, 16_000)[500 : len(mono) - 500], atol=2e-3)
+    own = read(path, sample_rate=sample_rate, mono=False)
+    np.testing.assert_allclose(own, samples, atol=1e-4)
+
+
+def test_downmix_weights(tmp_path):
+    """Each channel alone; libswresample's weights .707 .707 1 0 .5 .5 over their sum."""
+    weights = np.array([0.7071, 0.7071, 1, 0, 0.5, 0.5])
+    found = []
+    for channel in range(6):
+        samples = np.zeros((6, 8000), np.float32)
+        samples[channel] = 0.5
+        found.append(read(write_pcm(tmp_path / "one.wav", samples, 16_000)).mean() / 0.5)
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=1e-3)
+    stereo = np.stack([np.full(8000, 0.6), np.full(8000, -0.2)])
+    np.testing.assert_allclose(read(write_pcm(tmp_path / "two.wav", stereo, 16_000)), 0.2, atol=1e-3)
+
+
+def test_equals_ffmpegs_resampling_to_16_bits(tmp_path):
+    """The reference reads 16-bit samples from the ffmpeg program; ours are the same but for that rounding."""
+    generator = np.random.default_rng(0)
+    path = write_pcm(tmp_path / "noise.wav", generator.uniform(-0.5, 0.5, (2, 44_100)), 44_100)
+    resampler = av.AudioResampler("s16", "mono", 16_000)
+    with av.open(str(path)) as container:
+        frames = [part for frame in (*container.decode(audio=0), None) for part in resampler.resample(frame)]
+    expected = np.concatenate([frame.to_ndarray()[0] for frame in frames]) / 32768
+    found = read(path)
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found, expected, atol=1.5 / 32768)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sample_rate"),
+    [
+        ("a.m4a", "aac", 44_100),
+        ("a.mp3", "libmp3lame", 44_100),
+        ("a.flac", "flac", 48_000),
+        ("a.opus", "libopus", 48_000),
+        ("a.ogg", "libopus", 48_000),
+        ("a.mkv", "aac", 22_050),
+    ],
+)
+def test_codecs_keep_time(tmp_path, name, codec, sample_rate):
+    """A burst at 0.5 s is heard at 0.5 s: encoder delays are taken out."""
+    samples = np.zeros((2, sample_rate))
+    samples[:, sample_rate // 2 :] = sine(1000, 0.5, sample_rate)
+    if codec == "flac":
+        path = _encode_flac(tmp_path / name, samples, sample_rate)
+    else:
+        path = encode_sound(tmp_path / name, samples, sample_rate, codec, "stereo")
+    found = read(path)
+    assert probe_audio(path).sample_rate == sample_rate
+    onset = np.flatnonzero(np.abs(found) > 0.2)[0] / 16_000
+    assert onset == pytest.approx(0.5, abs=0.004)
+    assert len(found) / 16_000 == pytest.approx(1.0, abs=0.1)
+
+
+def _encode_flac(path, samples, sample_rate):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=sample_rate)
+        stream.layout = "stereo"
+        packed = (samples.T * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), "s16", "stereo")
+        frame.sample_rate, frame.time_base, frame.pts = sample_rate, Fraction(1, sample_rate), 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
+def test_part_is_exact_to_the_sample(tmp_path, sample_rate):
+    path = write_pcm(tmp_path / "tone.wav", sine(100, 2.0, 44_100)[None], 44_100)
+    whole = read(path, sample_rate=sample_rate)
+    part = read(path, sample_rate=sample_rate, start=0.7, duration=0.9)
+    np.testing.assert_array_equal(part, whole[round(0.7 * sample_rate) :][: round(0.9 * sample_rate)])
+    assert len(read(path, sample_rate=sample_rate, start=1.5, duration=9)) == len(whole) - round(1.5 * sample_rate)
+
+
+def test_blocks_are_small(tmp_path):
+    path = write_pcm(tmp_path / "tone.wav", np.zeros((1, 16_000 * 20)), 16_000)
+    read(path)
+    tracemalloc.start()
+    total = sum(len(block) for block in read_audio_blocks(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 320_000
+    assert peak < 500_000
+
+
+def test_sound_that_starts_late_in_a_video(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", pictures=50, tone=1000, tone_delay=0.6)
+    found = read(path)
+    assert np.flatnonzero(np.abs(found) > 0.2)[0] / 16_000 == pytest.approx(0.6, abs=0.004)
+    assert not found[:9000].any()
+
+
+def test_gap_on_the_way(tmp_path):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000)
+        stream.layout = "mono"
+        for start in (0, 24_000):
+            tone = (sine(1000, 0.5, 16_000) * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(tone, "s16", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    found = read(path)
+    assert len(found) == 32_000
+    assert np.abs(found[7990:24_000]).max() < 0.5
+    assert not found[8100:23_900].any()
+    assert np.abs(found[24_000:]).max() > 0.4
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("u1", 1), ("<f4", 3), ("<f8", 3), ("<i4", 1)])
+def test_sample_formats(tmp_path, dtype, code):
+    tone = sine(440, 0.2, 16_000)
+    scale = {"u1": 127, "<i4": 2**31 - 1}.get(dtype, 1)
+    values = (tone * scale + (128 if dtype == "u1" else 0)).astype(dtype)
+    path = _write_wav(tmp_path / "tone.wav", values, code)
+    np.testing.assert_allclose(read(path), tone, atol=0.02)
+
+
+def _write_wav(path, values, code):
+    """A wav file by hand, since the standard library writes integers only. `code`: 1 integer, 3 float."""
+    width, content = values.dtype.itemsize, values.tobytes()
+    header = b"fmt " + (16).to_bytes(4, "little") + code.to_bytes(2, "little") + (1).to_bytes(2, "little")
+    header += (16_000).to_bytes(4, "little") + (16_000 * width).to_bytes(4, "little")
+    header += width.to_bytes(2, "little") + (8 * width).to_bytes(2, "little")
+    body = b"WAVE" + header + b"data" + len(content).to_bytes(4, "little") + content
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    return path
+
+
+def test_silence_is_no_error(tmp_path):
+    assert not read(write_pcm(tmp_path / "silence.wav", np.zeros((1, 1600)), 16_000)).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers(tmp_path, value):
+    tone = sine(440, 0.2, 16_000)
+    tone[1000] = value
+    path = _write_wav(tmp_path / "bad.wav", tone.astype("<f4"), 3)
+    with pytest.raises(AudioError, match="not numbers"):
+        read(path)
+
+
+def test_unusable_files(tmp_path):
+    (tmp_path / "text.wav").write_text("This is not sound.\n" * 20)
+    write_clip(tmp_path / "mute.mp4", pictures=2)
+    write_pcm(tmp_path / "empty.wav", np.zeros((1, 0)), 16_000)
+    cases = {
+        "nothing.wav": "No such file",
+        ".": "is a folder",
+        "text.wav": "not a video or audio file",
+        "mute.mp4": "a video without an audio track",
+    }
+    for name, message in cases.items():
+        for attempt in (probe_audio, read):
+            with pytest.raises(AudioError, match=message):
+                attempt(tmp_path / name)
+    with pytest.raises(AudioError, match="0 samples"):
+        read(tmp_path / "empty.wav")
+
+
+def test_impossible_parts(tmp_path):
+    path = write_pcm(tmp_path / "tone.wav", sine(440, 0.5, 16_000)[None], 16_000)
+    for start in (0.5, 3):
+        with pytest.raises(AudioError, match="is 0.50 s long; cannot start at"):
+            read(path, start=start)
+    for options in ({"start": -1}, {"duration": 0}, {"sample_rate": 0}, {"start": float("inf")}):
+        with pytest.raises(OptionError):
+            read(path, **options)
+
+
+@pytest.mark.parametrize("shape", [(1600,), (2, 1600), (6, 1600)])
+def test_write_wav(tmp_path, shape):
+    samples = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    write_wav(tmp_path / "new" / "tone.wav", samples, 16_000)
+    np.testing.assert_allclose(read(tmp_path / "new" / "tone.wav", mono=False), np.atleast_2d(samples), atol=1e-4)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tone.wav"]
+
+
+def test_write_wav_refuses(tmp_path):
+    with pytest.raises(OutputError, match="finite"):
+        write_wav(tmp_path / "a.wav", np.array([0, np.nan]), 16_000)
+    with pytest.raises(OutputError, match=r"ending in one of: \.wav"):
+        write_wav(tmp_path / "a.mp3", np.zeros(10), 16_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_clip():
+    path = demo_video()
+    assert probe_audio(path).layout == "stereo"
+    assert len(read(path, duration=2.0)) == 32_000
