@@ -3,6 +3,7 @@
 What a file is gets decided by its first bytes, not by its name.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -58,7 +59,11 @@ def _read_safetensors(path: Path) -> tuple[dict, dict[str, str]]:
 
 def _read_torch(path: Path, mapped: bool) -> dict:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if mapped and path.suffix != ".safetensors":  # torch goes by that suffix when it is given a path
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:
+            with path.open("rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in UNSAFE_SIGNS):
             raise UnsafeCheckpointError(
@@ -98,7 +103,8 @@ def write_weights(path: str | Path, content: Mapping, metadata: Mapping[str, str
             torch.save(dict(content), part)
         os.replace(part, path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            part.unlink()
         raise OutputError(f"{path} cannot be written: {error}. Check the folder's rights and free space.") from error
 
 

@@ -1,0 +1,129 @@
+"""The U-Net's norms, motion placement and trainability on small nets."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from latentsync.errors import OptionError
+from latentsync.unet import ClipGroupNorm, FrameGroupNorm, LatentSyncUNet, motion_block_names, motion_placement
+
+
+def small_unet(**options) -> LatentSyncUNet:
+    torch.manual_seed(0)
+    arguments = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 16, "num_attention_heads": 2}
+    return LatentSyncUNet(**arguments | options)
+
+
+def inputs(clips: int = 2, frames: int = 3, side: int = 8, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randn(clips, 13, frames, side, side, generator=generator)
+    return sample, torch.arange(clips) * 400 + 5, torch.randn(clips * frames, 50, 384, generator=generator)
+
+
+def test_clip_norm_pools_all_frames():
+    norm = ClipGroupNorm(4, 8)
+    torch.nn.init.normal_(norm.weight)
+    norm.num_frames = 3
+    x = torch.randn(2 * 3, 8, 5, 5)
+    clips = x.view(2, 3, 8, 5, 5).transpose(1, 2).contiguous()
+    expected = F.group_norm(clips, 4, norm.weight, norm.bias, norm.eps).transpose(1, 2).reshape(6, 8, 5, 5)
+    assert torch.allclose(norm(x), expected, atol=1e-6)
+    assert not torch.allclose(norm(x), F.group_norm(x, 4, norm.weight, norm.bias, norm.eps), atol=1e-2)
+
+
+def test_frame_norm_keeps_frames_apart():
+    norm = FrameGroupNorm(4, 8)
+    x = torch.randn(2, 8, 3, 5, 5)
+    frame = F.group_norm(x[:, :, 1], 4, norm.weight, norm.bias, norm.eps)
+    assert torch.allclose(norm(x)[:, :, 1], frame, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("placement", "blocks"),
+    [
+        ("none", ()),
+        ("all", ("down_blocks.0", "down_blocks.1", "up_blocks.0", "up_blocks.1")),
+        ("decoder", ("up_blocks.0", "up_blocks.1")),
+        (["up_blocks.1", "down_blocks.0"], ("down_blocks.0", "up_blocks.1")),
+    ],
+)
+def test_motion_is_placed_by_block(placement, blocks):
+    unet = small_unet(motion_blocks=placement)
+    found = {".".join(key.split(".")[:2]) for key in unet.state_dict() if ".motion_modules." in key}
+    assert found == set(blocks) == set(unet.motion_block_names)
+    assert motion_block_names(motion_placement(blocks, 2), 2) == blocks
+    assert unet(*inputs()).sample.shape == (2, 4, 3, 8, 8)
+
+
+def test_wrong_motion_is_named():
+    with pytest.raises(OptionError, match="encoder"):
+        small_unet(motion_blocks="encoder")
+    with pytest.raises(OptionError, match="mid_block"):
+        small_unet(motion_blocks=["mid_block"])
+    with pytest.raises(OptionError, match="attention_levels"):
+        small_unet(attention_levels=[True])
+
+
+@torch.no_grad()
+def test_frames_are_coupled_even_without_motion():
+    """The norms tie the frames of a chunk together; chunks, and clips of a batch, do not touch each other."""
+    unet = small_unet(motion_blocks="none").eval()
+    sample, timestep, tokens = inputs()
+    whole = unet(sample, timestep, tokens).sample
+    alone = unet(sample[:, :, :1], timestep, tokens[::3]).sample
+    assert (whole[:, :, :1] - alone).abs().max() > 1e-3
+    single = unet(sample[1:], timestep[1:], tokens[3:]).sample
+    assert (whole[1:] - single).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_new_motion_module_changes_nothing():
+    unet = small_unet(motion_blocks="all").eval()
+    still = small_unet(motion_blocks="none").eval()
+    still.load_state_dict({key: value for key, value in unet.state_dict().items() if "motion_modules" not in key})
+    assert torch.equal(unet(*inputs()).sample, still(*inputs()).sample)
+
+
+def test_gradients_reach_every_parameter():
+    unet = small_unet(motion_blocks="all")
+    for name, parameter in unet.named_parameters():
+        if "motion_modules" in name and ".proj_out." in name:  # zero at first, and would stop the gradient
+            torch.nn.init.normal_(parameter, std=0.02)
+    unet(*inputs()).sample.square().mean().backward()
+    silent = [name for name, parameter in unet.named_parameters() if not parameter.grad.abs().sum() > 0]
+    assert not silent
+
+
+@pytest.mark.parametrize(("channels", "layers"), [((32,), 1), ((32, 64, 96), 1), ((32, 32, 32, 32), 2)])
+def test_other_sizes(channels, layers):
+    unet = small_unet(block_out_channels=channels, layers_per_block=layers)
+    assert unet(*inputs(clips=1)).sample.shape == (1, 4, 3, 8, 8)
+
+
+@torch.no_grad()
+def test_sides_that_do_not_divide_by_the_levels():
+    unet = small_unet(block_out_channels=(32, 32, 32)).eval()
+    assert unet(*inputs(clips=1, side=10)).sample.shape == (1, 4, 3, 10, 10)
+
+
+@torch.no_grad()
+def test_copies_and_config_rebuild_the_same_net():
+    unet = small_unet(motion_blocks="decoder", attention_levels=[False, True]).eval()
+    expected = unet(*inputs()).sample
+    rebuilt = LatentSyncUNet.from_config(unet.config).eval()
+    rebuilt.load_state_dict(unet.state_dict())
+    for other in (copy.deepcopy(unet), pickle.loads(pickle.dumps(unet)), rebuilt):
+        assert torch.equal(other(*inputs()).sample, expected)
+        other(*inputs(frames=2))  # must not disturb the norms of the original
+    assert torch.equal(unet(*inputs()).sample, expected)
+    assert unet.motion == "decoder"
+
+
+def test_more_frames_than_positions_are_refused():
+    unet = small_unet(motion_max_seq_length=4)
+    with pytest.raises(OptionError, match="5 frames"):
+        unet(*inputs(clips=1, frames=5))
+    assert small_unet(motion_blocks="none", motion_max_seq_length=4)(*inputs(clips=1, frames=5)).sample.shape[2] == 5
