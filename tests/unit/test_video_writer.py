@@ -87,11 +87,12 @@ def test_colours_come_back(tmp_path, matrix, color_range):
     generator = np.random.default_rng(3)
     ramps = [np.linspace(low, high, 128) for low, high in generator.integers(0, 256, (3, 2))]
     pixels = np.stack(np.broadcast_arrays(ramps[0][None], ramps[1][:64, None], ramps[2][None, ::-1]), -1)
-    pixels = pixels.round().astype(np.uint8)
+    # Grain keeps the encoder from rounding whole smooth areas the same way, which is not what is measured here.
+    pixels = (pixels + generator.normal(0, 6, (64, 128, 1))).round().clip(0, 255).astype(np.uint8)
     source = pixels
     for generation in range(2):
         path = tmp_path / f"out{generation}.mp4"
-        with VideoWriter(path, 128, 64, rate=25, color=tags, crf=4) as writer:
+        with VideoWriter(path, 128, 64, rate=25, color=tags) as writer:
             for _ in range(3):
                 writer.write(pixels)
         assert probe_video(path).color == tags
@@ -176,25 +177,29 @@ def test_bad_sound_stops_before_anything_is_written(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["in.wav"]
 
 
+def _write_and_raise(path, pictures, error, **options):
+    with VideoWriter(path, 160, 96, rate=25, **options) as writer:
+        for number in range(pictures):
+            writer.write(numbered_picture(number, 160, 96))
+        assert [item for item in path.parent.iterdir() if ".part" in item.name]
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
 @pytest.mark.parametrize("after", [0, 3, 60])
 def test_interrupted(tmp_path, error, after):
     speech = write_pcm(tmp_path / "in.wav", sine(440, 3, 16_000)[None], 16_000)
     target = tmp_path / "new" / "folder" / "out.mp4"
-    with pytest.raises(error), VideoWriter(target, 160, 96, rate=25, audio=AudioSource(speech)) as writer:
-        for number in range(after):
-            writer.write(numbered_picture(number, 160, 96))
-            assert not target.exists()
-        raise error
+    with pytest.raises(error):
+        _write_and_raise(target, after, error, audio=AudioSource(speech))
+    assert not target.exists()
     assert [item.name for item in tmp_path.rglob("*")] == ["in.wav"]
 
 
 def test_an_older_result_survives_an_interruption(tmp_path):
     path = write(tmp_path / "out.mp4", pictures=3)
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 160, 96, rate=25) as writer:
-        writer.write(numbered_picture(7, 160, 96))
-        assert [item.name for item in tmp_path.iterdir() if ".part" in item.name]
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _write_and_raise(path, 5, KeyboardInterrupt)
     assert numbers(path) == [0, 1, 2]
     write(path, pictures=2)
     assert numbers(path) == [0, 1]
@@ -272,7 +277,7 @@ def test_unwritable_places(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can make files")
 def test_forbidden_folder():
-    with pytest.raises(OutputError, match="permission denied|cannot be used"):
+    with pytest.raises(OutputError, match=r"permission denied|cannot be used"):
         check_output("/proc/out.mp4")
 
 
