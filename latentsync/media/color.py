@@ -6,6 +6,7 @@ decode round trip keeps the mean colour.
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -98,9 +99,12 @@ class RgbConverter:
 class YuvConverter:
     """Turns RGB pixels into frames for an encoder, with the given (complete) tags."""
 
-    def __init__(self, tags: ColorTags, pixel_format: str):
+    def __init__(self, tags: ColorTags, pixel_format: str, chroma_location: str = "unspecified"):
+        """`chroma_location`: FFmpeg's name for where the decoder will take the chroma samples to lie."""
         self._tags, self._pixel_format = tags, pixel_format
+        self._chroma_location = chroma_location
         self._reformatter, self._rounding = VideoReformatter(), VideoReformatter()
+        self._siting: av.filter.Graph | None = None
 
     def __call__(self, pixels: np.ndarray) -> av.VideoFrame:
         """Encoder frame of (H, W, 3) uint8 RGB `pixels`."""
@@ -109,7 +113,7 @@ class YuvConverter:
         # to speak of in 12.
         widen = color_range == FULL
         frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(pixels, format="rgb24"),
+            self._sited(av.VideoFrame.from_ndarray(pixels, format="rgb24")),
             format=f"{self._pixel_format}12le" if widen else self._pixel_format,
             interpolation=_EXACT,
             src_color_range=FULL,
@@ -127,3 +131,19 @@ class YuvConverter:
             src_color_range=FULL,
             dst_color_range=FULL,
         )
+
+    def _sited(self, frame: av.VideoFrame) -> av.VideoFrame:
+        # PyAV cannot set the siting that swscale looks at; a filter can. Without it chroma moves half a pixel.
+        if self._siting is None:
+            graph = av.filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+            )
+            setter = graph.add("setparams", f"chroma_location={self._chroma_location}")
+            sink = graph.add("buffersink")
+            source.link_to(setter)
+            setter.link_to(sink)
+            graph.configure()
+            self._siting = graph
+        self._siting.push(frame)
+        return self._siting.pull()

@@ -76,7 +76,7 @@ class VideoWriter:
         # kept exactly only with full chroma. VP9 rounds up instead.
         is_odd = (width % 2 or height % 2) and codec != "libvpx-vp9"
         pixel_format = "yuv444p" if is_odd else "yuv420p"
-        self._to_yuv = YuvConverter(tags, pixel_format)
+        self._to_yuv = YuvConverter(tags, pixel_format, "unspecified" if codec == "libvpx-vp9" else "left")
         self._last_pts: int | None = None
         self._closed = False
         self._part = PartFile(self._target)
