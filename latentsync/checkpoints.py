@@ -60,7 +60,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
     content, metadata = read_weights(path)
-    described = {field: value for field, value in read_sidecar(path).items() if field in DESCRIPTION_FIELDS}
+    sidecar = read_sidecar(path)
+    if sidecar.get("_class_name", LatentSyncUNet.__name__) != LatentSyncUNet.__name__:
+        sidecar = {}  # diffusers' description of another model in the same folder
+    described = {field: value for field, value in sidecar.items() if field in DESCRIPTION_FIELDS}
     described |= {field: value for field, value in metadata.items() if field in DESCRIPTION_FIELDS}
     if isinstance(content.get("state_dict"), Mapping):
         described |= {"global_step": content["global_step"]} if "global_step" in content else {}

@@ -227,6 +227,11 @@ def test_sidecar_describes_what_shapes_do_not(unet, tmp_path):
     assert facts.resolution == 64
     (tmp_path / "unet.json").write_text('{"resolution": 128}')  # nearer to the file than config.json
     assert resolve_resolution(path).value == 128
+    (tmp_path / "unet.json").write_text('{"_class_name": "AutoencoderKL", "norm_num_groups": 5, "resolution": 1}')
+    assert resolve_resolution(path).value == 512
+    (tmp_path / "unet.json").write_text('{"resolution": "large"}')
+    with pytest.raises(OptionError, match="large"):
+        load_unet(path)
     (tmp_path / "unet.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"unet\.json"):
         load_unet(path)
