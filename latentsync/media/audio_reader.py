@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -122,7 +123,7 @@ def _resampled(
     container: av.container.InputContainer, stream: av.AudioStream, layout: str, sample_rate: int
 ) -> Iterator[np.ndarray]:
     """(C, T) float32 blocks of the whole track."""
-    resampler, source = None, None
+    graph, source = None, None
     for frame in _without_gaps(container, stream):
         if frame.samples == 0:
             continue
@@ -131,19 +132,44 @@ def _resampled(
         frame_kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if frame_kind != source:
             # Some streams change rate or channels on the way; the part before is finished first.
-            yield from _drain(resampler, None)
+            yield from _drain(graph, None)
             source = frame_kind
-            resampler = av.AudioResampler("fltp", layout, sample_rate, options={"rematrix_maxval": "1.0"})
-        yield from _drain(resampler, frame)
-    yield from _drain(resampler, None)
+            graph = _resampler(frame, layout, sample_rate)
+        yield from _drain(graph, frame)
+    yield from _drain(graph, None)
 
 
-def _drain(resampler: av.AudioResampler | None, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-    for part in resampler.resample(frame) if resampler else ():
-        if part is not None:
-            samples = part.to_ndarray()
-            for first in range(0, samples.shape[1], _BLOCK):
-                yield samples[:, first : first + _BLOCK]
+def _resampler(frame: av.AudioFrame, layout: str, sample_rate: int) -> av.filter.Graph:
+    """libswresample as a filter, since `av.AudioResampler` takes its options only in recent releases of PyAV."""
+    graph = av.filter.Graph()
+    nodes = (
+        graph.add_abuffer(
+            sample_rate=frame.sample_rate,
+            format=frame.format.name,
+            layout=frame.layout.name,
+            time_base=Fraction(1, frame.sample_rate),
+        ),
+        graph.add("aresample", rematrix_maxval="1.0"),
+        graph.add("aformat", sample_rates=str(sample_rate), sample_fmts="fltp", channel_layouts=layout),
+        graph.add("abuffersink"),
+    )
+    for node, following in pairwise(nodes):
+        node.link_to(following)
+    graph.configure()
+    return graph
+
+
+def _drain(graph: av.filter.Graph | None, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+    if graph is None:
+        return
+    graph.push(frame)
+    while True:
+        try:
+            samples = graph.pull().to_ndarray()
+        except (av.BlockingIOError, av.EOFError):  # nothing more until the next frame; nothing more at all
+            return
+        for first in range(0, samples.shape[1], _BLOCK):
+            yield samples[:, first : first + _BLOCK]
 
 
 def _without_gaps(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:

@@ -90,7 +90,11 @@ def decode_stream(container: av.container.InputContainer, stream: av.stream.Stre
         yield from frames
     if trouble is not None:
         logger.warning(
-            "'%s' is damaged: %s; %d packets were skipped (%s)", container.name, stream.type, damaged, trouble
+            "'%s' is damaged: %s; %d packets were skipped (%s)",
+            container.name.removeprefix("file:"),
+            stream.type,
+            damaged,
+            trouble,
         )
 
 

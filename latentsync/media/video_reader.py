@@ -135,7 +135,7 @@ def exact_rate(fps: Fraction | float) -> Fraction:
     """A frame rate as a fraction: 29.97 and its kin become 30000/1001."""
     rate = Fraction(fps)
     ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return ntsc if rate != ntsc and abs(rate - ntsc) < Fraction(1, 200) else rate.limit_denominator(100_000)
+    return ntsc if rate != ntsc and abs(rate - ntsc) < rate / 4000 else rate.limit_denominator(100_000)
 
 
 def no_frames(path: str | os.PathLike, start: float) -> MediaError:

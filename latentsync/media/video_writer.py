@@ -19,7 +19,7 @@ _AHEAD = 0.5  # s by which sound runs ahead of the picture, so that players find
 # same for 26. libvpx counts quality on another scale.
 _ENCODERS = {
     "libx264": (16, {"preset": "veryfast"}),
-    "libx265": (18, {"preset": "superfast"}),
+    "libx265": (18, {"preset": "superfast", "x265-params": "log-level=none"}),
     "libvpx-vp9": (22, {"deadline": "good", "cpu-used": "5", "row-mt": "1", "b": "0"}),
 }
 

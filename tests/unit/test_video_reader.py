@@ -285,7 +285,7 @@ def test_clock_repairs_timestamps():
 def test_exact_rate():
     assert exact_rate(29.97) == exact_rate(29.970029) == Fraction(30_000, 1001)
     assert exact_rate(23.976) == Fraction(24_000, 1001)
-    assert [exact_rate(rate) for rate in (25, 30.0, 12.5)] == [25, 30, Fraction(25, 2)]
+    assert [exact_rate(rate) for rate in (25, 30.0, 12.5, 1, 24)] == [25, 30, Fraction(25, 2), 1, 24]
 
 
 def _unusable(folder):

@@ -74,6 +74,19 @@ def test_sizes_are_kept(tmp_path, size, suffix):
     assert probe_video(path).pixel_format == ("yuv444p" if odd else "yuv420p")
 
 
+def test_pixels_that_are_not_square(tmp_path):
+    path = write(tmp_path / "out.mp4", pictures=2, sample_aspect_ratio=Fraction(16, 11))
+    assert probe_video(path).sample_aspect_ratio == Fraction(16, 11)
+
+
+def test_h265(tmp_path, capfd):
+    path = write(tmp_path / "out.mp4", codec="libx265")
+    assert probe_video(path).codec == "hevc"
+    assert b"hvc1" in path.read_bytes()
+    assert numbers(path) == list(range(10))
+    assert capfd.readouterr().err == ""
+
+
 def test_single_frame(tmp_path):
     path = write(tmp_path / "out.mp4", pictures=1)
     assert numbers(path) == [0]
