@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from latentsync.attention import Float32Attention
 from latentsync.errors import OptionError
 from latentsync.unet import ClipGroupNorm, FrameGroupNorm, LatentSyncUNet, motion_block_names, motion_placement
 
@@ -127,3 +128,18 @@ def test_more_frames_than_positions_are_refused():
     with pytest.raises(OptionError, match="5 frames"):
         unet(*inputs(clips=1, frames=5))
     assert small_unet(motion_blocks="none", motion_max_seq_length=4)(*inputs(clips=1, frames=5)).sample.shape[2] == 5
+
+
+def test_float32_attention_is_the_same_attention():
+    unet = small_unet(motion_blocks="all").eval()
+    for name, parameter in unet.named_parameters():
+        if "motion_modules" in name and ".proj_out." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    expected = unet(*inputs()).sample
+    unet.set_attn_processor(Float32Attention())
+    assert (unet(*inputs()).sample - expected).abs().max() < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = unet(*inputs()).sample
+    assert (rounded.float() - expected).abs().mean() < 0.02
+    rounded.float().square().mean().backward()
+    assert all(parameter.grad is not None for parameter in unet.parameters())
