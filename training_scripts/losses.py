@@ -45,7 +45,9 @@ def noise_loss(
     normalised over the batch so that the learning rate keeps its meaning. The reference uses neither weight.
     """
     weight = (1 / alpha_cumprod).clamp(max=max_timestep_weight)
-    weight = weight / (1 / torch.linspace(0.0047, 0.9991, 1000, device=weight.device)).clamp(max=max_timestep_weight).mean()
+    weight = (
+        weight / (1 / torch.linspace(0.0047, 0.9991, 1000, device=weight.device)).clamp(max=max_timestep_weight).mean()
+    )
     region = torch.where(keep_mask < 0.5, mask_weight, 1.0)[:, :, None]
     squared = (predicted.float() - noise.float()) ** 2 * region
     return (squared.flatten(1).mean(1) * weight).mean()

@@ -18,7 +18,8 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentsync.audio_tokens import FEATURES_PER_SECOND, token_indices
+from latentsync.attention import Float32Attention
+from latentsync.audio_tokens import audio_tokens, window_centre
 from latentsync.diffusion import ddim_scheduler, mixed_noise
 from latentsync.masks import generation_mask, latent_mask
 from latentsync.unet import LatentSyncUNet
@@ -34,28 +35,22 @@ FPS = 25
 
 @dataclass
 class LatentClips:
-    """clean, masked: (N, F, 4, s, s) scaled latents; features: (N, L, layers, D); mask: (1, 1, s, s), 1 = keep."""
+    """clean, masked: (N, F, 4, s, s) scaled latents; features: (N, L, layers, D) float16; mask: (1, 1, s, s), 1 = keep."""
 
     clean: Tensor
     masked: Tensor
-    features: np.ndarray
+    features: Tensor
     mask: Tensor
 
 
 def build_unet(config: TrainingConfig, motion: str) -> LatentSyncUNet:
     """The small U-Net; ``motion`` is "none" or "all"."""
-    levels = len(config.unet.block_out_channels)
     return LatentSyncUNet(
-        motion=motion,
-        in_channels=13,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlockMotion",) * (levels - 1) + ("DownBlockMotion",),
-        up_block_types=("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * (levels - 1),
-        block_out_channels=tuple(config.unet.block_out_channels),
+        motion_blocks=motion,
+        block_out_channels=config.unet.block_out_channels,
         layers_per_block=config.unet.layers_per_block,
         norm_num_groups=config.unet.norm_num_groups,
         num_attention_heads=config.unet.num_attention_heads,
-        motion_num_attention_heads=config.unet.num_attention_heads,
         cross_attention_dim=config.unet.cross_attention_dim,
     )
 
@@ -65,7 +60,7 @@ def encode_clips(config: TrainingConfig) -> LatentClips:
     """Encode the whole data set once; cached in ``run_dir/latents.safetensors``."""
     run_dir = Path(config.run_dir)
     mask = generation_mask(config.resolution, config.mask).float()
-    features = np.load(run_dir / "data" / "features.npy", mmap_mode="r")
+    features = torch.from_numpy(np.load(run_dir / "data" / "features.npy"))
     cache = run_dir / "latents.safetensors"
     if not cache.exists():
         vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval().to(memory_format=torch.channels_last)
@@ -82,7 +77,9 @@ def encode_clips(config: TrainingConfig) -> LatentClips:
         part.rename(cache)
     tensors = load_file(cache)
     size = tensors["clean"].shape[-1]
-    return LatentClips(tensors["clean"], tensors["masked"], features, latent_mask(mask, size).float().reshape(1, 1, size, size))
+    return LatentClips(
+        tensors["clean"], tensors["masked"], features, latent_mask(mask, size).float().reshape(1, 1, size, size)
+    )
 
 
 def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: np.random.Generator):
@@ -100,10 +97,9 @@ def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: 
         clean.append(clips.clean[clip, start : start + frames])
         masked.append(clips.masked[clip, start : start + frames])
         reference.append(clips.clean[clip, other : other + frames])
-        centres = [index * FEATURES_PER_SECOND // FPS for index in range(start, start + frames)]
-        window = clips.features[clip][token_indices(centres, clips.features.shape[1])]
-        window = torch.from_numpy(window).float().flatten(1, 2)
-        tokens.append(window * float(sampler.random() >= dropout))
+        centres = [window_centre(index, FPS) for index in range(start, start + frames)]
+        heard = float(sampler.random() >= dropout)
+        tokens.append(audio_tokens(clips.features[clip], centres).float() * heard)
     stacked = [rearrange(torch.stack(x).float(), "b f c h w -> b c f h w") for x in (clean, masked, reference)]
     return *stacked, torch.cat(tokens)
 
@@ -121,6 +117,8 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         missing, unexpected = unet.load_state_dict(load_file(run_dir / "stage1.safetensors"), strict=False)
         if unexpected or any("motion_modules" not in key for key in missing):
             raise RuntimeError(f"stage 1 does not fit stage 2: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    if config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
+        unet.set_attn_processor(Float32Attention())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=stage.learning_rate)
     unet, optimizer = accelerator.prepare(unet, optimizer)
     model = accelerator.unwrap_model(unet)
@@ -137,7 +135,9 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
     scheduler = ddim_scheduler()
     started, average = time.monotonic(), state.extra.get("loss")
     while state.step < stage.steps:
-        optimizer.param_groups[0]["lr"] = one_cycle(state.step, stage.steps, stage.learning_rate, config.warmup_fraction)
+        optimizer.param_groups[0]["lr"] = one_cycle(
+            state.step, stage.steps, stage.learning_rate, config.warmup_fraction
+        )
         clean, masked, reference, tokens = draw_batch(clips, stage, config.loss.audio_dropout, state.sampler)
         noise = mixed_noise(clean.shape, config.loss.noise_alpha, state.generator)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=state.generator)

@@ -37,7 +37,9 @@ def build_vae(config: TrainingConfig) -> AutoencoderKL:
     )
 
 
-def draw_batch(faces: np.ndarray, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig) -> torch.Tensor:
+def draw_batch(
+    faces: np.ndarray, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig
+) -> torch.Tensor:
     """(N, 3, S, S) in [-1, 1]; part of it with the hole of the mask greyed, as the U-Net's condition has it."""
     clips = sampler.integers(0, faces.shape[0], config.vae.batch_size)
     frames = sampler.integers(0, faces.shape[1], config.vae.batch_size)
@@ -74,7 +76,9 @@ def train_vae(config: TrainingConfig) -> Path:
         optimizer.param_groups[0]["lr"] = one_cycle(
             state.step, config.vae.steps, config.vae.learning_rate, config.warmup_fraction
         )
-        pixels = draw_batch(faces, mask, state.sampler, config).to(accelerator.device, memory_format=torch.channels_last)
+        pixels = draw_batch(faces, mask, state.sampler, config).to(
+            accelerator.device, memory_format=torch.channels_last
+        )
         with accelerator.autocast():
             posterior = model.encode(pixels).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=state.generator)

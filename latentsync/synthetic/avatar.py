@@ -209,12 +209,18 @@ def _draw_head(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     for side in (-1, 1):  # cheeks
         x0 = side * fw * 0.58 + turn
         canvas.paint(
-            (x0 - 0.1, 0.02, x0 + 0.1, 0.2), ellipse(x0, 0.11, 0.06, 0.05), skin * np.array([1.02, 0.86, 0.84]), 0.07, 0.25
+            (x0 - 0.1, 0.02, x0 + 0.1, 0.2),
+            ellipse(x0, 0.11, 0.06, 0.05),
+            skin * np.array([1.02, 0.86, 0.84]),
+            0.07,
+            0.25,
         )
     # the soft line from nose to mouth corner and the shade of the chin
     mx, my = pose.parallax("mouth")
     chin = MOUTH_Y + my + drop * 0.9 + 0.085
-    canvas.paint((-0.15, chin - 0.06, 0.15, chin + 0.06), ellipse(mx * 0.8, chin - 0.02, 0.06, 0.012), skin * 0.6, 0.03, 0.35)
+    canvas.paint(
+        (-0.15, chin - 0.06, 0.15, chin + 0.06), ellipse(mx * 0.8, chin - 0.02, 0.06, 0.012), skin * 0.6, 0.03, 0.35
+    )
 
 
 def _draw_eye(canvas: Canvas, identity: Identity, pose: Pose, side: int) -> None:
@@ -329,7 +335,7 @@ def _draw_hair(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     cap = ellipse(dx, -0.26, fw * 1.1, fh * identity.fringe * 1.02)
     forehead = ellipse(dx + pose.parallax("eye")[0] * 0.5, -0.03 + dy, fw * 1.0, fh * 0.76)
     top = lambda x, y: np.maximum(cap(x, y), -forehead(x, y))  # noqa: E731
-    gloss = lambda x, y: (identity.hair * (1.0 + 0.25 * np.exp(-(((y + 0.34) / 0.05) ** 2)))[..., None])  # noqa: E731
+    gloss = lambda x, y: identity.hair * (1.0 + 0.25 * np.exp(-(((y + 0.34) / 0.05) ** 2)))[..., None]  # noqa: E731
     canvas.paint((-0.4, -0.6, 0.4, 0.1), top, gloss, 0.012)
 
 

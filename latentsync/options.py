@@ -1,0 +1,69 @@
+"""What a user can choose, with the defaults, and the preset that reproduces the reference."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from .errors import OptionError
+
+
+@dataclass(frozen=True)
+class LipSyncOptions:
+    """Settings of one run. Where the default differs from the reference, the comment says why.
+
+    Raises OptionError when built with a value out of range.
+    """
+
+    num_inference_steps: int = 25
+    guidance_scale: float = 1.5  # 1 or less: no guidance, half the time
+    seed: int = 1247
+    fps: Fraction | None = None  # None: the source's own frames and times. The reference resamples to 25.
+    start: float = 0.0  # s, of source and speech alike: a preview of what the whole run would show there
+    duration: float | None = None  # s; None: to the end of the speech
+    mask: str = "mask"
+    mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather
+    chunk_frames: int = 16  # frames denoised together; the model was trained with 16
+    chunk_overlap: int = 4  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
+    full_chunks: bool = True  # complete a short last chunk with frames before it: its normalisation spans the chunk
+    posterior: Literal["mean", "sample"] = "mean"  # the mean is the VAE's best estimate; a sample adds noise
+    audio_windows: Literal["overlap", "reference"] = "overlap"  # nothing jumps where two 30 s windows meet
+    smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
+    sampling: Literal["quality", "reference"] = "quality"  # anti-aliased and rounded, instead of truncated
+    blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
+    extra_frames: bool = False  # the reference writes two frames more than the speech lasts
+
+    def __post_init__(self):
+        if not 1 <= self.num_inference_steps <= 999:
+            raise OptionError(f"inference_steps is {self.num_inference_steps}; expected a whole number from 1 to 999")
+        if not 0 <= self.guidance_scale <= 20:
+            raise OptionError(f"guidance_scale is {self.guidance_scale}; expected 0 to 20, usually 1 to 3")
+        if not 0 <= self.mask_smooth <= 1:
+            raise OptionError(f"mask_smooth is {self.mask_smooth}; expected 0 (hard edge) to 1 (wide feather)")
+        if self.fps is not None and not 1 <= self.fps <= 240:
+            raise OptionError(f"fps is {float(self.fps):g}; expected 1 to 240, or none for the source's own")
+        if not self.start >= 0:
+            raise OptionError(f"start is {self.start}; expected seconds from the beginning, 0 or more")
+        if self.duration is not None and not self.duration > 0:
+            raise OptionError(f"duration is {self.duration}; expected more than 0 seconds")
+        if not 1 <= self.chunk_frames <= 24:
+            raise OptionError(f"chunk_frames is {self.chunk_frames}; expected 1 to 24, the model was trained with 16")
+        if not 0 <= self.chunk_overlap <= self.chunk_frames // 2:
+            raise OptionError(f"chunk_overlap is {self.chunk_overlap}; expected 0 to {self.chunk_frames // 2}")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed is {self.seed}; expected a whole number from 0 to 2^63 - 1")
+
+    def as_reference(self) -> "LipSyncOptions":
+        """These options with every deviation from the reference turned off."""
+        return replace(
+            self,
+            fps=Fraction(25),
+            chunk_frames=16,
+            chunk_overlap=0,
+            full_chunks=False,
+            posterior="sample",
+            audio_windows="reference",
+            smoothing="p_bias",
+            sampling="reference",
+            blend="reference",
+            extra_frames=True,
+        )

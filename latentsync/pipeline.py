@@ -1,0 +1,84 @@
+"""The stages of generation as functions on tensors: encode, denoise, decode.
+
+Frames of one chunk lie side by side in F; there is no batch of clips here (B = 1).
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .diffusion import ddim_scheduler, denoise
+from .errors import LatentSyncError
+from .masks import latent_mask
+from .models import LipSyncModel
+from .options import LipSyncOptions
+from .vae import decode, encode
+
+OnStep = Callable[[int, int, Tensor], None]
+
+
+def to_pixels(faces: Tensor) -> Tensor:
+    """(F, S, S, 3) uint8 RGB -> (F, 3, S, S) float32 in [-1, 1]."""
+    return rearrange(faces, "f h w c -> f c h w").float() / 127.5 - 1
+
+
+def condition(
+    model: LipSyncModel, faces: Tensor, mask: Tensor, *, generator: torch.Generator, posterior: str = "mean"
+) -> Tensor:
+    """What the U-Net knows of the picture: mask, masked latents and reference latents, (F, 9, h, w) float32.
+
+    faces: (F, S, S, 3) uint8; mask: (S, S) keep-mask. The reference of each frame is the frame itself. With
+    posterior="sample" the masked image is drawn before the reference image, as in the reference.
+    """
+    pixels = to_pixels(faces).to(model.device)
+    sample = posterior == "sample"
+    masked = encode(model.vae, pixels * mask.to(pixels), generator=generator, sample=sample)
+    reference = encode(model.vae, pixels, generator=generator, sample=sample)
+    hole = latent_mask(mask, reference.shape[-1]).to(reference).expand(len(faces), 1, -1, -1)
+    return torch.cat([hole, masked, reference], 1).float()
+
+
+def generate(
+    model: LipSyncModel,
+    noise: Tensor,
+    conditioning: Tensor,
+    tokens: Tensor,
+    options: LipSyncOptions,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Denoise one chunk: clean latents (F, 4, h, w) float32.
+
+    noise: (1, 4, 1, h, w), shared by all frames; conditioning: (F, 9, h, w); tokens: (F, K, D).
+    """
+    latents = denoise(
+        model.unet,
+        ddim_scheduler(),
+        noise.to(model.device).repeat(1, 1, len(conditioning), 1, 1),
+        rearrange(conditioning, "f c h w -> 1 c f h w").to(model.device),
+        tokens.to(model.device),
+        options.num_inference_steps,
+        options.guidance_scale,
+        on_step,
+    )
+    return rearrange(latents, "1 c f h w -> f c h w").float()
+
+
+def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
+    """Latents (F, 4, h, w) -> faces (F, 3, S, S) float32, about [-1, 1], on the CPU.
+
+    Raises LatentSyncError where values are not finite: a sign of float16 overflow or of a damaged model.
+    """
+    faces = decode(model.vae, latents.to(model.device)).float().cpu()
+    if not faces.isfinite().all():
+        raise LatentSyncError(
+            f"the model {model.name} produced values that are not finite numbers in {model.dtype}; "
+            "try --dtype float32, and check that the model file is whole"
+        )
+    return faces
+
+
+def out_of_range(faces: Tensor) -> float:
+    """Share of values clearly outside [-1, 1]; a model at a wrong resolution or a wrong VAE shows here."""
+    return (faces.abs() > 1.25).float().mean().item()

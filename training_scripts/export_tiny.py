@@ -1,0 +1,65 @@
+"""Collect a trained small model into the folder that the package bundles, in half precision."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+
+from latentsync.checkpoints import save_unet
+from latentsync.models import BUNDLED
+
+from .config import TrainingConfig, parse_config
+from .train_unet import build_unet
+
+log = logging.getLogger(__name__)
+
+
+def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
+    """Write unet.safetensors, vae/ and config.json; whisper/ is there already and is not touched."""
+    run_dir = Path(config.run_dir)
+    unet = build_unet(config, "all")
+    unet.load_state_dict(load_file(run_dir / "stage2.safetensors"))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_unet(
+        unet,
+        folder / "unet.safetensors",
+        dtype=torch.float16,
+        global_step=config.stage1.steps + config.stage2.steps,
+        resolution=config.resolution,
+    )
+    vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
+    shutil.rmtree(folder / "vae", ignore_errors=True)
+    vae.save_pretrained(folder / "vae")
+    description = {
+        "name": "tiny",
+        "purpose": "drawn avatars: tries out the whole product without a download; not made for real faces",
+        "unet": "unet.safetensors",
+        "vae": "vae",
+        "whisper": "whisper/tiny.en.pt",
+        "resolution": config.resolution,
+        "num_attention_heads": config.unet.num_attention_heads,
+        "norm_num_groups": config.unet.norm_num_groups,
+        "training": {
+            "data": f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, "
+            "identity seeds 0 and up (latentsync/synthetic)",
+            "seed": config.seed,
+            "steps": {"vae": config.vae.steps, "stage1": config.stage1.steps, "stage2": config.stage2.steps},
+            "commands": ["python -m training_scripts.train_tiny", "python -m training_scripts.export_tiny"],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    size = sum(file.stat().st_size for name in ("unet.safetensors", "vae") for file in _files(folder / name))
+    log.info("%s: %.1f MB of weights", folder, size / 1e6)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    export_tiny(parse_config(__doc__))
