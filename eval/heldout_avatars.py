@@ -2,8 +2,8 @@
 
     python -m eval.heldout_avatars --output output/heldout --sheet docs/heldout.jpg
 
-Every clip goes through the product from file to file. Two runs a clip: the avatar is given another speech (correlation of
-the mouth opening, measured by the face mesh, with the true opening of that speech, of a mismatched one and of the
+Every clip goes through the product from file to file. Two runs a clip: the avatar is given another speech (correlation
+of the mouth opening, measured by the face mesh, with the true opening of that speech, of a mismatched one and of the
 source's own), and its own speech (the picture against the true one, inside the generated region).
 """
 
@@ -152,14 +152,15 @@ def summary(scores: list[ClipScore]) -> str:
     for s in scores:
         difference = ", ".join(f"{v:+.1f}" for v in s.mean_difference)
         lines.append(
-            f"| {s.clip} | {s.r_right:.2f} | {s.r_wrong:+.2f} | {s.r_source:+.2f} | {s.r_ceiling:.2f} | {s.psnr:.1f} | {difference} |"
+            f"| {s.clip} | {s.r_right:.2f} | {s.r_wrong:+.2f} | {s.r_source:+.2f} | {s.r_ceiling:.2f} | {s.psnr:.1f} "
+            f"| {difference} |"
         )
     right, wrong, own = (np.array([getattr(s, name) for s in scores]) for name in ("r_right", "r_wrong", "r_source"))
     worst = max(abs(v) for s in scores for v in s.mean_difference)
     lines += [
         "",
-        f"Right speech: mean r {right.mean():.3f}, lowest {right.min():.2f}. Mismatched speech: mean r {wrong.mean():+.3f}. "
-        f"The source's own lips: mean r {own.mean():+.3f}. Right minus wrong: lowest {(right - wrong).min():.2f}. "
+        f"Right speech: mean r {right.mean():.3f}, lowest {right.min():.2f}. "
+        f"Mismatched speech: mean r {wrong.mean():+.3f}. The source's own lips: mean r {own.mean():+.3f}. Right minus wrong: lowest {(right - wrong).min():.2f}. "
         f"Own speech: mean PSNR inside the mask {np.mean([s.psnr for s in scores]):.1f} dB, lowest "
         f"{min(s.psnr for s in scores):.1f} dB; largest mean difference of a channel {worst:.2f} grey levels.",
     ]

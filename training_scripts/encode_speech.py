@@ -1,4 +1,4 @@
-"""Encode the speech of the synthetic clips with Whisper: ``run_dir/data/features.npy`` (N, L, layers + 1, D) float16."""
+"""Encode the speech of the synthetic clips: ``run_dir/data/features.npy`` (N, L, layers + 1, D) float16, by Whisper."""
 
 import logging
 from pathlib import Path

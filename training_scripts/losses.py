@@ -32,22 +32,22 @@ def noise_loss(
     predicted: Tensor,
     noise: Tensor,
     keep_mask: Tensor,
-    alpha_cumprod: Tensor,
+    alphas_cumprod: Tensor,
+    timesteps: Tensor,
     *,
     mask_weight: float,
     max_timestep_weight: float,
 ) -> Tensor:
     """Squared error of the predicted noise, weighted where and when it shows.
 
-    predicted, noise: (B, 4, F, h, w); keep_mask: (1, 1, h, w), 0 in the hole; alpha_cumprod: (B,) at each clip's timestep.
+    predicted, noise: (B, 4, F, h, w); keep_mask: (1, 1, h, w), 0 in the hole; alphas_cumprod: the schedule's table;
+    timesteps: (B,).
     An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
-    makes it count as what is seen, which is what keeps colours from drifting at high noise. It is capped, and
-    normalised over the batch so that the learning rate keeps its meaning. The reference uses neither weight.
+    makes it count as what is seen, which is what keeps colours from drifting at high noise. The weight is capped, and
+    its mean over all timesteps is 1. The reference uses neither weight.
     """
-    weight = (1 / alpha_cumprod).clamp(max=max_timestep_weight)
-    weight = (
-        weight / (1 / torch.linspace(0.0047, 0.9991, 1000, device=weight.device)).clamp(max=max_timestep_weight).mean()
-    )
+    weights = (1 / alphas_cumprod).clamp(max=max_timestep_weight)
+    weight = (weights / weights.mean()).to(predicted.device)[timesteps]
     region = torch.where(keep_mask < 0.5, mask_weight, 1.0)[:, :, None]
     squared = (predicted.float() - noise.float()) ** 2 * region
     return (squared.flatten(1).mean(1) * weight).mean()

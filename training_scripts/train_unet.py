@@ -1,7 +1,7 @@
 """Train the small U-Net: stage 1 without, stage 2 with motion modules; resumable.
 
-Reads the data set and ``run_dir/vae``, writes ``run_dir/stage1.safetensors`` and ``run_dir/stage2.safetensors`` with the
-averaged weights.
+Reads the data set and ``run_dir/vae``, writes the averaged weights: ``run_dir/stage1.safetensors`` and
+``run_dir/stage2.safetensors``.
 """
 
 import logging
@@ -35,7 +35,7 @@ FPS = 25
 
 @dataclass
 class LatentClips:
-    """clean, masked: (N, F, 4, s, s) scaled latents; features: (N, L, layers, D) float16; mask: (1, 1, s, s), 1 = keep."""
+    """float16: clean and masked (N, F, 4, s, s), scaled latents; features (N, L, layers, D). mask: (1, 1, s, s)."""
 
     clean: Tensor
     masked: Tensor
@@ -149,7 +149,8 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
             predicted,
             noise,
             clips.mask,
-            scheduler.alphas_cumprod[timesteps],
+            scheduler.alphas_cumprod,
+            timesteps,
             mask_weight=config.loss.mask_weight,
             max_timestep_weight=config.loss.max_timestep_weight,
         )

@@ -273,7 +273,7 @@ def _draw_nose(canvas: Canvas, identity: Identity, pose: Pose) -> None:
 
 
 def mouth_curves(identity: Identity, pose: Pose):
-    """The four lip curves y(x) in head units (outer top, inner top, inner bottom, outer bottom), centre and half width."""
+    """Four lip curves y(x) in head units (outer top, inner top, inner bottom, outer bottom), centre and half width."""
     mx, dy = pose.parallax("mouth")
     my = MOUTH_Y + dy + pose.opening * JAW_DROP * 0.25
     half = identity.half_width * identity.mouth_width * (0.55 + 0.45 * pose.spread)
