@@ -204,8 +204,9 @@ def load_unet(
     unseen = {field: described[field] for field in UNSEEN_FIELDS if field in described}
     unseen |= {field: value for field, value in given.items() if value is not None}
     config = unet_config_from_state_dict(state_dict, **unseen)
-    unet = build_unet(config, state_dict, str(path))
-    return unet.to(device=device, dtype=dtype).eval(), _facts(state_dict, config, described)
+    # Before they go into the U-Net: its `.to(dtype=...)` logs a warning of diffusers about nothing.
+    state_dict = {key: tensor.to(device=device, dtype=dtype) for key, tensor in state_dict.items()}
+    return build_unet(config, state_dict, str(path)).eval(), _facts(state_dict, config, described)
 
 
 def read_unet_facts(path: str | Path) -> UNetFacts:
