@@ -13,11 +13,9 @@ from torch import Tensor
 
 from .diffusion import shared_noise
 from .masks import generation_mask
-from .models import LipSyncModel
+from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
 from .pipeline import OnStep, condition, decode_faces, generate
-
-LATENT_SCALE = 8  # px of the face per latent
 
 
 @dataclass
@@ -39,7 +37,7 @@ class ChunkGenerator:
     """Turns frames of a run into generated faces, a chunk at a time.
 
     Feed frames with `push`; it yields (frame, face) pairs as they become final, face (3, S, S) float32 about [-1, 1].
-    `flush` ends the run. Memory: one chunk of frames, and of the frames before it only small tensors.
+    `flush` ends the run. Memory: one chunk of payloads, and of the frames before it only aligned faces and latents.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .errors import CheckpointError, ModelNotFoundError, OptionError
-from .unet import LatentSyncUNet
+from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import load_vae
 from .whisper import AudioEncoder, load_whisper
 
@@ -18,17 +18,18 @@ BUNDLED = ASSETS / "tiny"
 BUNDLED_WHISPER = BUNDLED / "whisper" / "tiny.en.pt"
 RELEASED_UNET_NAMES = ("latentsync_unet.safetensors", "latentsync_unet.pt")
 WHISPER_OF_WIDTH = {384: "tiny.pt", 768: "small.pt"}
+LATENT_SCALE = 8  # px of the face per latent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The three files of one model; whisper None means: named by the U-Net's context width, beside it."""
+    """The three parts of one model."""
 
     name: str
     unet: Path
     vae: Path
-    whisper: Path | None = None
+    whisper: Path  # a file, or a folder in which the U-Net's context width names the file
 
 
 @dataclass(frozen=True)
@@ -63,46 +64,54 @@ def described_model(folder: Path) -> ModelFiles:
             vae=folder / names["vae"],
             whisper=folder / names["whisper"],
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{description} does not describe a model: {error}; expected name, unet, vae, whisper"
+            f"{description} does not describe a model ({type(error).__name__}: {error}); "
+            "expected the fields name, unet, vae and whisper. Repair it."
         ) from error
 
 
-def released_model(folder: Path) -> ModelFiles | None:
-    """A folder in the reference's layout (latentsync_unet.pt, whisper/, vae/), or None where it has no U-Net."""
+def model_in(folder: Path) -> ModelFiles | None:
+    """The model of a folder: in the released layout (latentsync_unet.pt, whisper/, vae/), else as its config.json says.
+
+    None where it has neither. In the released layout a config.json only describes the U-Net, e.g. its resolution.
+    """
     for name in RELEASED_UNET_NAMES:
         if (folder / name).is_file():
-            return _released(folder / name)
-    return None
+            return model_of_unet(folder / name)
+    return described_model(folder) if (folder / "config.json").is_file() else None
 
 
-def _released(unet: Path) -> ModelFiles:
-    return ModelFiles(name=unet.name, unet=unet, vae=unet.parent / "vae")
+def model_of_unet(unet: Path, checkpoints: Path | None = None) -> ModelFiles:
+    """A U-Net file with the vae/ and whisper/ beside it or, where it has none, in ``checkpoints``."""
+    homes = [unet.parent] if checkpoints is None else [unet.parent, checkpoints]
+
+    def companion(name: str) -> Path:
+        return next((home / name for home in homes if (home / name).exists()), unet.parent / name)
+
+    return ModelFiles(name=unet.name, unet=unet, vae=companion("vae"), whisper=companion("whisper"))
 
 
 def find_model(choice: str | Path | None, checkpoints: Path) -> ModelFiles:
     """The files of the wanted model.
 
-    choice: None for the best there is (the released layout in ``checkpoints``, else the bundled one), "tiny" for the
-    bundled one, a folder with a config.json or in the released layout, or a U-Net file with vae/ and whisper/ beside it.
-    Raises ModelNotFoundError.
+    choice: None for the best there is (the one in ``checkpoints``, else the bundled one), "tiny" for the bundled one, a
+    folder with a config.json or in the released layout, or a U-Net file with vae/ and whisper/ beside it or in
+    ``checkpoints``. Raises ModelNotFoundError and CheckpointError.
     """
     if choice is None:
-        return released_model(checkpoints) or bundled_model()
+        return model_in(checkpoints) or bundled_model()
     if str(choice) == "tiny":
         return bundled_model()
     path = Path(choice)
     if path.is_dir():
-        if (path / "config.json").is_file():
-            return described_model(path)
-        if found := released_model(path):
+        if found := model_in(path):
             return found
         raise ModelNotFoundError(
             f"the folder {path} holds no model; expected a config.json or {' or '.join(RELEASED_UNET_NAMES)} in it"
         )
     if path.is_file():
-        return _released(path)
+        return model_of_unet(path, checkpoints)
     raise ModelNotFoundError(f"there is no model at {path}; give 'tiny', a U-Net file or a folder with one")
 
 
@@ -120,17 +129,18 @@ def load_model(
     """
     unet, facts = load_unet(files.unet, device=device, dtype=dtype)
     side = resolve_resolution(files.unet, resolution, facts)
-    whisper = load_whisper(_whisper_path(files, facts), device=device, dtype=torch.float32)
-    if whisper.width != facts.cross_attention_dim:
+    vae = load_vae(files.vae, device=device, dtype=dtype)
+    shape = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+    if shape != (OUT_CHANNELS, LATENT_SCALE):
         raise CheckpointError(
-            f"{files.unet} takes audio features of width {facts.cross_attention_dim}, but the Whisper model beside it "
-            f"gives {whisper.width}; expected {WHISPER_OF_WIDTH.get(facts.cross_attention_dim, 'another model')}"
+            f"the VAE {files.vae} gives {shape[0]} channels at 1/{shape[1]} of the side; the U-Net works on "
+            f"{OUT_CHANNELS} at 1/{LATENT_SCALE}. Expected sd-vae-ft-mse, or the VAE that the U-Net was trained with."
         )
     return LipSyncModel(
         name=files.name,
         unet=unet,
-        vae=load_vae(files.vae, device=device, dtype=dtype),
-        whisper=whisper,
+        vae=vae,
+        whisper=_load_whisper(files, facts, device),
         resolution=side.value,
         device=torch.device(device),
         dtype=dtype,
@@ -138,8 +148,24 @@ def load_model(
     )
 
 
+def _load_whisper(files: ModelFiles, facts: UNetFacts, device: torch.device | str) -> AudioEncoder:
+    path = _whisper_path(files, facts)
+    whisper = load_whisper(path, device=device, dtype=torch.float32)
+    if whisper.width != facts.cross_attention_dim:
+        raise CheckpointError(
+            f"{files.unet} takes audio features of width {facts.cross_attention_dim}, but the Whisper model {path} "
+            f"gives {whisper.width}; expected {WHISPER_OF_WIDTH.get(facts.cross_attention_dim, 'another model')}"
+        )
+    if path != files.whisper and whisper.multilingual is False:
+        raise CheckpointError(
+            f"{path} is an English-only Whisper, which gives other features and so wrong lips; {files.unet.name} was "
+            f"trained with OpenAI's multilingual {path.name}. Put that one there."
+        )
+    return whisper
+
+
 def _whisper_path(files: ModelFiles, facts: UNetFacts) -> Path:
-    if files.whisper is not None:
+    if files.whisper.is_file() or files.whisper.suffix:
         return files.whisper
     name = WHISPER_OF_WIDTH.get(facts.cross_attention_dim)
     if name is None:
@@ -147,11 +173,11 @@ def _whisper_path(files: ModelFiles, facts: UNetFacts) -> Path:
             f"{files.unet} takes audio features of width {facts.cross_attention_dim}; known are 384 (Whisper tiny) and "
             "768 (Whisper small)"
         )
-    path = files.unet.parent / "whisper" / name
+    path = files.whisper / name
     if not path.is_file():
         raise ModelNotFoundError(
-            f"{files.unet.name} needs OpenAI's multilingual Whisper {name} at {path}, and it is not there. Put it there; "
-            "the bundled tiny.en is another model and would give wrong lips."
+            f"{files.unet.name} needs OpenAI's multilingual Whisper {name} at {path}, and it is not there. Put it "
+            "there; the bundled tiny.en is another model and would give wrong lips."
         )
     return path
 
