@@ -6,8 +6,7 @@ Memory does not depend on the length of the clip: frames are held for one chunk,
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from .media.audio_reader import read_audio_blocks
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.pingpong import read_pingpong
-from .media.video_reader import VideoFacts, VideoFrame, probe_video, read_frames
+from .media.video_reader import VideoFacts, VideoFrame, probe_video
 from .media.video_writer import VideoWriter
 from .models import LipSyncModel
 from .options import LipSyncOptions
@@ -43,6 +42,7 @@ class Progress:
     step: int  # of the chunk in work
     num_steps: int
     seconds: float  # since the start of the run
+    fraction: float = 0.0  # of the run, 0..1; counts the steps of the chunk in work and never falls
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,21 @@ def lip_sync(
     """Write ``output_path``: the video with its lips speaking the audio, which becomes its sound.
 
     A video shorter than the speech is played forward and backward; a longer one ends with the speech. The file appears
-    under its name only when it is complete. ``should_stop`` is asked after every denoising step.
-    Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
+    under its name only when it is complete. ``should_stop`` is asked for every block of sound, every frame and every
+    denoising step. Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
     """
     started = time.monotonic()
     check_output(output_path, (video_path, audio_path))
     facts = probe_video(video_path)
+
+    def speech_blocks() -> Iterator[np.ndarray]:
+        blocks = read_audio_blocks(audio_path, sample_rate=SAMPLE_RATE, start=options.start, duration=options.duration)
+        for block in blocks:
+            _stop_if(should_stop)
+            yield block
+
     with torch.inference_mode():
-        sound = AudioFeatureStream(
-            partial(
-                read_audio_blocks,
-                audio_path,
-                sample_rate=SAMPLE_RATE,
-                start=options.start,
-                duration=options.duration,
-            ),
-            model.whisper,
-            options.audio_windows,
-        )
+        sound = AudioFeatureStream(speech_blocks, model.whisper, options.audio_windows)
         fps = options.fps or facts.fps
         total = count_frames(sound, float(fps), options)
         run = _Run(model, options, detector or FaceTracker(model.device), float(fps), total, on_progress, should_stop)
@@ -137,10 +134,11 @@ def lip_sync(
                 writer.write(pixels, frame.pts)
             if not run.num_faces:
                 raise FaceNotFoundError(
-                    f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible face "
-                    "at least about 50 pixels wide, from the front or half turned. Choose another video or part of it "
-                    "(--start, --duration)"
+                    f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible "
+                    "face at least about 50 pixels wide, from the front or half turned. Choose another video or another "
+                    "part of it (--start, --duration)"
                 )
+            run.finish()
     return LipSyncReport(
         Path(output_path), run.num_written, run.num_faces, time.monotonic() - started, [*model.warnings, *run.warnings]
     )
@@ -156,12 +154,34 @@ def count_frames(sound: AudioFeatureStream, fps: float, options: LipSyncOptions)
 def source_frames(
     path: str | Path, facts: VideoFacts, sound: AudioFeatureStream, total: int, options: LipSyncOptions
 ) -> Iterator[VideoFrame]:
-    """The source's frames for the time of the speech, forward and backward where the video is the shorter one."""
+    """The source's frames for the time of the speech, forward and backward where the video is the shorter one.
+
+    A preview that reaches beyond the video shows the frames that the whole run has there, so it is counted from the
+    video's beginning. The length a file declares is not relied on: one that ends early is played backward from there.
+    """
     fps = options.fps or facts.fps
     end = total / fps if options.extra_frames else sound.num_samples / SAMPLE_RATE
-    read = read_frames if facts.duration - options.start >= end else read_pingpong
-    frames = read(path, start=options.start, fps=options.fps)
+    if options.start and facts.duration < options.start + end:
+        frames = _from_time(read_pingpong(path, fps=options.fps), options.start - 0.5 / float(fps))
+    else:
+        frames = read_pingpong(path, start=options.start, fps=options.fps)
     return takewhile(lambda frame: frame.index == 0 or frame.time < end - 1e-6, frames)
+
+
+def _from_time(frames: Iterator[VideoFrame], start: float) -> Iterator[VideoFrame]:
+    """Frames from ``start`` seconds on, counted anew from the first of them."""
+    first = None
+    for frame in frames:
+        if frame.time >= start:
+            first = first or frame
+            yield replace(
+                frame, time=frame.time - first.time, pts=frame.pts - first.pts, index=frame.index - first.index
+            )
+
+
+def _stop_if(should_stop: Callable[[], bool] | None) -> None:
+    if should_stop is not None and should_stop():
+        raise Cancelled("stopped as asked; no file was written")
 
 
 class _Run:
@@ -178,6 +198,7 @@ class _Run:
             model.resolution, mode=options.blend, mask=self._chunks.mask, feather=options.mask_smooth
         )
         self.num_written = self.num_faces = 0
+        self._fraction = 0.0
         self.warnings: list[str] = []
 
     def frames(
@@ -186,7 +207,7 @@ class _Run:
         """Every source frame in order, with its finished pixels."""
         tokens = TokenWindows(sound)
         for frame in source:
-            self._check()
+            _stop_if(self._should_stop)
             matrix = self._locate(frame)
             if matrix is None:
                 yield from self._pasted(self._chunks.flush())
@@ -217,21 +238,20 @@ class _Run:
         return frame, pixels
 
     def _on_step(self, step: int, num_steps: int, latents: torch.Tensor) -> None:
-        self._check()
+        _stop_if(self._should_stop)
         self._report(step + 1)
 
-    def _check(self) -> None:
-        if self._should_stop is not None and self._should_stop():
-            raise Cancelled(f"stopped after {self.num_written} frames; no file was written")
+    def finish(self) -> None:
+        """Tell that nothing is left to do, also where the number of frames was only an estimate."""
+        self._total = self.num_written
+        self._report(0)
 
     def _report(self, step: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(
-                Progress(
-                    self.num_written,
-                    max(self._total, self.num_written),
-                    step,
-                    self.options.num_inference_steps,
-                    time.monotonic() - self._started,
-                )
-            )
+        if self._on_progress is None:
+            return
+        num_steps, total = self.options.num_inference_steps, max(self._total, self.num_written)
+        coming = step / num_steps * (self.options.chunk_frames - self.options.chunk_overlap)
+        self._fraction = max(self._fraction, min(1.0, (self.num_written + coming) / max(total, 1)))
+        self._on_progress(
+            Progress(self.num_written, total, step, num_steps, time.monotonic() - self._started, self._fraction)
+        )

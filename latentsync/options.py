@@ -1,5 +1,6 @@
 """What a user can choose, with the defaults, and the preset that reproduces the reference."""
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -41,9 +42,9 @@ class LipSyncOptions:
             raise OptionError(f"mask_smooth is {self.mask_smooth}; expected 0 (hard edge) to 1 (wide feather)")
         if self.fps is not None and not 1 <= self.fps <= 240:
             raise OptionError(f"fps is {float(self.fps):g}; expected 1 to 240, or none for the source's own")
-        if not self.start >= 0:
+        if not 0 <= self.start < math.inf:
             raise OptionError(f"start is {self.start}; expected seconds from the beginning, 0 or more")
-        if self.duration is not None and not self.duration > 0:
+        if self.duration is not None and not 0 < self.duration < math.inf:
             raise OptionError(f"duration is {self.duration}; expected more than 0 seconds")
         if not 1 <= self.chunk_frames <= 24:
             raise OptionError(f"chunk_frames is {self.chunk_frames}; expected 1 to 24, the model was trained with 16")

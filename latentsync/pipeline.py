@@ -17,6 +17,12 @@ from .options import LipSyncOptions
 from .vae import decode, encode
 
 OnStep = Callable[[int, int, Tensor], None]
+PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
+
+
+def vae_batch(resolution: int) -> int:
+    """How many faces of this side (px) go through the VAE together."""
+    return max(1, PIXELS_AT_ONCE // resolution**2)
 
 
 def to_pixels(faces: Tensor) -> Tensor:
@@ -33,9 +39,9 @@ def condition(
     posterior="sample" the masked image is drawn before the reference image, as in the reference.
     """
     pixels = to_pixels(faces).to(model.device)
-    sample = posterior == "sample"
-    masked = encode(model.vae, pixels * mask.to(pixels), generator=generator, sample=sample)
-    reference = encode(model.vae, pixels, generator=generator, sample=sample)
+    settings = {"generator": generator, "sample": posterior == "sample", "batch_size": vae_batch(model.resolution)}
+    masked = encode(model.vae, pixels * mask.to(pixels), **settings)
+    reference = encode(model.vae, pixels, **settings)
     hole = latent_mask(mask, reference.shape[-1]).to(reference).expand(len(faces), 1, -1, -1)
     return torch.cat([hole, masked, reference], 1).float()
 
@@ -70,7 +76,7 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
 
     Raises LatentSyncError where values are not finite: a sign of float16 overflow or of a damaged model.
     """
-    faces = decode(model.vae, latents.to(model.device)).float().cpu()
+    faces = decode(model.vae, latents.to(model.device), vae_batch(model.resolution)).float().cpu()
     if not faces.isfinite().all():
         raise LatentSyncError(
             f"the model {model.name} produced values that are not finite numbers in {model.dtype}; "
