@@ -1,23 +1,32 @@
 """Lip-sync a video to a speech from the command line.
 
-Exit codes: 0 done, 1 the work failed (message on standard error), 2 wrong arguments, 130 interrupted.
+Exit codes: 0 done, 1 the work failed (message on standard error), 2 wrong arguments, 130 interrupted (Ctrl-C), 143
+terminated. Unless it is 0, no file was written.
 """
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-FAILED, INTERRUPTED = 1, 130
+FAILED, WRONG_ARGUMENTS, KILLED = 1, 2, 128  # KILLED plus the signal's number
+OUT_OF_MEMORY = "not enough memory. Close other programs, or try a shorter --duration, --dtype float16 or --device cpu"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Make the person in a video speak another speech.",
-        epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments, 130 interrupted, "
+        "143 terminated.",
     )
     files = parser.add_argument_group("files")
     files.add_argument("--video_path", type=Path, required=True, help="video of someone talking")
@@ -50,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset",
         choices=["default", "reference"],
         default="default",
-        help="reference: reproduce the reference implementation (25 fps, 16-frame chunks without overlap, sampled posteriors, "
-        "whole face square blended); explicit options win over it",
+        help="reference: reproduce the reference implementation (25 fps, 16-frame chunks without overlap, sampled "
+        "posteriors, whole face square blended); an explicit --fps or --mask_smooth wins over it",
     )
     quality.add_argument(
         "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
@@ -61,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        help="'tiny' (bundled), a U-Net file or a folder (default: checkpoints/latentsync_unet.pt if there, else tiny)",
+        help="'tiny' (bundled), a U-Net file or a folder (default: the one in --checkpoints if there, else tiny)",
     )
     model.add_argument(
         "--checkpoints",
@@ -128,6 +137,8 @@ def options_of(arguments: argparse.Namespace, given: set[str]):
         options = options.as_reference()
     if "fps" in given:
         options = replace(options, fps=exact_rate(arguments.fps))
+    if "mask_smooth" in given:
+        options = replace(options, blend="mask")  # the reference's blending has no such edge
     return options
 
 
@@ -151,13 +162,15 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
 
     if arguments.superres != "none":
         raise OptionError(f"--superres {arguments.superres} is not built in yet; leave it out or give --superres none")
+    if "checkpoints" in given and not arguments.checkpoints.is_dir():
+        raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
     options = options_of(arguments, given)
     detector = make_detector(arguments)
     check_output(arguments.video_out_path, (arguments.video_path, arguments.audio_path))
     from latentsync.engine import lip_sync
     from latentsync.media.audio_reader import probe_audio
     from latentsync.media.video_reader import probe_video
-    from latentsync.models import choose_device, choose_dtype, find_model, load_model
+    from latentsync.models import BUNDLED, choose_device, choose_dtype, find_model, load_model
 
     probe_video(arguments.video_path)
     probe_audio(arguments.audio_path)
@@ -168,8 +181,11 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         files, device=device, dtype=choose_dtype(arguments.dtype, device), resolution=arguments.resolution
     )
     say(
-        f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, {str(model.dtype).removeprefix('torch.')}"
+        f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
+        f"{str(model.dtype).removeprefix('torch.')}"
     )
+    if arguments.model is None and files.unet.parent == BUNDLED:
+        say(f"note: no model in {arguments.checkpoints}; the bundled one is made for drawn faces, not for real ones")
     for warning in model.warnings:
         say(f"warning: {warning}")
     bar = None if arguments.quiet else ProgressBar()
@@ -196,25 +212,75 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
 
 
 class ProgressBar:
-    """A bar with frames per second and time left, on standard error."""
+    """A bar with frames per second and time left, on standard error.
+
+    Frames come in chunks, with nothing in between for minutes on a slow machine. So the steps of the chunk in work
+    count as shares of its frames, and the speed is the average of the run so far.
+    """
+
+    FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
 
     def __init__(self):
         from tqdm import tqdm
 
-        self._bar = tqdm(unit="frame", dynamic_ncols=True, file=sys.stderr)
+        self._bar = tqdm(
+            total=1, unit=" frames", smoothing=0, bar_format=self.FORMAT, dynamic_ncols=True, file=sys.stderr
+        )
+        self._interval = 0.1 if sys.stderr.isatty() else 10.0  # s; every line stays in a log
+        self._shown = time.monotonic()
 
     def __call__(self, progress) -> None:
+        now = time.monotonic()
+        if now - self._shown < self._interval and progress.frames_done < progress.frames_total:
+            return
+        self._shown = now
         self._bar.total = progress.frames_total
-        if progress.step:
-            self._bar.set_postfix_str(f"step {progress.step}/{progress.num_steps}", refresh=False)
-        self._bar.update(progress.frames_done - self._bar.n)
+        self._bar.n = progress.fraction * progress.frames_total
+        step = f", step {progress.step}/{progress.num_steps}" if progress.step else ""
+        self._bar.set_description_str(f"{progress.frames_done}/{progress.frames_total} frames{step}", refresh=False)
+        self._bar.refresh()
 
     def close(self) -> None:
         self._bar.close()
 
 
+@contextlib.contextmanager
+def clean_stops() -> Iterator[None]:
+    """Inside, being terminated or losing the terminal raises KeyboardInterrupt, so that nothing is left behind."""
+
+    def interrupt(number: int, _) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's choice is kept
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def complain(error: Exception, verbose: bool) -> int:
+    """Tell the user what went wrong, with the stack trace where that was not foreseen; returns the exit code."""
+    from latentsync.errors import LatentSyncError, OptionError
+
+    memory_is_full = isinstance(error, MemoryError) or (
+        # torch's own errors, on GPUs and on the CPU
+        isinstance(error, RuntimeError) and any(part in str(error) for part in ("out of memory", "can't allocate"))
+    )
+    if verbose or not (memory_is_full or isinstance(error, LatentSyncError | OSError)):
+        traceback.print_exception(error)
+    message = OUT_OF_MEMORY if memory_is_full else str(error)
+    print(f"error: {message or type(error).__name__}", file=sys.stderr)
+    return WRONG_ARGUMENTS if isinstance(error, OptionError) else FAILED
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run and return the exit code."""
+    """Run and return the exit code; wrong arguments and --help exit at once, as argparse does."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(
@@ -222,19 +288,16 @@ def main(argv: list[str] | None = None) -> int:
         format="%(levelname)s: %(message)s",
     )
     try:
-        run(arguments, explicit_options(argv))
-    except KeyboardInterrupt:
+        with clean_stops():
+            run(arguments, explicit_options(argv))
+    except KeyboardInterrupt as stop:
         print("interrupted; no file was written", file=sys.stderr)
-        return INTERRUPTED
+        return KILLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
-        from latentsync.errors import LatentSyncError
-
-        if arguments.verbose or not isinstance(error, LatentSyncError | OSError | MemoryError):
-            logging.exception("stopped")
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        return FAILED
+        return complain(error, arguments.verbose)
     return 0
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path the terminal cannot show is no reason to fail
     sys.exit(main())
