@@ -160,7 +160,8 @@ def summary(scores: list[ClipScore]) -> str:
     lines += [
         "",
         f"Right speech: mean r {right.mean():.3f}, lowest {right.min():.2f}. "
-        f"Mismatched speech: mean r {wrong.mean():+.3f}. The source's own lips: mean r {own.mean():+.3f}. Right minus wrong: lowest {(right - wrong).min():.2f}. "
+        f"Mismatched speech: mean r {wrong.mean():+.3f}. The source's own lips: mean r {own.mean():+.3f}. "
+        f"Right minus wrong: lowest {(right - wrong).min():.2f}. "
         f"Own speech: mean PSNR inside the mask {np.mean([s.psnr for s in scores]):.1f} dB, lowest "
         f"{min(s.psnr for s in scores):.1f} dB; largest mean difference of a channel {worst:.2f} grey levels.",
     ]
