@@ -135,7 +135,7 @@ def lip_sync(
             if not run.num_faces:
                 raise FaceNotFoundError(
                     f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible "
-                    "face at least about 50 pixels wide, from the front or half turned. Choose another video or another "
+                    "face some 50 pixels wide or more, frontal or half turned. Choose another video or another "
                     "part of it (--start, --duration)"
                 )
             run.finish()
