@@ -1,0 +1,48 @@
+"""One run of all training steps on a micro configuration, made once for the tests of this folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training_scripts.config import TrainingConfig, load_config
+
+MICRO = Path(__file__).parent / "micro.yaml"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def micro_run(tmp_path_factory) -> TrainingConfig:
+    """The configuration of a run that went through ``python -m training_scripts.train_tiny`` to its end."""
+    run_dir = tmp_path_factory.mktemp("micro") / "run"
+    # A process of its own: this one may have started threads, which do not survive the fork of the drawing workers.
+    command = [sys.executable, "-m", "training_scripts.train_tiny", "--config", str(MICRO)]
+    done = subprocess.run(
+        [*command, "--set", f"run_dir={run_dir}"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return load_config(MICRO, [f"run_dir={run_dir}"])
+
+
+@pytest.fixture
+def new_run(micro_run, tmp_path):
+    """`new_run(name, *made)`: the configuration of another run, with these results of `micro_run` in place already."""
+
+    def make(name: str, *made: str) -> TrainingConfig:
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        for part in made:
+            source = micro_run.run_dir / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, run_dir / part)
+        return replace(micro_run, run_dir=run_dir)
+
+    return make

@@ -1,0 +1,99 @@
+"""The losses: what they weigh, in figures worked out by hand."""
+
+import pytest
+import torch
+
+from latentsync.diffusion import ddim_scheduler
+from training_scripts.losses import noise_loss, vae_loss
+
+TABLE = ddim_scheduler().alphas_cumprod
+WEIGHTS = {"mask_weight": 3.0, "max_timestep_weight": 20.0}
+VAE_WEIGHTS = {"lower_half_weight": 0.0, "gradient_weight": 0.0, "colour_weight": 0.0, "kl_weight": 0.0}
+
+
+def noise_error(error, timesteps, mask_value=1.0, **changes):
+    noise = torch.randn(len(timesteps), 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    keep_mask = torch.full((1, 1, 4, 4), mask_value)
+    return noise_loss(noise + error, noise, keep_mask, TABLE, torch.tensor(timesteps), **{**WEIGHTS, **changes}).item()
+
+
+def test_true_noise_costs_nothing():
+    assert noise_error(0.0, [0, 500, 999]) == 0
+
+
+def test_the_weight_averages_to_one_over_the_schedule():
+    assert noise_error(0.5, list(range(1000))) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_an_error_counts_as_it_shows_in_the_clean_latents():
+    early, late = noise_error(0.1, [100]), noise_error(0.1, [600])
+    assert late / early == pytest.approx((TABLE[100] / TABLE[600]).item(), rel=1e-4)
+
+
+def test_the_weight_of_the_noisiest_steps_is_capped():
+    assert 1 / TABLE[990] > 20
+    assert noise_error(0.1, [990]) == pytest.approx(noise_error(0.1, [999]), rel=1e-5)
+    assert noise_error(0.1, [999]) / noise_error(0.1, [0]) == pytest.approx(20 * TABLE[0].item(), rel=1e-4)
+
+
+def test_without_the_cap_at_one_all_steps_weigh_the_same():
+    assert noise_error(0.5, [3], max_timestep_weight=1.0) == pytest.approx(0.25, rel=1e-5)
+    assert noise_error(0.5, [997], max_timestep_weight=1.0) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_an_error_in_the_hole_counts_three_times():
+    assert noise_error(0.1, [300], 0.0) == pytest.approx(3 * noise_error(0.1, [300], 1.0), rel=1e-5)
+
+
+def test_the_mask_is_applied_where_it_lies():
+    noise, timesteps = torch.zeros(1, 4, 2, 4, 4), torch.tensor([300])
+    keep_mask = torch.ones(1, 1, 4, 4)
+    keep_mask[..., 2:, :] = 0
+    losses = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        predicted = noise.clone()
+        predicted[..., rows, :] = 1.0
+        losses.append(noise_loss(predicted, noise, keep_mask, TABLE, timesteps, **WEIGHTS).item())
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+
+
+def vae_error(error, mean=0.0, logvar=0.0, **weights):
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    posterior = torch.full((2, 4, 2, 2), mean), torch.full((2, 4, 2, 2), logvar)
+    return vae_loss(pixels + error, pixels, *posterior, **{**VAE_WEIGHTS, **weights})
+
+
+def test_a_perfect_vae_of_unit_latents_costs_nothing():
+    loss, parts = vae_error(0.0, **dict.fromkeys(VAE_WEIGHTS, 1.0))
+    assert loss.item() == 0
+    assert set(parts.values()) == {0.0}
+
+
+def test_a_constant_error_is_no_error_of_gradients():
+    loss, parts = vae_error(0.25, gradient_weight=5.0)
+    assert loss.item() == pytest.approx(0.25, rel=1e-5)
+    assert parts["gradient"] == pytest.approx(0, abs=1e-6)
+    assert (parts["l1"], parts["lower"], parts["colour"]) == pytest.approx((0.25, 0.25, 0.25), rel=1e-4)
+
+
+def test_the_lower_half_counts_again():
+    error = torch.zeros(2, 3, 16, 16)
+    error[:, :, :8] = 0.5
+    upper = vae_error(error, lower_half_weight=2.0)[0].item()
+    lower = vae_error(error.flip(2), lower_half_weight=2.0)[0].item()
+    assert (upper, lower) == pytest.approx((0.25, 0.25 + 2 * 0.5), rel=1e-5)
+
+
+def test_fine_errors_are_gradients_and_no_colour():
+    row = torch.tensor([0.5, -0.5]).repeat(8)
+    loss, parts = vae_error(row.expand(2, 3, 16, 16), gradient_weight=1.0, colour_weight=1.0)
+    assert parts["gradient"] == pytest.approx(0.5, rel=1e-4)  # 1 along x, 0 along y
+    assert parts["colour"] == pytest.approx(0, abs=1e-6)
+    assert loss.item() == pytest.approx(0.5 + 2 * 0.5, rel=1e-4)
+
+
+def test_the_divergence_of_the_posterior():
+    loss, parts = vae_error(0.0, mean=2.0, logvar=1.0, kl_weight=0.1)
+    expected = 0.5 * (4 + torch.e - 1 - 1)
+    assert parts["kl"] == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(0.1 * expected, rel=1e-5)

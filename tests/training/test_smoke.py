@@ -1,0 +1,87 @@
+"""From nothing to a model folder that the product loads and runs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latentsync.engine import lip_sync
+from latentsync.media.audio_writer import write_wav
+from latentsync.media.video_reader import read_frames
+from latentsync.media.video_writer import VideoWriter
+from latentsync.models import BUNDLED_WHISPER, described_model, load_model
+from latentsync.options import LipSyncOptions
+from latentsync.synthetic.clips import AvatarClip
+from latentsync.synthetic.speech import SAMPLE_RATE
+from training_scripts.export_tiny import export_tiny
+from training_scripts.train_unet import encode_clips
+
+FRAMES, SIZE = 8, 192
+
+
+@pytest.fixture(scope="module")
+def exported(micro_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "whisper").mkdir()
+    shutil.copy(BUNDLED_WHISPER, folder / "whisper")
+    export_tiny(micro_run, folder)
+    return folder
+
+
+def test_the_data_set(micro_run):
+    data = micro_run.run_dir / "data"
+    faces, lips, features = (np.load(data / f"{name}.npy") for name in ("faces", "lips", "features"))
+    assert (faces.shape, faces.dtype) == ((2, 30, 64, 64, 3), np.uint8)
+    assert lips.shape == (2, 30, 2)
+    assert (features.shape, features.dtype) == ((2, 60, 5, 384), np.float16)
+    assert faces.std((1, 2, 3)).min() > 5  # pictures, not blanks
+    assert not np.array_equal(faces[0], faces[1])
+
+
+def test_latents_have_unit_variance_and_a_hole(micro_run):
+    clips = encode_clips(micro_run)
+    assert clips.clean.float().std().item() == pytest.approx(1, abs=0.1)
+    assert 0 < clips.mask.mean() < 1
+    assert not torch.equal(clips.clean, clips.masked)
+
+
+def test_exported_files_are_half_precision(exported):
+    for file in ("unet.safetensors", "vae/diffusion_pytorch_model.safetensors"):
+        assert {tensor.dtype for tensor in load_file(exported / file).values()} == {torch.float16}
+
+
+def test_the_description_is_complete(exported, micro_run):
+    described = json.loads((exported / "config.json").read_text(encoding="utf-8"))
+    assert described["resolution"] == 64
+    assert (described["num_attention_heads"], described["norm_num_groups"]) == (2, 8)
+    for part in ("unet", "vae", "whisper"):
+        assert (exported / described[part]).exists()
+    assert described["training"]["seed"] == micro_run.seed
+    assert described["training"]["steps"] == {"vae": 4, "stage1": 4, "stage2": 4}
+    assert "2 drawn avatars" in described["training"]["data"]
+    assert all(command.startswith("python -m training_scripts.") for command in described["training"]["commands"])
+
+
+def test_the_exported_weights_are_the_averaged_ones(exported, micro_run):
+    trained = load_file(micro_run.run_dir / "stage2.safetensors")
+    loaded = load_model(described_model(exported)).unet.state_dict()
+    assert loaded.keys() == trained.keys()
+    assert all(torch.equal(loaded[key], value.half().float()) for key, value in trained.items())
+
+
+def test_the_product_runs_on_it(exported, tmp_path):
+    clip = AvatarClip(identity_seed=7, speech_seed=8, duration=FRAMES / 25)
+    video, speech, result = tmp_path / "in.mp4", tmp_path / "speech.wav", tmp_path / "out.mp4"
+    with VideoWriter(video, SIZE, SIZE, rate=25) as writer:
+        for index in range(clip.num_frames):
+            writer.write(clip.frame(index, SIZE, SIZE))
+    write_wav(speech, clip.speech.waveform, SAMPLE_RATE)
+    options = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
+    report = lip_sync(video, speech, result, load_model(described_model(exported)), options)
+    assert (report.num_frames, report.num_faces) == (FRAMES, FRAMES)
+    frames = [frame.pixels for frame in read_frames(result)]
+    assert len(frames) == FRAMES
+    assert frames[0].shape == (SIZE, SIZE, 3)
