@@ -2,9 +2,9 @@
 
     python -m benchmarks.per_frame
 
-Each stage runs alone over all frames, several times, so that the threads of the decoder and the encoder are counted with
-their own stage; a figure is the median of the passes, per frame. The last row runs all stages interleaved as the product
-does. Face tracking is a network, and is listed apart. The aligned face stands in for the generated one.
+Each stage runs alone over all frames, several times, so that the threads of the decoder and the encoder are counted
+with their own stage; a figure is the median of the passes, per frame. "all, interleaved" goes frame by frame as the
+product does. Face tracking is a network, and is listed apart. The aligned face stands in for the generated one.
 """
 
 import argparse
@@ -112,10 +112,9 @@ def main() -> int:
         path = arguments.video or write_portrait(Path(name) / "portrait.mp4", arguments.frames)
         stages = Stages(path, arguments.frames, arguments.resolution, Path(name))
         count = len(stages.frames)
-        print(
-            f"{stages.facts.width}x{stages.facts.height}, {stages.facts.codec}, {count} frames, face {arguments.resolution} "
-            f"px, median of {arguments.repeats} passes, {arguments.threads} thread(s) for torch and OpenCV\n"
-        )
+        size, threads = f"{stages.facts.width}x{stages.facts.height}", arguments.threads
+        print(f"{size}, {stages.facts.codec}, {count} frames, face {arguments.resolution} px")
+        print(f"median of {arguments.repeats} passes, {threads} thread(s) for torch and OpenCV\n")
         print("| stage | CPU ms a frame | wall ms a frame |\n|---|---|---|")
         total = 0.0
         for stage in (stages.decode, stages.align, stages.paste, stages.encode):
