@@ -78,9 +78,10 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
     """
     faces = decode(model.vae, latents.to(model.device), vae_batch(model.resolution)).float().cpu()
     if not faces.isfinite().all():
+        advice = "check that the model file is whole" if model.dtype == torch.float32 else "try --dtype float32"
         raise LatentSyncError(
-            f"the model {model.name} produced values that are not finite numbers in {model.dtype}; "
-            "try --dtype float32, and check that the model file is whole"
+            f"the model {model.name} produced values that are not finite numbers in "
+            f"{str(model.dtype).removeprefix('torch.')}; {advice}"
         )
     return faces
 
