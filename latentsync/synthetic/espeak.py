@@ -1,6 +1,6 @@
 """Babble spoken by eSpeak NG, where that program is installed: other voices than our own, with a known lip track.
 
-eSpeak NG does not tell when each sound begins. So syllables are spoken one at a time and joined by short cross-fades; the
+eSpeak NG does not tell when a sound begins, so syllables are spoken one at a time and joined by short cross-fades; the
 consonant lasts as long as the syllable is longer than its vowel alone.
 """
 
