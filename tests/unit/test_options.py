@@ -40,8 +40,17 @@ def test_values_out_of_range_are_named(field, value, named):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_inference_steps", 1), ("num_inference_steps", 999), ("guidance_scale", 0), ("mask_smooth", 0.0)]
-    + [("mask_smooth", 1.0), ("fps", Fraction(240)), ("chunk_frames", 24), ("chunk_overlap", 8), ("seed", 0)],
+    [
+        ("num_inference_steps", 1),
+        ("num_inference_steps", 999),
+        ("guidance_scale", 0),
+        ("mask_smooth", 0.0),
+        ("mask_smooth", 1.0),
+        ("fps", Fraction(240)),
+        ("chunk_frames", 24),
+        ("chunk_overlap", 8),
+        ("seed", 0),
+    ],
 )
 def test_ends_of_the_ranges_are_allowed(field, value):
     assert getattr(LipSyncOptions(**{field: value}), field) == value

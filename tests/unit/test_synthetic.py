@@ -1,4 +1,4 @@
-"""Drawn avatars and their speech: fixed by seeds, the same person whatever is said, lips that the face mesh can read."""
+"""Drawn avatars and their speech: fixed by seeds, the same person whatever is said, lips the face mesh can read."""
 
 from pathlib import Path
 
