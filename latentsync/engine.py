@@ -233,6 +233,7 @@ class _Run:
             yield self._count(placed.frame, self._blender.paste(placed.frame.pixels, face, placed.matrix))
 
     def _count(self, frame: VideoFrame, pixels: np.ndarray) -> tuple[VideoFrame, np.ndarray]:
+        _stop_if(self._should_stop)
         self.num_written += 1
         self._report(0)
         return frame, pixels
