@@ -33,6 +33,8 @@ class VAEConfig:
     masked_fraction: float
     lower_half_weight: float
     gradient_weight: float
+    colour_weight: float
+    initial: Path | None
     kl_weight: float
 
 
@@ -83,6 +85,10 @@ class TrainingConfig:
 
 def _build(cls, values: dict, where: str):
     names = {f.name for f in fields(cls)}
+    if not isinstance(values, dict):
+        raise OptionError(
+            f"setting {where.rstrip('.')} is {values!r}; expected a section with {', '.join(sorted(names))}"
+        )
     if unknown := set(values) - names:
         raise OptionError(f"unknown setting {where}{sorted(unknown)[0]}; known there: {', '.join(sorted(names))}")
     if missing := names - set(values):
@@ -93,8 +99,13 @@ def _build(cls, values: dict, where: str):
         kind = hints[name]
         if is_dataclass(kind):
             built[name] = _build(kind, value, f"{where}{name}.")
+        elif kind == Path | None:
+            built[name] = None if value is None else Path(value)
         elif kind in (int, float, str, Path):
-            built[name] = kind(value)  # YAML reads 1e-5 as a string
+            try:
+                built[name] = kind(value)  # YAML reads 1e-5 as a string
+            except (TypeError, ValueError) as error:
+                raise OptionError(f"setting {where}{name} is {value!r}; expected {kind.__name__}") from error
         else:
             built[name] = value
     return cls(**built)
@@ -113,7 +124,7 @@ def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> 
         *parents, leaf = name.split(".")
         section = values
         for parent in parents:
-            section = section.get(parent, {})
+            section = section.setdefault(parent, {})
         section[leaf] = yaml.safe_load(text)
     return _build(TrainingConfig, values, "")
 

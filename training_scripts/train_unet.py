@@ -73,7 +73,7 @@ def encode_clips(config: TrainingConfig) -> LatentClips:
                     mean = torch.cat([vae.encode(part).latent_dist.mean.float() for part in batch.split(25)])
                     pieces.append((mean * vae.config.scaling_factor).half())
         part = cache.with_name(cache.name + ".part")
-        save_file({"clean": torch.stack(clean), "masked": torch.stack(masked)}, part)
+        save_file({"clean": torch.stack(clean).contiguous(), "masked": torch.stack(masked).contiguous()}, part)
         part.rename(cache)
     tensors = load_file(cache)
     size = tensors["clean"].shape[-1]
@@ -132,23 +132,26 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
     )
     if state.load(run_dir / f"{name}_state.pt"):
         log.info("%s resumed at step %d", name, state.step)
-    scheduler = ddim_scheduler()
+    scheduler, device = ddim_scheduler(), accelerator.device
+    mask = clips.mask.to(device)
     started, average = time.monotonic(), state.extra.get("loss")
     while state.step < stage.steps:
         optimizer.param_groups[0]["lr"] = one_cycle(
             state.step, stage.steps, stage.learning_rate, config.warmup_fraction
         )
-        clean, masked, reference, tokens = draw_batch(clips, stage, config.loss.audio_dropout, state.sampler)
-        noise = mixed_noise(clean.shape, config.loss.noise_alpha, state.generator)
+        batch = draw_batch(clips, stage, config.loss.audio_dropout, state.sampler)
+        clean, masked, reference, tokens = (tensor.to(device) for tensor in batch)
+        noise = mixed_noise(clean.shape, config.loss.noise_alpha, state.generator, device)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=state.generator)
+        timesteps = timesteps.to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        hole = clips.mask[:, :, None].expand(len(clean), 1, *clean.shape[2:])
+        hole = mask[:, :, None].expand(len(clean), 1, *clean.shape[2:])
         with accelerator.autocast():
             predicted = unet(torch.cat([noisy, hole, masked, reference], 1), timesteps, tokens).sample
         loss = noise_loss(
             predicted,
             noise,
-            clips.mask,
+            mask,
             scheduler.alphas_cumprod,
             timesteps,
             mask_weight=config.loss.mask_weight,

@@ -58,6 +58,8 @@ def train_vae(config: TrainingConfig) -> Path:
     faces = np.load(run_dir / "data" / "faces.npy", mmap_mode="r")
     mask = generation_mask(config.resolution, config.mask).float()
     vae = build_vae(config).to(memory_format=torch.channels_last)
+    if config.vae.initial is not None:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(config.vae.initial).state_dict())
     optimizer = torch.optim.AdamW(vae.parameters(), lr=config.vae.learning_rate, betas=(0.9, 0.99))
     vae, optimizer = accelerator.prepare(vae, optimizer)
     model = accelerator.unwrap_model(vae)
@@ -81,7 +83,7 @@ def train_vae(config: TrainingConfig) -> Path:
         )
         with accelerator.autocast():
             posterior = model.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=state.generator)
+            noise = torch.randn(posterior.mean.shape, generator=state.generator).to(accelerator.device)
             latents = posterior.mean + posterior.std * noise.to(posterior.mean)
             reconstruction = model.decode(latents).sample
         loss, parts = vae_loss(
@@ -91,6 +93,7 @@ def train_vae(config: TrainingConfig) -> Path:
             posterior.logvar.float(),
             lower_half_weight=config.vae.lower_half_weight,
             gradient_weight=config.vae.gradient_weight,
+            colour_weight=config.vae.colour_weight,
             kl_weight=config.vae.kl_weight,
         )
         optimizer.zero_grad()
@@ -106,7 +109,7 @@ def train_vae(config: TrainingConfig) -> Path:
         if state.step % config.save_every == 0:
             state.save(run_dir / "vae_state.pt")
     ema.copy_to(model.parameters())
-    model.register_to_config(scaling_factor=latent_scale(model, faces))
+    model.register_to_config(scaling_factor=latent_scale(model.cpu(), faces))
     part = target.with_name("vae.part")
     model.save_pretrained(part)
     part.rename(target)
