@@ -11,23 +11,21 @@ import argparse
 import json
 import logging
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import yaml
 
+from latentsync.contact_sheet import evenly_spaced, strip
 from latentsync.engine import FaceLocator, lip_sync
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
-from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.models import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.synthetic.speech import SAMPLE_RATE
+from latentsync.synthetic.files import write_clip, write_speech
 
 log = logging.getLogger(__name__)
 LIST = Path(__file__).parent / "heldout_avatars.yaml"
@@ -76,16 +74,6 @@ def held_out_clips(path: Path = LIST) -> tuple[list[HeldOutClip], dict]:
     return clips, listed
 
 
-def write_clip(clip: AvatarClip, path: Path, size: int, audio: Path | None = None) -> None:
-    """The clip as a video file, with sound if given."""
-    from latentsync.media.audio_writer import AudioSource
-
-    source = AudioSource(audio) if audio else None
-    with VideoWriter(path, size, size, rate=Fraction(clip.fps).limit_denominator(1001), audio=source) as writer:
-        for index in range(clip.num_frames):
-            writer.write(clip.frame(index, size, size))
-
-
 def pixels_of(path: Path) -> list[np.ndarray]:
     return [frame.pixels for frame in read_frames(path)]
 
@@ -96,8 +84,8 @@ def score_clip(
     """Scores, and a strip of pictures: source, output, the true frames of the new speech."""
     stem = folder / f"{clip.index:02d}"
     source, own_wav, new_wav = (stem.with_name(stem.name + end) for end in ("_source.mp4", "_own.wav", "_new.wav"))
-    write_wav(own_wav, clip.own.speech.waveform, SAMPLE_RATE)
-    write_wav(new_wav, clip.new.speech.waveform, SAMPLE_RATE)
+    write_speech(clip.own, own_wav)
+    write_speech(clip.new, new_wav)
     write_clip(clip.own, source, size, own_wav)
     spoken, redone = stem.with_name(stem.name + "_new.mp4"), stem.with_name(stem.name + "_own.mp4")
     lip_sync(source, new_wav, spoken, model, options)
@@ -134,13 +122,8 @@ def picture_error(
 
 def contact_strip(*rows: list[np.ndarray]) -> np.ndarray:
     """Rows of evenly spaced frames at a quarter of their size; (h, w, 3) uint8."""
-    import cv2
-
-    def row(frames: list[np.ndarray]) -> np.ndarray:
-        chosen = [frames[int(i)] for i in np.linspace(0, len(frames) - 1, SHEET_COLUMNS)]
-        return np.concatenate([cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in chosen], 1)
-
-    return np.concatenate([row(frames) for frames in rows])
+    chosen = ([frames[i] for i in evenly_spaced(len(frames), SHEET_COLUMNS)] for frames in rows)
+    return np.concatenate([strip(frames, 128) for frames in chosen])
 
 
 def summary(scores: list[ClipScore]) -> str:
