@@ -1,0 +1,374 @@
+"""Set up and try out this project with nothing but Python 3.10 or newer.
+
+    python install.py --demo          make .venv, install what running needs, lip-sync a drawn avatar
+    python install.py --test [...]    the same with what tests need, then lint and test; other arguments go to pytest
+    python install.py --env           only make or complete .venv
+    python install.py                 what ComfyUI's manager runs: check the bundled files, say nothing if all is well
+
+Only --demo, --test and --env install anything, and only into .venv beside this file; repeating them is safe and quick.
+Exit codes: 0 done, 1 failed, 130 interrupted, with --test pytest's or ruff's.
+"""
+
+from __future__ import annotations  # this file must get far enough on an old Python to say what is wrong
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zipfile
+from collections import deque
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_PYTHON = (3, 10)
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+NEEDED_SPACE = 8_000_000_000  # bytes; PyTorch for CUDA and the rest take 6 to 7 GB
+STATE_FILE = "latentsync-install.json"
+INTERRUPTED = 130
+
+
+class InstallError(Exception):
+    """Something the user can act upon; the message says what."""
+
+
+# The bundled files
+
+
+def damaged_files(assets: Path) -> list[str]:
+    """What is wrong with the bundled model files, one line each; files that are not there are not asked for, unless a
+    description names them."""
+    faults = []
+    for path in sorted(assets.rglob("*")):
+        if path.suffix == ".safetensors":
+            expected = safetensors_size(path)
+            if path.stat().st_size != expected:
+                faults.append(f"{path}: {path.stat().st_size} bytes, expected {expected or 'a safetensors file'}")
+        elif path.suffix == ".pt" and not zipfile.is_zipfile(path):
+            faults.append(f"{path}: damaged, its end is missing")
+        elif path.name == "config.json" and path.parent.parent == assets:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            named = [path.parent / description[key] for key in ("unet", "vae", "whisper") if key in description]
+            faults += [f"{part}: missing" for part in named if not part.exists()]
+    return faults
+
+
+def safetensors_size(path: Path) -> int | None:
+    """The length in bytes that the file's own header tells; None if it has no readable header."""
+    with path.open("rb") as file:
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length)) if length < 100_000_000 else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return 8 + length + max(ends)
+        except (struct.error, ValueError, KeyError, TypeError):
+            return None
+
+
+def check_bundle() -> int:
+    """What a host runs after it has installed the requirements: no network, no pip, no output if all is well."""
+    faults = damaged_files(ROOT / "latentsync" / "assets")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if faults:
+        print(
+            "The bundled model files are damaged: get this folder again, with git or from the archive.", file=sys.stderr
+        )
+    return 1 if faults else 0
+
+
+# The environment
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> None:
+    """Raises InstallError for a Python that is too old."""
+    if version[:2] < OLDEST_PYTHON:
+        wanted, found = ".".join(map(str, OLDEST_PYTHON)), ".".join(map(str, version))
+        raise InstallError(
+            f"This is Python {found} ({sys.executable}); {wanted} or newer is needed. Install one from python.org "
+            "or your system's packages and start this file with it, for example: python3.11 install.py --demo"
+        )
+
+
+def check_venv_module(find=importlib.util.find_spec) -> None:
+    """Raises InstallError where Python came without its parts for making environments, as on Debian and Ubuntu."""
+    if find("venv") is None or find("ensurepip") is None:
+        name = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        raise InstallError(
+            f"This Python ({sys.executable}) cannot make virtual environments. "
+            f"On Debian and Ubuntu: sudo apt install {name}. "
+            "Without root: use a Python from python.org, pyenv, uv or conda, which has them."
+        )
+
+
+def requirement_lines(path: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def extra_requirements(path: Path, extra: str) -> list[str]:
+    """One list of [project.optional-dependencies]; read without tomllib, which Python 3.10 does not have."""
+    found = re.search(rf"^{extra} = \[(.*?)^?\]$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise InstallError(f"{path} has no list {extra!r} of optional dependencies")
+    return re.findall(r'"([^"]+)"', re.sub(r"#.*", "", found[1]))
+
+
+def requirements_of(root: Path, with_tests: bool, platform: str = sys.platform) -> list[str]:
+    """What goes into .venv.
+
+    On Linux OpenCV's build without windows: it needs no system libraries, the other one needs OpenGL and X11.
+    """
+    lines = requirement_lines(root / "requirements.txt")
+    if with_tests:
+        lines += [line for line in extra_requirements(root / "pyproject.toml", "test") if line not in lines]
+    if platform.startswith("linux"):
+        lines = [re.sub(r"^opencv-python(?![\w-])", "opencv-python-headless", line) for line in lines]
+    return lines
+
+
+class Environment:
+    """The folder .venv and what was installed into it.
+
+    State lies in the folder itself: "made" says that this program made it, "busy" that pip was at work, "keys" are
+    fingerprints of what was installed completely.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def state(self) -> dict:
+        try:
+            state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def remember(self, **changes: object) -> None:
+        part = self.folder / (STATE_FILE + ".part")
+        part.write_text(json.dumps({**self.state(), **changes}), encoding="utf-8")
+        os.replace(part, self.folder / STATE_FILE)
+
+    def version(self) -> str | None:
+        """Of the Python inside, if it starts and has pip; else None."""
+        code = "import importlib.util as u, sys; assert u.find_spec('pip'); print(*sys.version_info[:3], sep='.')"
+        try:
+            run = subprocess.run([self.python, "-c", code], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    def ensure(self) -> str:
+        """Make the environment if it is absent, broken or half filled; returns its Python version.
+
+        Only an environment that this program made is ever thrown away. Raises InstallError.
+        """
+        state, version = self.state(), self.version()
+        if version and not (state.get("made") and state.get("busy")):
+            check_python(tuple(map(int, version.split("."))))
+            return version
+        strange = self.folder.exists() and not state.get("made") and any(self.folder.iterdir())
+        if strange:
+            raise InstallError(
+                f"{self.folder} is there but is no working Python environment, and was not made by this program. "
+                "Move it away or delete it, then run the same command again."
+            )
+        check_venv_module()
+        if self.folder.exists():
+            say(f"{self.folder} is incomplete: making it anew")
+            shutil.rmtree(self.folder)
+        else:
+            say(f"making {self.folder}")
+        self.folder.mkdir(parents=True)
+        self.remember(made=True, busy=True)  # before anything else, so that an interruption is recognised
+        made = subprocess.run([sys.executable, "-m", "venv", self.folder], capture_output=True, text=True)
+        version = self.version()
+        if made.returncode != 0 or version is None:
+            raise InstallError(f"Python could not make {self.folder}:\n{(made.stdout + made.stderr).strip()[-2000:]}")
+        self.remember(busy=False)
+        return version
+
+    def install(self, requirements: list[str], version: str, *, cpu: bool, covers: list[list[str]]) -> None:
+        """Install unless exactly this was installed before; ``covers`` are smaller lists that are then there too.
+
+        Raises InstallError when pip fails.
+        """
+        keys = [fingerprint(lines, version) for lines in (requirements, *covers)]
+        if keys[0] in self.state().get("keys", []):
+            return
+        say(f"installing {len(requirements)} packages and what they need; the first time takes minutes")
+        warn_of_little_space(self.folder, cpu)
+        self.remember(busy=True)
+        if cpu and sys.platform.startswith("linux"):
+            self._pip(
+                ["--index-url", CPU_INDEX, *(line for line in requirements if re.match(r"torch(vision)?\b", line))]
+            )
+        self._pip(requirements)
+        self.remember(busy=False, keys=[*self.state().get("keys", []), *keys])
+
+    def _pip(self, arguments: list[str]) -> None:
+        command = [
+            self.python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            *arguments,
+        ]
+        last: deque[str] = deque(maxlen=15)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        try:
+            for line in process.stdout:
+                last.append(line.rstrip())
+                if re.match(r"\s*(Downloading|Building|Installing)\b", line):
+                    say("  " + line.strip()[:110])
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if code != 0:
+            raise InstallError(pip_advice(list(last)))
+
+
+def fingerprint(requirements: list[str], version: str) -> str:
+    """What an installation depends on, as one short text."""
+    text = "\n".join([version, sys.platform, *sorted(requirements)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pip_advice(last: list[str]) -> str:
+    """pip's last lines and what to do about them."""
+    text = "\n".join(last)
+    if re.search(r"No space left|Errno 28", text):
+        advice = (
+            "The disk is full: free about 8 GB, or on Linux without an NVIDIA card delete .venv and add --cpu (2 GB)."
+        )
+    elif re.search(r"resolution|NewConnectionError|Max retries|timed out|ConnectTimeout|ReadTimeout|unreachable", text):
+        advice = (
+            "The package index could not be reached: check the connection or the proxy (HTTPS_PROXY) and run the same "
+            "command again. Offline: fetch the packages elsewhere with `pip download -r requirements.txt -d wheels`, "
+            "then set PIP_NO_INDEX=1 and PIP_FIND_LINKS to that folder."
+        )
+    elif re.search(r"No matching distribution|Could not find a version", text):
+        advice = (
+            f"The package index has nothing for this Python ({sys.version.split()[0]}) and system; "
+            "try Python 3.11 or 3.12. If the machine is offline, connect it or point PIP_INDEX_URL to a mirror."
+        )
+    else:
+        advice = "Run the same command again; if it fails again, the lines above say which package it was."
+    return f"pip failed:\n{text}\n\n{advice}"
+
+
+def warn_of_little_space(folder: Path, cpu: bool) -> None:
+    free = shutil.disk_usage(folder).free
+    if sys.platform.startswith("linux") and not cpu and free < NEEDED_SPACE:
+        say(f"warning: {free / 1e9:.1f} GB are free here, about {NEEDED_SPACE / 1e9:.0f} are needed; --cpu needs 2")
+
+
+@contextlib.contextmanager
+def only_one(path: Path):
+    """Hold a lock that the system releases even if this program is killed. Raises InstallError if another has it."""
+    with path.open("a") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InstallError("Another installation is at work in this folder: wait until it is done.") from error
+        yield
+
+
+def prepare(with_tests: bool, cpu: bool) -> Path:
+    """A complete environment; returns its Python."""
+    environment = Environment(ROOT / ".venv")
+    with only_one(ROOT / ".venv.lock"):
+        version = environment.ensure()
+        running = requirements_of(ROOT, with_tests=False)
+        if with_tests:
+            environment.install(requirements_of(ROOT, with_tests=True), version, cpu=cpu, covers=[running])
+        else:
+            environment.install(running, version, cpu=cpu, covers=[])
+    return environment.python
+
+
+# What is done in it
+
+
+def demo(python: Path) -> int:
+    """The demo says itself where its results are."""
+    return subprocess.run([python, "-m", "latentsync.demo", "--output", ROOT / "output" / "demo"], cwd=ROOT).returncode
+
+
+def test(python: Path, pytest_arguments: list[str]) -> int:
+    """Lint, then tests; all of them run, the summary comes last. Returns pytest's exit code, else ruff's."""
+    say("ruff check")
+    lint = subprocess.run([python, "-m", "ruff", "check", "."], cwd=ROOT).returncode
+    say("ruff format --check")
+    style = subprocess.run([python, "-m", "ruff", "format", "--check", "."], cwd=ROOT).returncode
+    say("pytest")
+    tests = subprocess.run([python, "-m", "pytest", *pytest_arguments], cwd=ROOT).returncode
+    verdicts = [
+        f"{name} {'FAILED' if code else 'ok'}" for name, code in (("lint", lint), ("format", style), ("tests", tests))
+    ]
+    say(", ".join(verdicts))
+    return tests or lint or style
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--demo", action="store_true", help="lip-sync a drawn avatar and show the result")
+    what.add_argument("--test", action="store_true", help="lint and test; arguments not listed here go to pytest")
+    what.add_argument("--env", action="store_true", help="only make or complete .venv")
+    parser.add_argument(
+        "--cpu", action="store_true", help="Linux, when .venv is made: PyTorch without CUDA, 2 GB instead of 7"
+    )
+    arguments, others = parser.parse_known_args(argv)
+    if others and not arguments.test:
+        parser.error(f"unknown arguments: {' '.join(others)}")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # pip is stopped too
+    try:
+        check_python()
+        if not (arguments.demo or arguments.test or arguments.env):
+            return check_bundle()
+        python = prepare(arguments.test, arguments.cpu)
+        if arguments.demo:
+            return demo(python)
+        if arguments.test:
+            return test(python, others)
+        return 0
+    except InstallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
