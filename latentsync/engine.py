@@ -135,8 +135,8 @@ def lip_sync(
             if not run.num_faces:
                 raise FaceNotFoundError(
                     f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible "
-                    "face some 50 pixels wide or more, frontal or half turned. Choose another video or another "
-                    "part of it (--start, --duration)"
+                    "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
+                    "Choose another video or another part of it (--start, --duration)"
                 )
             run.finish()
     return LipSyncReport(

@@ -16,6 +16,8 @@ ANCHOR_GRID = 48  # cells a side, one anchor each
 DECIMATED_SIDE = 1536  # px; larger frames are thinned towards it before averaging
 MIN_SCORE = 0.5
 MERGE_IOU = 0.3
+MIN_SQUARE = 64  # px; in a frame with a shorter side no small face could be told
+MIN_EXCESS = 0.2  # of the short side, by which the long side must be longer for squares to see more than the whole
 FILL_SCALES = (1.0, 0.5)  # share of the net's input the frame's long side takes: first try, second try
 
 
@@ -42,7 +44,8 @@ class BlazeFace:
 
     The frame is shrunk to 192 px on its long side, so only the shrinking costs more for a larger one. A face that fills
     the frame is larger than the net was trained for: where nothing is found, the frame is tried again at half scale,
-    with a border.
+    with a border. A face narrower than a seventeenth of the frame's long side is too small for that: last, a frame that
+    is not square is searched in overlapping squares, which brings a whole person in a 16:9 frame into reach.
     """
 
     def __init__(self, device: torch.device | str = "cpu", min_score: float = MIN_SCORE):
@@ -57,7 +60,23 @@ class BlazeFace:
             found = self._detect(frame, fill)
             if found:
                 return found
-        return []
+        return self._detect_in_squares(frame)
+
+    def _detect_in_squares(self, frame: np.ndarray) -> list[FaceDetection]:
+        """Faces in squares of the frame's short side that overlap by half; one in two squares may come twice."""
+        height, width = frame.shape[:2]
+        side, excess = min(height, width), abs(width - height)
+        if side < MIN_SQUARE or excess < side * MIN_EXCESS:
+            return []
+        found = []
+        for place in np.linspace(0, excess, 1 + -(-2 * excess // side)).round().astype(int):
+            x, y = (int(place), 0) if width > height else (0, int(place))
+            corner = np.array([x, y])
+            found += [
+                FaceDetection((face.box.reshape(2, 2) + corner).reshape(4), face.keypoints + corner, face.score)
+                for face in self._detect(frame[y : y + side, x : x + side], 1.0)
+            ]
+        return sorted(found, key=lambda face: -face.area)
 
     @torch.inference_mode()
     def _detect(self, frame: np.ndarray, fill: float) -> list[FaceDetection]:

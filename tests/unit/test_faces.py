@@ -102,6 +102,14 @@ def test_frame_sizes(tracker, picture, height, width, side):
     assert np.abs(observation.points - expected).max() < 0.12 * eyes + 0.5
 
 
+@pytest.mark.parametrize(("height", "width", "side"), [(1080, 1920, 145), (1920, 1080, 145), (320, 7680, 300)])
+def test_small_faces_are_sought_in_squares_of_a_long_frame(tracker, picture, height, width, side):
+    """Too small for a look at the whole: half a picture's width is face, 4 % of the long side and less."""
+    observation = tracker(on_canvas(picture, height, width, width // 3, (height - side) // 2, side))
+    assert observation is not None
+    assert width // 3 < observation.points[2, 0] < width // 3 + side
+
+
 @pytest.mark.parametrize("change", ["grey", "pale", "dark", "tilted"])
 def test_hard_pictures(tracker, picture, change):
     frame = {
