@@ -1,0 +1,270 @@
+"""Arguments, messages, exit codes and the choice of the model."""
+
+import json
+import re
+import shutil
+from fractions import Fraction
+
+import pytest
+import torch
+
+import main
+from latentsync import models
+from latentsync.checkpoints import save_unet
+from latentsync.media.video_reader import probe_video
+from latentsync.options import LipSyncOptions
+from tests.cli.conftest import arguments
+from tests.small_model import small_unet, small_vae, write_whisper
+
+FILES = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
+
+
+def options(*argv: object) -> LipSyncOptions:
+    given = [*FILES, *map(str, argv)]
+    return main.options_of(main.build_parser().parse_args(given), main.explicit_options(given))
+
+
+def test_help_names_every_option_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    names = "video_path audio_path video_out_path superres mask_smooth sr_ratio inference_steps guidance_scale seed"
+    names += (
+        " model resolution device dtype fps start duration quiet verbose preset checkpoints det_model landmark_model"
+    )
+    for name in names.split():
+        assert f"--{name}" in text
+    assert "130 interrupted" in text
+
+
+def test_defaults_are_the_librarys():
+    assert options() == LipSyncOptions()
+    assert options("--preset", "reference") == LipSyncOptions().as_reference()
+    assert options("--preset", "default") == LipSyncOptions()
+
+
+@pytest.mark.parametrize("preset_first", [True, False])
+def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
+    def both(*explicit: object) -> LipSyncOptions:
+        preset = ["--preset", "reference"]
+        return options(*preset, *explicit) if preset_first else options(*explicit, *preset)
+
+    reference = LipSyncOptions().as_reference()
+    assert both("--fps", "30000/1001").fps == Fraction(30000, 1001)
+    assert both("--fps=29.97").fps == Fraction(30000, 1001)
+    assert both("--mask_smooth", "0.5").blend == "mask"  # also when it is given its default
+    assert both("--inference_steps", 3, "--seed", 9).num_inference_steps == 3
+    assert both("--seed", 9).blend == both("--start", 1).blend == reference.blend == "reference"
+    assert both("--fp", "10").fps == 10  # an abbreviation is explicit too
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--superres", "upscale"], "invalid choice: 'upscale'"),
+        (["--preset", "fast"], "invalid choice"),
+        (["--sr_ratio", "5"], "invalid choice"),
+        (["--inference_steps", "many"], "invalid int value"),
+        (["--fps", "0"], "more than 0 frames per second, got '0'"),
+        (["--fps", "fast"], "expected a number such as 25 or 30000/1001, got 'fast'"),
+        (["--fps", "1/0"], "expected a number"),
+        (["--quiet", "--verbose"], "not allowed with"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(given, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main([*FILES, *given])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_files_in_the_arguments(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(["--video_path", "v.mp4"])
+    assert stop.value.code == 2
+    assert "required: --audio_path, --video_out_path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--superres", "GFPGAN"], "GFPGAN is not built in yet; leave it out or give --superres none"),
+        (["--superres", "CodeFormer"], "CodeFormer is not built in yet"),
+        (["--inference_steps", "0"], "inference_steps is 0; expected a whole number from 1 to 999"),
+        (["--guidance_scale", "nan"], "guidance_scale is nan"),
+        (["--mask_smooth", "2"], "mask_smooth is 2.0"),
+        (["--seed", "-2"], "seed is -2"),
+        (["--fps", "1000"], "fps is 1000"),
+        (["--start", "-1"], "start is -1"),
+        (["--duration", "inf"], "duration is inf"),
+        (["--resolution", "100"], "resolution 100 was given; expected a positive multiple of 8"),
+        (["--device", "cuda:99"], "the device 'cuda:99' cannot be used here"),
+        (["--device", "fast"], "the device 'fast' cannot be used here"),
+        (["--det_model", "det_10g.onnx"], "--det_model and --landmark_model belong together"),
+        (["--checkpoints", "no/such/folder"], "no/such/folder is not a folder"),
+    ],
+)
+def test_impossible_values_exit_with_2_and_a_message(refused, given, message):
+    assert message in refused(*given, code=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none(refused):
+    assert re.search("the device 'cuda' cannot be used here .*; try auto or cpu", refused("--device", "cuda", code=2))
+
+
+def test_a_successful_run_says_what_it_did(lip_sync, small_model_folder, out):
+    done = lip_sync("--seed", 5, "--dtype", "bfloat16")
+    assert done.code == 0
+    assert done.out == f"{out}\n"  # for scripts: the result and nothing else
+    assert f"model: small ({small_model_folder / 'unet.safetensors'}), 64 px, cpu, bfloat16\n" in done.err
+    assert re.search(r"5 frames in \d+\.\d s, seed 5", done.err)
+    assert "100%" in done.err
+    assert "5/5 frames" in done.err
+    assert "float32: []" not in done.err
+
+
+def test_quiet_prints_nothing_on_success(lip_sync):
+    assert lip_sync("--quiet") == (0, "", "")
+
+
+def test_a_random_seed_is_told(lip_sync):
+    seeds = [re.search(r"seed (\d+)", lip_sync("--seed", -1).err).group(1) for _ in range(2)]
+    assert seeds[0] != seeds[1]
+
+
+def test_preview_window_and_rate(lip_sync, speech, out):
+    done = lip_sync("--start", 0.2, "--duration", 0.16, "--fps", 50, audio=speech(0.48))
+    assert re.search(r"^8 frames in", done.err, re.MULTILINE)
+    assert probe_video(out).fps == 50
+
+
+def test_unforeseen_errors_show_where_they_come_from(avatar_video, speech, out, small_model_folder, monkeypatch, capfd):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("latentsync.engine.lip_sync", broken)
+    assert main.main(arguments(avatar_video, speech(0.2), out, "--model", small_model_folder, "--quiet")) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert "in broken" in err
+    assert err.endswith("error: a bug\n")
+
+
+def test_verbose_shows_where_a_foreseen_error_comes_from(speech, out, tmp_path, capfd):
+    assert main.main(arguments(tmp_path / "none.mp4", speech(0.2), out, "--verbose")) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert "error: No such file" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_full_memory_is_explained(error, capsys):
+    assert main.complain(error, verbose=False) == 1
+    assert capsys.readouterr().err == f"error: {main.OUT_OF_MEMORY}\n"
+
+
+def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):
+    from latentsync.engine import Progress
+
+    bar = main.ProgressBar()
+    bar._interval = 0.0
+    bar._bar.start_t -= 10.0  # as if it had run for 10 s
+    bar(Progress(frames_done=0, frames_total=100, step=5, num_steps=25, seconds=10.0, fraction=0.05))
+    bar.close()
+    shown = capfd.readouterr().err.rpartition("\r")[2]
+    assert "0/100 frames, step 5/25" in shown
+    assert "  5%" in shown
+    assert re.search(r"00:10 gone, 03:[01]\d left,  ?0\.5\d? frames/s", shown), shown
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A folder in the released layout, small inside."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    save_unet(small_unet(), folder / "latentsync_unet.pt")
+    small_vae().save_pretrained(folder / "vae")
+    write_whisper(folder / "whisper" / "tiny.pt")
+    (folder / "latentsync_unet.json").write_text(json.dumps({"num_attention_heads": 2, "norm_num_groups": 8}))
+    return folder
+
+
+def test_the_default_model_is_the_one_in_checkpoints_and_is_told(lip_sync, checkpoints, speech):
+    unsaid = lip_sync("--checkpoints", checkpoints, model=None, audio=speech(0.04))
+    assert unsaid.code == 0
+    assert f"model: latentsync_unet.pt ({checkpoints / 'latentsync_unet.pt'}), 512 px" in unsaid.err
+    assert unsaid.err.count("warning: latentsync_unet.pt does not say its resolution; 512") == 1
+    said = lip_sync("--checkpoints", checkpoints, "--resolution", 64, model=None)
+    assert "latentsync_unet.pt), 64 px" in said.err
+    assert "does not say" not in said.err
+
+
+def test_without_checkpoints_the_bundled_model_is_taken_and_told(lip_sync, tmp_path, small_model_folder, monkeypatch):
+    monkeypatch.setattr(models, "BUNDLED", small_model_folder)
+    (tmp_path / "empty").mkdir()
+    done = lip_sync("--checkpoints", tmp_path / "empty", model=None)
+    assert f"note: no model in {tmp_path / 'empty'}; the bundled one is made for drawn faces" in done.err
+    assert "note: no model" not in lip_sync(model="tiny").err
+
+
+def test_released_unet_without_its_whisper(refused, checkpoints):
+    shutil.rmtree(checkpoints / "whisper")
+    message = refused("--checkpoints", checkpoints, model=None)
+    assert "needs OpenAI's multilingual Whisper tiny.pt at" in message
+    assert "tiny.en is another model" in message
+
+
+class Malice:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sd15", "a Stable Diffusion U-Net for text and images"),
+        ("syncnet", "is a SyncNet, not a LatentSync U-Net"),
+        ("cut", "is damaged or cut short"),
+        ("half", "tensors are missing"),
+        ("pickle", "holds Python objects besides tensors and was not loaded"),
+        ("text", "neither a torch nor a safetensors file"),
+        ("page", "a web page, not a model"),
+        ("missing", "there is no model at"),
+    ],
+)
+def test_wrong_checkpoint_kinds(refused, checkpoints, tmp_path, kind, message):
+    path, trap = checkpoints / "latentsync_unet.pt", tmp_path / "trap"
+    if kind == "sd15":
+        attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+        torch.save({"conv_in.weight": torch.zeros(320, 4, 3, 3), attention: torch.zeros(320, 768)}, path)
+    elif kind == "syncnet":
+        names = ("audio_encoder.down_blocks.0.weight", "visual_encoder.down_blocks.0.weight")
+        torch.save({"state_dict": {name: torch.zeros(2) for name in names}}, path)
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif kind == "half":
+        content = torch.load(path, weights_only=True)["state_dict"]
+        torch.save({key: value for key, value in content.items() if ".norm2." not in key}, path)
+    elif kind == "pickle":
+        torch.save({"state_dict": Malice(trap)}, path)
+    elif kind == "text":
+        path.write_text("not a model")
+    elif kind == "page":
+        path.write_text("<!DOCTYPE html><html>sign in</html>")
+    else:
+        path.unlink()
+    assert message in refused(model=path)
+    assert not trap.exists()
