@@ -15,7 +15,7 @@ from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnStep, condition, decode_faces, generate
+from .pipeline import OnStep, condition, decode_faces, generate, match_colours
 
 
 @dataclass
@@ -96,6 +96,10 @@ class ChunkGenerator:
         if not final:
             return
         faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
+        if self.options.colour_match:
+            conditioning = torch.stack([frame.conditioning for frame in final])
+            aligned = torch.from_numpy(np.stack([frame.aligned for frame in final]))
+            faces = match_colours(self.model, faces, conditioning, aligned)
         for frame, face in zip(final, faces, strict=True):
             yield frame, face
             frame.payload = None  # the picture itself is no longer needed

@@ -81,6 +81,7 @@ class TrainingConfig:
     mixed_precision: str
     log_every: int
     save_every: int
+    recipe: list[str]
 
 
 def _build(cls, values: dict, where: str):

@@ -47,13 +47,20 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
             "data": f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, "
             "identity seeds 0 and up (latentsync/synthetic)",
             "seed": config.seed,
-            "steps": {"vae": config.vae.steps, "stage1": config.stage1.steps, "stage2": config.stage2.steps},
-            "commands": ["python -m training_scripts.train_tiny", "python -m training_scripts.export_tiny"],
+            "unet_steps": {"stage1": config.stage1.steps, "stage2": config.stage2.steps},
+            "vae_steps": vae_steps(run_dir),
+            "commands": config.recipe,
         },
     }
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for name in ("unet.safetensors", "vae") for file in _files(folder / name))
     log.info("%s: %.1f MB of weights", folder, size / 1e6)
+
+
+def vae_steps(run_dir: Path) -> int:
+    """Steps of the VAE's last run, from its save point: settings of the command line may have changed them."""
+    state = torch.load(run_dir / "vae_state.pt", map_location="cpu", weights_only=True)
+    return int(state["step"])
 
 
 def _files(path: Path) -> list[Path]:

@@ -16,7 +16,7 @@ def vae_loss(
     colour_weight: float,
     kl_weight: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """L1, L1 of the lower half (the mouth) again, of the gradients, of the colours of 8 x 8 blocks, and a light KL term.
+    """L1; L1 of the lower half (the mouth) again, of the gradients and of the colours of 8 x 8 blocks; a light KL term.
 
     The colour term is there because a small VAE learns shapes long before it keeps unusual colours.
 
