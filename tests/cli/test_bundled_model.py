@@ -1,0 +1,75 @@
+"""The model that comes with the package: what its folder says, how large it is, and that its lips follow speech."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from latentsync.media.video_reader import read_frames
+from latentsync.metrics import correlation, opening_track
+from latentsync.models import BUNDLED, BUNDLED_WHISPER, bundled_model, find_model, load_model
+from latentsync.synthetic.clips import AvatarClip
+from latentsync.synthetic.files import write_clip, write_speech
+from tests.cli.conftest import arguments
+
+MAX_BYTES = 20_000_000  # U-Net and VAE together
+HELD_OUT = 1_000_003  # a seed that training does not draw
+
+pytestmark = pytest.mark.skipif(
+    not (BUNDLED / "unet.safetensors").is_file(), reason="the bundled model's weights are not in this checkout"
+)
+
+
+def test_its_description_tells_how_to_make_it_again():
+    described = json.loads((BUNDLED / "config.json").read_text(encoding="utf-8"))
+    assert described["name"] == "tiny"
+    assert described["resolution"] >= 128
+    assert (BUNDLED / described["whisper"]) == BUNDLED_WHISPER
+    training = described["training"]
+    assert "avatars" in training["data"]
+    assert isinstance(training["seed"], int)
+    assert set(training["steps"]) == {"vae", "stage1", "stage2"}
+    assert all(steps > 0 for steps in training["steps"].values())
+    assert any(command.startswith("python -m training_scripts.") for command in training["commands"])
+
+
+def test_its_size():
+    files = [BUNDLED / "unet.safetensors", *(BUNDLED / "vae").rglob("*")]
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= MAX_BYTES
+
+
+def test_it_loads_as_described(tmp_path):
+    assert find_model(None, tmp_path) == find_model("tiny", tmp_path) == bundled_model()
+    model = load_model(bundled_model())
+    assert model.warnings == ()
+    assert model.unet.motion == "all"
+    assert all(p.isfinite().all() for net in (model.unet, model.vae) for p in net.parameters())
+    assert model.whisper.multilingual is False
+    assert {p.dtype for p in model.unet.parameters()} == {torch.float32}
+
+
+def test_lips_follow_the_new_speech(tmp_path, capfd):
+    """Two seconds of an avatar never trained on, from file to file, with few steps; modest bounds for so short a clip.
+
+    The full measure is eval/heldout_avatars.py.
+    """
+    seconds = 2.0
+    own, new, wrong = (AvatarClip(HELD_OUT, 2_000_003 + n * 1_000_000, seconds) for n in range(3))
+    write_clip(own, tmp_path / "avatar.mp4", side=256)
+    write_speech(new, tmp_path / "speech.wav")
+    given = arguments(tmp_path / "avatar.mp4", tmp_path / "speech.wav", tmp_path / "out.mp4", "--model", "tiny")
+    assert main.main([*given, "--inference_steps", "6", "--guidance_scale", "1.5"]) == 0
+    told = capfd.readouterr().err
+    assert "warning" not in told
+    assert re.search(r"model: tiny \(.*unet.safetensors\), \d+ px", told)
+    frames = [frame.pixels for frame in read_frames(tmp_path / "out.mp4")]
+    assert len(frames) == own.num_frames
+    opening = opening_track(frames)
+    assert np.isfinite(opening).all()  # a face in every frame
+    right, mismatched = (correlation(opening, clip.lips[:, 0]) for clip in (new, wrong))
+    print(f"r {right:.2f}, mismatched {mismatched:.2f}, own {correlation(opening, own.lips[:, 0]):.2f}")
+    assert right >= 0.6
+    assert right - mismatched >= 0.3
