@@ -55,7 +55,7 @@ def run(model, options: LipSyncOptions, given: list[FaceFrame], seed: int = 1):
 
 @pytest.mark.parametrize("length", range(1, 41))
 def test_every_frame_comes_out_once_and_in_order(small_model, length):
-    faces, order, lengths = run(small_model, LipSyncOptions(colour_match=False, **FAST), frames(length))
+    faces, order, lengths = run(small_model, LipSyncOptions(**FAST), frames(length))
     assert order == list(range(length))
     assert faces.shape == (length, 3, 64, 64)
     # full chunks wherever there are frames enough, and none that only repeats what is final
@@ -64,14 +64,14 @@ def test_every_frame_comes_out_once_and_in_order(small_model, length):
 
 @pytest.mark.parametrize(("chunk", "overlap"), [(1, 0), (2, 1), (5, 2), (24, 12)])
 def test_other_chunk_lengths(small_model, chunk, overlap):
-    options = LipSyncOptions(colour_match=False, **FAST, chunk_frames=chunk, chunk_overlap=overlap)
+    options = LipSyncOptions(**FAST, chunk_frames=chunk, chunk_overlap=overlap)
     for length in (1, chunk, chunk + 1, 2 * chunk + 1):
         assert run(small_model, options, frames(length))[1] == list(range(length))
 
 
 @pytest.mark.parametrize(("length", "lengths"), [(5, [5]), (16, [16]), (17, [16, 1]), (40, [16, 16, 8])])
 def test_reference_preset_takes_plain_chunks_with_a_short_last_one(small_model, length, lengths):
-    _, order, taken = run(small_model, LipSyncOptions(colour_match=False, **FAST).as_reference(), frames(length))
+    _, order, taken = run(small_model, LipSyncOptions(**FAST).as_reference(), frames(length))
     assert order == list(range(length))
     assert taken == lengths
 
@@ -101,7 +101,7 @@ def latents_of(model, options: LipSyncOptions, given: list[FaceFrame], part: sli
 
 def test_chunks_cross_fade_where_they_overlap(small_model):
     """Frames 12..15 belong to chunks 0..15 and 12..27: weights 1/5, 2/5, 3/5, 4/5 of the later one."""
-    options, given = LipSyncOptions(colour_match=False, **TWO_STEPS), frames(28)
+    options, given = LipSyncOptions(**TWO_STEPS), frames(28)
     faces, _, _ = run(small_model, options, given)
     first = latents_of(small_model, options, given, slice(0, 16))
     second = latents_of(small_model, options, given, slice(12, 28))
@@ -115,7 +115,7 @@ def test_chunks_cross_fade_where_they_overlap(small_model):
 
 def test_short_last_chunk_is_completed_with_the_frames_before_it(small_model):
     """19 frames: the second chunk is 3..18, of which 12..15 cross-fade and 16..18 are new."""
-    options, given = LipSyncOptions(colour_match=False, **TWO_STEPS), frames(19)
+    options, given = LipSyncOptions(**TWO_STEPS), frames(19)
     faces, _, lengths = run(small_model, options, given)
     assert lengths == [16, 16]
     second = latents_of(small_model, options, given, slice(3, 19))
@@ -126,7 +126,7 @@ def test_short_last_chunk_is_completed_with_the_frames_before_it(small_model):
 
 
 def test_a_new_run_knows_nothing_of_the_one_before(small_model):
-    options = LipSyncOptions(colour_match=False, **FAST)
+    options = LipSyncOptions(**FAST)
     chunks = ChunkGenerator(small_model, options, torch.Generator().manual_seed(1))
     for frame in frames(20, seed=7):
         list(chunks.push(frame))
@@ -140,5 +140,5 @@ def test_a_new_run_knows_nothing_of_the_one_before(small_model):
 
 def test_finished_frames_let_go_of_their_payload(small_model):
     given = frames(30)
-    run(small_model, LipSyncOptions(colour_match=False, **FAST), given)
+    run(small_model, LipSyncOptions(**FAST), given)
     assert all(frame.payload is None for frame in given)
