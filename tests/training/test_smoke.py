@@ -60,7 +60,8 @@ def test_the_description_is_complete(exported, micro_run):
     for part in ("unet", "vae", "whisper"):
         assert (exported / described[part]).exists()
     assert described["training"]["seed"] == micro_run.seed
-    assert described["training"]["steps"] == {"vae": 4, "stage1": 4, "stage2": 4}
+    assert described["training"]["unet_steps"] == {"stage1": 4, "stage2": 4}
+    assert described["training"]["vae_steps"] == 4
     assert "2 drawn avatars" in described["training"]["data"]
     assert all(command.startswith("python -m training_scripts.") for command in described["training"]["commands"])
 
