@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .colours import match_colours
 from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnStep, condition, decode_faces, generate, match_colours
+from .pipeline import OnStep, condition, decode_faces, generate, out_of_range, to_pixels
 
 
 @dataclass
@@ -49,6 +50,7 @@ class ChunkGenerator:
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
         self._noise = shared_noise((1, 4, 1, side, side), generator)
         self._waiting: list[FaceFrame] = []  # not yet final; the first ones may have latents from the chunk before
+        self.out_of_range = 0.0  # the largest share of a chunk's values outside their range so far
         self._past: list[FaceFrame] = []  # final ones, context for a short last chunk
 
     def push(self, frame: FaceFrame) -> Iterator[tuple[FaceFrame, Tensor]]:
@@ -96,10 +98,10 @@ class ChunkGenerator:
         if not final:
             return
         faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
+        self.out_of_range = max(self.out_of_range, out_of_range(faces))
         if self.options.colour_match:
-            conditioning = torch.stack([frame.conditioning for frame in final])
             aligned = torch.from_numpy(np.stack([frame.aligned for frame in final]))
-            faces = match_colours(self.model, faces, conditioning, aligned)
+            faces = match_colours(faces, to_pixels(aligned))
         for frame, face in zip(final, faces, strict=True):
             yield frame, face
             frame.payload = None  # the picture itself is no longer needed

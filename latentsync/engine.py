@@ -27,7 +27,7 @@ from .media.video_reader import VideoFacts, VideoFrame, probe_video
 from .media.video_writer import VideoWriter
 from .models import LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import out_of_range, to_pixels
+from .pipeline import to_pixels
 
 SAMPLE_RATE = 16_000
 MAX_OUT_OF_RANGE = 0.02  # share of values; a fitting model and VAE stay far below
@@ -221,7 +221,7 @@ class _Run:
     def _pasted(self, generated: Iterator[tuple[FaceFrame, torch.Tensor]]) -> Iterator[tuple[VideoFrame, np.ndarray]]:
         for item, face in generated:
             placed: _Placed = item.payload
-            if not self.warnings and out_of_range(face) > MAX_OUT_OF_RANGE:
+            if not self.warnings and self._chunks.out_of_range > MAX_OUT_OF_RANGE:
                 self.warnings.append(
                     f"the model's pictures exceed their range; is {self.model.resolution} the right resolution for "
                     f"{self.model.name}, and is the VAE the one it was trained with?"

@@ -30,7 +30,7 @@ class LipSyncOptions:
     audio_windows: Literal["overlap", "reference"] = "overlap"  # nothing jumps where two 30 s windows meet
     smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
     sampling: Literal["quality", "reference"] = "quality"  # anti-aliased and rounded, instead of truncated
-    colour_match: bool = True  # undo the VAE's own colour error, as measured on the source frame (pipeline.py)
+    colour_match: bool = True  # broad colours around the lips are the source's: model and VAE shift them (colours.py)
     blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
     extra_frames: bool = False  # the reference writes two frames more than the speech lasts
 

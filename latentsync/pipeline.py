@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from einops import rearrange
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from .diffusion import ddim_scheduler, denoise
@@ -16,8 +15,6 @@ from .masks import latent_mask
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .vae import decode, encode
-
-COLOUR_SIGMA = 1 / 20  # of the face side: wider than lips are thick, narrower than cheek and chin
 
 OnStep = Callable[[int, int, Tensor], None]
 PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
@@ -87,20 +84,6 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
             f"{str(model.dtype).removeprefix('torch.')}; {advice}"
         )
     return faces
-
-
-def match_colours(model: LipSyncModel, generated: Tensor, conditioning: Tensor, faces: Tensor) -> Tensor:
-    """Generated faces (F, 3, S, S) without the VAE's own colour error.
-
-    The VAE does not give back exactly the colours it was shown. Of the source frame both are known, the pixels and what
-    the VAE makes of them; their difference, smoothed so that no shape of the source's lips comes along, is added to the
-    generated face, which went through the same decoder. conditioning: (F, 9, h, w) of `condition`; faces:
-    (F, S, S, 3) uint8.
-    """
-    pixels = to_pixels(faces)
-    error = pixels - decode_faces(model, conditioning[:, 5:])
-    sigma = COLOUR_SIGMA * faces.shape[1]
-    return generated + gaussian_blur2d(error, 2 * int(2 * sigma) + 1, (sigma, sigma), border_type="replicate")
 
 
 def out_of_range(faces: Tensor) -> float:
