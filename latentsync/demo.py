@@ -33,13 +33,16 @@ COLUMNS = 8
 
 def check_model(model: str) -> None:
     """Raises ModelNotFoundError where the model's files are not all there."""
-    files = find_model(model, COMMAND_LINE.parent / "checkpoints")
-    for path in (files.unet, files.vae, files.whisper):
-        if path is not None and not path.exists():
-            raise ModelNotFoundError(
-                f"the model {model!r} lacks {path}. The bundled model comes with the repository: get it again with git "
-                "or as an archive, or train it (README, 'Train the small model')"
-            )
+    try:
+        files = find_model(model, COMMAND_LINE.parent / "checkpoints")
+        missing = [path for path in (files.unet, files.vae, files.whisper) if not path.exists()]
+        if missing:
+            raise ModelNotFoundError(f"the model {model!r} lacks {missing[0]}")
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{error}. The bundled model comes with the repository: get it again with git or as an archive, or train "
+            "it (README, 'Train the small model')"
+        ) from error
 
 
 def make_demo(folder: Path, model: str = "tiny", options: Sequence[str] = ()) -> tuple[Path, Path]:
