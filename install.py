@@ -332,6 +332,10 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
     return tests or lint or style
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -351,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, others = parser.parse_known_args(argv)
     if others and not arguments.test:
         parser.error(f"unknown arguments: {' '.join(others)}")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # pip is stopped too
+    signal.signal(signal.SIGTERM, interrupt)  # so that pip is stopped too
     try:
         check_python()
         if not (arguments.demo or arguments.test or arguments.env):
