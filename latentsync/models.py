@@ -30,6 +30,7 @@ class ModelFiles:
     unet: Path
     vae: Path
     whisper: Path  # a file, or a folder in which the U-Net's context width names the file
+    reference_shift: int = 0  # see LipSyncOptions
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class LipSyncModel:
     device: torch.device
     dtype: torch.dtype
     warnings: tuple[str, ...] = ()
+    reference_shift: int = 0  # what suits the model, see LipSyncOptions
 
 
 def bundled_model() -> ModelFiles:
@@ -63,8 +65,9 @@ def described_model(folder: Path) -> ModelFiles:
             unet=folder / names["unet"],
             vae=folder / names["vae"],
             whisper=folder / names["whisper"],
+            reference_shift=int(names.get("reference_shift", 0)),
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{description} does not describe a model ({type(error).__name__}: {error}); "
             "expected the fields name, unet, vae and whisper. Repair it."
@@ -145,6 +148,7 @@ def load_model(
         device=torch.device(device),
         dtype=dtype,
         warnings=(side.warning,) if side.warning else (),
+        reference_shift=files.reference_shift,
     )
 
 
