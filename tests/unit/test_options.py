@@ -60,7 +60,10 @@ def test_reference_preset_turns_every_deviation_off_and_keeps_the_rest():
     mine = LipSyncOptions(num_inference_steps=7, guidance_scale=2.0, seed=5, start=1.0, duration=2.0, mask_smooth=0.2)
     reference = mine.as_reference()
     changed = {field.name for field in fields(mine) if getattr(mine, field.name) != getattr(reference, field.name)}
-    deviations = "fps chunk_overlap full_chunks reference_shift posterior audio_windows smoothing sampling colour_match blend extra_frames"
+    deviations = (
+        "fps chunk_overlap full_chunks reference_shift posterior audio_windows smoothing sampling colour_match blend "
+        "extra_frames"
+    )
     assert changed == set(deviations.split())
     assert reference.fps == 25
     assert reference.chunk_frames == 16
