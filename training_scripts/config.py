@@ -69,6 +69,7 @@ class TrainingConfig:
     run_dir: Path
     resolution: int
     mask: str
+    reference_shift: int
     data: DataConfig
     vae: VAEConfig
     unet: UNetConfig
