@@ -17,9 +17,10 @@ import numpy as np
 import yaml
 
 from latentsync.contact_sheet import evenly_spaced, strip
-from latentsync.engine import FaceLocator, lip_sync
+from latentsync.engine import FaceLocator, blender, lip_sync
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
+from latentsync.masks import generation_mask
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.models import LipSyncModel, find_model, load_model
@@ -43,6 +44,7 @@ class ClipScore:
     r_ceiling: float  # the measure on the true frames of the new speech
     psnr: float
     mean_difference: list[float]
+    psnr_pasted: float  # where the model's pixels are pasted in full
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def score_clip(
     lip_sync(source, own_wav, redone, model, options)
     output, truth = pixels_of(spoken), [clip.new.frame(i, size, size) for i in range(clip.new.num_frames)]
     opening = opening_track(output)
-    psnr, difference = picture_error(source, redone, clip.own, model, options)
+    psnr, difference, psnr_pasted = picture_error(source, redone, clip.own, model, options)
     score = ClipScore(
         clip=clip.index,
         r_right=correlation(opening, clip.new.lips[:, 0]),
@@ -101,23 +103,29 @@ def score_clip(
         r_ceiling=correlation(opening_track(truth), clip.new.lips[:, 0]),
         psnr=psnr,
         mean_difference=difference,
+        psnr_pasted=psnr_pasted,
     )
     return score, contact_strip(pixels_of(source), output, truth)
 
 
 def picture_error(
     source: Path, output: Path, clip: AvatarClip, model: LipSyncModel, options: LipSyncOptions
-) -> tuple[float, list[float]]:
-    """PSNR and mean difference per channel against the true frames, inside the mask warped into each frame."""
+) -> tuple[float, list[float], float]:
+    """Against the true frames, inside the generation mask warped into each frame: PSNR and mean difference per channel;
+    and the PSNR where the model's pixels were pasted in full, which is a part of it."""
     locate = FaceLocator(FaceTracker(), model.resolution, options, clip.fps)
-    blender = FaceBlender(model.resolution, feather=0.0)
-    differences = []
+    whole = FaceBlender(model.resolution, mask=generation_mask(model.resolution, options.mask), feather=0.0)
+    pasted = blender(model, options)
+    differences, pasted_differences = [], []
     for before, after in zip(read_frames(source), pixels_of(output), strict=True):
-        region = blender.region(after.shape, locate(before))
-        true = clip.frame(before.index, *after.shape[:2]).astype(np.float64)
-        differences.append((after - true)[region.slices][region.alpha > 0.5])
-    difference = np.concatenate(differences)
-    return psnr_of(float((difference**2).mean())), [round(float(v), 2) for v in difference.mean(0)]
+        difference = after - clip.frame(before.index, *after.shape[:2]).astype(np.float64)
+        matrix = locate(before)
+        for face_blender, collected in ((whole, differences), (pasted, pasted_differences)):
+            region = face_blender.region(after.shape, matrix)
+            collected.append(difference[region.slices][region.alpha > 0.99])
+    difference, inner = np.concatenate(differences), np.concatenate(pasted_differences)
+    mean = [round(float(v), 2) for v in difference.mean(0)]
+    return psnr_of(float((difference**2).mean())), mean, psnr_of(float((inner**2).mean()))
 
 
 def contact_strip(*rows: list[np.ndarray]) -> np.ndarray:
@@ -129,13 +137,14 @@ def contact_strip(*rows: list[np.ndarray]) -> np.ndarray:
 def summary(scores: list[ClipScore]) -> str:
     """A Markdown table and the figures that are asked for."""
     lines = [
-        "| clip | r right | r wrong | r source | r ceiling | PSNR dB | mean difference R, G, B |",
-        "|" + "---|" * 7,
+        "| clip | r right | r wrong | r source | r ceiling | PSNR dB | of it pasted, dB | mean difference R, G, B |",
+        "|" + "---|" * 8,
     ]
     for s in scores:
         difference = ", ".join(f"{v:+.1f}" for v in s.mean_difference)
         lines.append(
             f"| {s.clip} | {s.r_right:.2f} | {s.r_wrong:+.2f} | {s.r_source:+.2f} | {s.r_ceiling:.2f} | {s.psnr:.1f} "
+            f"| {s.psnr_pasted:.1f} "
             f"| {difference} |"
         )
     right, wrong, own = (np.array([getattr(s, name) for s in scores]) for name in ("r_right", "r_wrong", "r_source"))
@@ -146,7 +155,9 @@ def summary(scores: list[ClipScore]) -> str:
         f"Mismatched speech: mean r {wrong.mean():+.3f}. The source's own lips: mean r {own.mean():+.3f}. "
         f"Right minus wrong: lowest {(right - wrong).min():.2f}. "
         f"Own speech: mean PSNR inside the mask {np.mean([s.psnr for s in scores]):.1f} dB, lowest "
-        f"{min(s.psnr for s in scores):.1f} dB; largest mean difference of a channel {worst:.2f} grey levels.",
+        f"{min(s.psnr for s in scores):.1f} dB "
+        f"(where pasted {np.mean([s.psnr_pasted for s in scores]):.1f} dB); "
+        f"largest mean difference of a channel {worst:.2f} grey levels.",
     ]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import REFERENCE, OnStep, condition, decode_faces, generate, out_of_range, to_pixels
+from .pipeline import OnStep, condition, decode_faces, generate, out_of_range, to_pixels
 
 
 @dataclass
@@ -45,8 +45,6 @@ class ChunkGenerator:
         self, model: LipSyncModel, options: LipSyncOptions, generator: torch.Generator, on_step: OnStep | None = None
     ):
         self.model, self.options, self._generator, self._on_step = model, options, generator, on_step
-        shift = options.reference_shift
-        self._reference_shift = model.reference_shift if shift is None else shift
         self.mask = generation_mask(model.resolution, options.mask)
         side = model.resolution // LATENT_SCALE
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
@@ -72,12 +70,10 @@ class ChunkGenerator:
         context = self._past[-missing:] if missing > 0 else []
         self._encode(self._waiting)
         chunk = context + self._waiting
-        conditioning = torch.stack([frame.conditioning for frame in chunk])
-        conditioning[:, REFERENCE] = conditioning[:, REFERENCE].roll(self._reference_shift, 0)
         latents = generate(
             self.model,
             self._noise,
-            conditioning,
+            torch.stack([frame.conditioning for frame in chunk]),
             torch.stack([frame.tokens for frame in chunk]),
             self.options,
             self._on_step,

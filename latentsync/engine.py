@@ -19,6 +19,7 @@ from .errors import Cancelled, FaceNotFoundError
 from .faces.alignment import Aligner, warp_faces
 from .faces.blending import FaceBlender, keep_surroundings
 from .faces.tracking import FaceDetector, FaceObservation, FaceTracker
+from .masks import generation_mask
 from .media.audio_reader import read_audio_blocks
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
@@ -184,6 +185,12 @@ def _stop_if(should_stop: Callable[[], bool] | None) -> None:
         raise Cancelled("stopped as asked; no file was written")
 
 
+def blender(model: LipSyncModel, options: LipSyncOptions) -> FaceBlender:
+    """What pastes the generated faces back."""
+    mask = generation_mask(model.resolution, options.blend_mask or model.blend_mask or options.mask)
+    return FaceBlender(model.resolution, mode=options.blend, mask=mask, feather=options.mask_smooth)
+
+
 class _Run:
     """The state of one run: counters, progress, the face's place."""
 
@@ -194,9 +201,7 @@ class _Run:
         self._locate = FaceLocator(detector, model.resolution, options, fps)
         generator = torch.Generator("cpu").manual_seed(options.seed)
         self._chunks = ChunkGenerator(model, options, generator, self._on_step)
-        self._blender = FaceBlender(
-            model.resolution, mode=options.blend, mask=self._chunks.mask, feather=options.mask_smooth
-        )
+        self._blender = blender(model, options)
         self.num_written = self.num_faces = 0
         self._fraction = 0.0
         self.warnings: list[str] = []

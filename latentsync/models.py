@@ -30,7 +30,7 @@ class ModelFiles:
     unet: Path
     vae: Path
     whisper: Path  # a file, or a folder in which the U-Net's context width names the file
-    reference_shift: int = 0  # see LipSyncOptions
+    blend_mask: str | None = None  # see LipSyncOptions
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LipSyncModel:
     device: torch.device
     dtype: torch.dtype
     warnings: tuple[str, ...] = ()
-    reference_shift: int = 0  # what suits the model, see LipSyncOptions
+    blend_mask: str | None = None  # what suits the model, see LipSyncOptions
 
 
 def bundled_model() -> ModelFiles:
@@ -65,7 +65,7 @@ def described_model(folder: Path) -> ModelFiles:
             unet=folder / names["unet"],
             vae=folder / names["vae"],
             whisper=folder / names["whisper"],
-            reference_shift=int(names.get("reference_shift", 0)),
+            blend_mask=names.get("blend_mask"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -148,7 +148,7 @@ def load_model(
         device=torch.device(device),
         dtype=dtype,
         warnings=(side.warning,) if side.warning else (),
-        reference_shift=files.reference_shift,
+        blend_mask=files.blend_mask,
     )
 
 

@@ -22,14 +22,13 @@ class LipSyncOptions:
     start: float = 0.0  # s, of source and speech alike: a preview of what the whole run would show there
     duration: float | None = None  # s; None: to the end of the speech
     mask: str = "mask"
+    # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
+    # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
+    blend_mask: str | None = None
     mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather
     chunk_frames: int = 16  # frames denoised together; the model was trained with 16
     chunk_overlap: int = 4  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
     full_chunks: bool = True  # complete a short last chunk with frames before it: its normalisation spans the chunk
-    # Places by which the reference frames of a chunk are shifted, in a circle. The reference implementation: 0, each
-    # frame refers to itself; but its training shows another part of the clip there, and a model may copy the source's
-    # lips from a frame that fits too well. None: what the model's description says, else 0.
-    reference_shift: int | None = None
     posterior: Literal["mean", "sample"] = "mean"  # the mean is the VAE's best estimate; a sample adds noise
     audio_windows: Literal["overlap", "reference"] = "overlap"  # nothing jumps where two 30 s windows meet
     smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
@@ -66,7 +65,7 @@ class LipSyncOptions:
             chunk_frames=16,
             chunk_overlap=0,
             full_chunks=False,
-            reference_shift=0,
+            blend_mask=self.mask,
             posterior="sample",
             audio_windows="reference",
             smoothing="p_bias",

@@ -16,7 +16,6 @@ from .models import LipSyncModel
 from .options import LipSyncOptions
 from .vae import decode, encode
 
-REFERENCE = slice(5, 9)  # channels of the conditioning: mask 1, masked latents 4, reference latents 4
 OnStep = Callable[[int, int, Tensor], None]
 PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
 

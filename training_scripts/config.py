@@ -69,7 +69,7 @@ class TrainingConfig:
     run_dir: Path
     resolution: int
     mask: str
-    reference_shift: int
+    blend_mask: str
     data: DataConfig
     vae: VAEConfig
     unet: UNetConfig

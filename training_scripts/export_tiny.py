@@ -41,7 +41,7 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
         "vae": "vae",
         "whisper": "whisper/tiny.en.pt",
         "resolution": config.resolution,
-        "reference_shift": config.reference_shift,
+        "blend_mask": config.blend_mask,
         "num_attention_heads": config.unet.num_attention_heads,
         "norm_num_groups": config.unet.norm_num_groups,
         "training": {

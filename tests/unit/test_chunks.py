@@ -1,7 +1,5 @@
 """Streaming generation: every frame once and in order, seams cross-faded, equal to a direct computation."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -125,24 +123,6 @@ def test_short_last_chunk_is_completed_with_the_frames_before_it(small_model):
     torch.testing.assert_close(faces[16:], expected, atol=1e-4, rtol=0)
     alone = decode_faces(small_model, latents_of(small_model, options, given, slice(12, 19))[4:])
     assert (alone - expected).abs().max() > 1e-3  # the context does change the result
-
-
-def test_reference_frames_are_shifted_where_asked_or_described(small_model):
-    given = frames(16)
-    noise = shared_noise((1, 4, 1, 8, 8), torch.Generator().manual_seed(1))
-    options = LipSyncOptions(**TWO_STEPS)
-    mask = ChunkGenerator(small_model, options, torch.Generator()).mask
-    pictures = torch.from_numpy(np.stack([frame.aligned for frame in given]))
-    conditioning = condition(small_model, pictures, mask, generator=torch.Generator())
-    conditioning[:, 5:] = torch.cat([conditioning[8:, 5:], conditioning[:8, 5:]])
-    tokens = torch.stack([frame.tokens for frame in given])
-    expected = decode_faces(small_model, generate(small_model, noise, conditioning, tokens, options))
-    asked, _, _ = run(small_model, replace(options, reference_shift=8), frames(16))
-    described, _, _ = run(replace(small_model, reference_shift=8), options, frames(16))
-    unasked, _, _ = run(replace(small_model, reference_shift=8), replace(options, reference_shift=0), frames(16))
-    torch.testing.assert_close(asked, expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(described, expected, atol=1e-4, rtol=0)
-    assert (unasked - expected).abs().max() > 1e-3
 
 
 def test_a_new_run_knows_nothing_of_the_one_before(small_model):

@@ -61,8 +61,8 @@ def test_reference_preset_turns_every_deviation_off_and_keeps_the_rest():
     reference = mine.as_reference()
     changed = {field.name for field in fields(mine) if getattr(mine, field.name) != getattr(reference, field.name)}
     deviations = (
-        "fps chunk_overlap full_chunks reference_shift posterior audio_windows smoothing sampling colour_match blend "
-        "extra_frames"
+        "fps blend_mask chunk_overlap full_chunks posterior audio_windows smoothing sampling "
+        "colour_match blend extra_frames"
     )
     assert changed == set(deviations.split())
     assert reference.fps == 25
