@@ -9,7 +9,7 @@ import pytest
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
-from tests.unit.media_clips import encode_sound, sine, write_clip, write_pcm
+from tests.unit.media_clips import encode_sound, sine, write_clip, write_pcm, write_without_frames
 
 SIDE = 192
 
@@ -58,13 +58,7 @@ def test_mp4_cut_after_its_index_gives_what_is_there(lip_sync, avatar_frames, sp
 
 def test_video_without_frames(refused, tmp_path):
     path = tmp_path / "frameless.mkv"
-    with av.open(str(path), "w") as container:
-        container.add_stream("libx264", rate=25).pix_fmt = "yuv420p"
-        sound = container.add_stream("aac", rate=16_000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp", "stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode())
+    write_without_frames(path)
     assert "not one frame of it can be decoded" in refused(video=path)
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,5 +31,20 @@ def largest_error():
         place = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
         print(f"{what}: max {difference.max():.3g} at {place}, mean {difference.mean():.3g}")
         return float(difference.max())
+
+    return compare
+
+
+@pytest.fixture
+def assert_images_close():
+    """`assert_images_close(name, actual, expected)`: 99.9 % of values within one grey level, none beyond three."""
+
+    def compare(name: str, actual: np.ndarray, expected: np.ndarray) -> None:
+        error = np.abs(actual.astype(int) - expected.astype(int))
+        worst = np.unravel_index(error.argmax(), error.shape)
+        within = (error <= 1).mean()
+        print(f"{name}: mean {error.mean():.5f}, max {error.max()} at {tuple(map(int, worst))}, {within:.5%} within 1")
+        assert within >= 0.999, name
+        assert error.max() <= 3, name
 
     return compare

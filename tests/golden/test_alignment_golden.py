@@ -9,16 +9,6 @@ from latentsync.faces.onnx import points_of_106
 RESOLUTIONS = (256, 512)
 
 
-def assert_images_close(name, actual, expected):
-    """99.9 % of values within one grey level, none beyond three; says where the worst is."""
-    error = np.abs(actual.astype(int) - expected.astype(int))
-    worst = np.unravel_index(error.argmax(), error.shape)
-    within = (error <= 1).mean()
-    print(f"{name}: mean {error.mean():.4f}, max {error.max()} at {tuple(map(int, worst))}, {within:.5%} within 1")
-    assert within >= 0.999, name
-    assert error.max() <= 3, name
-
-
 @pytest.fixture
 def arrays(golden):
     with np.load(golden / "align_restore.npz") as file:
@@ -42,7 +32,7 @@ def test_matrices(arrays, resolution):
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 @pytest.mark.parametrize("index", [0, 4])
-def test_crops(arrays, resolution, index):
+def test_crops(arrays, resolution, index, assert_images_close):
     if f"crop_{resolution}_{index}" not in arrays:
         pytest.skip(f"this golden set has nothing at {resolution}")
     matrix, frame = arrays[f"matrices_{resolution}_smooth"][index], arrays["frame"]
@@ -57,7 +47,7 @@ def test_three_points_of_106_landmarks(arrays):
 
 
 @pytest.mark.parametrize("name", ["e2e", "e2e_pingpong"])
-def test_faces_of_a_whole_run(golden, name):
+def test_faces_of_a_whole_run(golden, name, assert_images_close):
     with np.load(golden / f"{name}.npz") as arrays:
         video, landmarks, faces = arrays["video"], arrays["landmarks106"], arrays["faces"].transpose(0, 2, 3, 1)
     points = [points_of_106(np.round(frame_landmarks)) for frame_landmarks in landmarks]

@@ -10,18 +10,9 @@ from latentsync.faces.onnx import points_of_106
 from latentsync.masks import generation_mask
 
 
-def assert_images_close(name, actual, expected):
-    error = np.abs(actual.astype(int) - expected.astype(int))
-    worst = np.unravel_index(error.argmax(), error.shape)
-    within = (error <= 1).mean()
-    print(f"{name}: mean {error.mean():.5f}, max {error.max()} at {tuple(map(int, worst))}, {within:.5%} within 1")
-    assert within >= 0.999, name
-    assert error.max() <= 3, name
-
-
 @pytest.mark.parametrize("resolution", [256, 512])
 @pytest.mark.parametrize("index", [0, 4])
-def test_restored_frames(golden, resolution, index):
+def test_restored_frames(golden, resolution, index, assert_images_close):
     with np.load(golden / "align_restore.npz") as file:
         arrays = dict(file)
     if f"restored_{resolution}_{index}" not in arrays:
@@ -34,7 +25,7 @@ def test_restored_frames(golden, resolution, index):
 
 
 @pytest.mark.parametrize("name", ["e2e", "e2e_pingpong"])
-def test_output_frames_of_a_whole_run(golden, name):
+def test_output_frames_of_a_whole_run(golden, name, assert_images_close):
     with np.load(golden / f"{name}.npz") as file:
         arrays = dict(file)
     video, faces, expected = arrays["video"], torch.from_numpy(arrays["faces"]), arrays["output_frames"]

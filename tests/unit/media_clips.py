@@ -110,3 +110,14 @@ def encode_sound(path, samples: np.ndarray, sample_rate: int, codec: str, layout
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def write_without_frames(path: Path) -> None:
+    """A file with a video track that holds nothing, and a sound track that holds something."""
+    with av.open(str(path), "w") as container:
+        container.add_stream("libx264", rate=25).pix_fmt = "yuv420p"
+        sound = container.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())

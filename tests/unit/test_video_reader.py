@@ -19,6 +19,7 @@ from tests.unit.media_clips import (
     sine,
     write_clip,
     write_pcm,
+    write_without_frames,
 )
 
 
@@ -297,18 +298,8 @@ def _unusable(folder):
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "cut.mp4").write_bytes(clip[: len(clip) // 2])
     write_pcm(folder / "sound.wav", sine(440, 0.2, 16_000)[None], 16_000)
-    _write_without_frames(folder / "frameless.mkv")
+    write_without_frames(folder / "frameless.mkv")
     _write_cover(folder / "cover.mp3")
-
-
-def _write_without_frames(path):
-    with av.open(str(path), "w") as container:
-        container.add_stream("libx264", rate=25).pix_fmt = "yuv420p"
-        sound = container.add_stream("aac", rate=16_000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp", "stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode())
 
 
 def _write_cover(path):
