@@ -53,6 +53,7 @@ class StageConfig:
     batch_size: int
     num_frames: int
     learning_rate: float
+    initial: Path | None
 
 
 @dataclass
@@ -60,6 +61,7 @@ class LossConfig:
     noise_alpha: float
     audio_dropout: float
     mask_weight: float
+    paste_weight: float
     max_timestep_weight: float
 
 

@@ -38,23 +38,30 @@ def vae_loss(
 def noise_loss(
     predicted: Tensor,
     noise: Tensor,
-    keep_mask: Tensor,
+    region_weight: Tensor,
     alphas_cumprod: Tensor,
     timesteps: Tensor,
     *,
-    mask_weight: float,
     max_timestep_weight: float,
 ) -> Tensor:
     """Squared error of the predicted noise, weighted where and when it shows.
 
-    predicted, noise: (B, 4, F, h, w); keep_mask: (1, 1, h, w), 0 in the hole; alphas_cumprod: the schedule's table;
-    timesteps: (B,).
+    predicted, noise: (B, 4, F, h, w); region_weight: (h, w), see `region_weights`; alphas_cumprod: the schedule's
+    table; timesteps: (B,).
     An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
     makes it count as what is seen, which is what keeps colours from drifting at high noise. The weight is capped, and
     its mean over all timesteps is 1. The reference uses neither weight.
     """
     weights = (1 / alphas_cumprod).clamp(max=max_timestep_weight)
     weight = (weights / weights.mean()).to(timesteps.device)[timesteps]
-    region = torch.where(keep_mask < 0.5, mask_weight, 1.0)[:, :, None]
-    squared = (predicted.float() - noise.float()) ** 2 * region
+    squared = (predicted.float() - noise.float()) ** 2 * region_weight
     return (squared.flatten(1).mean(1) * weight).mean()
+
+
+def region_weights(keep_mask: Tensor, paste_mask: Tensor, *, mask_weight: float, paste_weight: float) -> Tensor:
+    """How much each latent counts: 1 around the hole, mask_weight in it, paste_weight where inference pastes.
+
+    keep_mask, paste_mask: (h, w) of latents, 0 in the hole. Returns (h, w).
+    """
+    weights = torch.where(keep_mask < 0.5, mask_weight, 1.0)
+    return torch.where(paste_mask < 0.5, paste_weight, weights)

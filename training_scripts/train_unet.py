@@ -26,7 +26,7 @@ from latentsync.unet import LatentSyncUNet
 
 from .checkpoints import TrainingState
 from .config import StageConfig, TrainingConfig, parse_config
-from .losses import noise_loss
+from .losses import noise_loss, region_weights
 from .schedules import one_cycle
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,11 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     torch.manual_seed(config.seed)
     unet = build_unet(config, "none" if name == "stage1" else "all")
-    if name == "stage2":
-        missing, unexpected = unet.load_state_dict(load_file(run_dir / "stage1.safetensors"), strict=False)
+    initial = stage.initial or (run_dir / "stage1.safetensors" if name == "stage2" else None)
+    if initial is not None:
+        missing, unexpected = unet.load_state_dict(load_file(initial), strict=False)
         if unexpected or any("motion_modules" not in key for key in missing):
-            raise RuntimeError(f"stage 1 does not fit stage 2: missing {missing[:3]}, unexpected {unexpected[:3]}")
+            raise RuntimeError(f"{initial} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
     if config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
         unet.set_attn_processor(Float32Attention())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=stage.learning_rate)
@@ -134,6 +135,13 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         log.info("%s resumed at step %d", name, state.step)
     scheduler, device = ddim_scheduler(), accelerator.device
     mask = clips.mask.to(device)
+    paste_mask = latent_mask(generation_mask(config.resolution, config.blend_mask).float(), mask.shape[-1])
+    region_weight = region_weights(
+        mask[0, 0],
+        paste_mask.to(device),
+        mask_weight=config.loss.mask_weight,
+        paste_weight=config.loss.paste_weight,
+    )
     started, average = time.monotonic(), state.extra.get("loss")
     while state.step < stage.steps:
         optimizer.param_groups[0]["lr"] = one_cycle(
@@ -151,10 +159,9 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         loss = noise_loss(
             predicted,
             noise,
-            mask,
+            region_weight,
             scheduler.alphas_cumprod,
             timesteps,
-            mask_weight=config.loss.mask_weight,
             max_timestep_weight=config.loss.max_timestep_weight,
         )
         optimizer.zero_grad()

@@ -4,17 +4,16 @@ import pytest
 import torch
 
 from latentsync.diffusion import ddim_scheduler
-from training_scripts.losses import noise_loss, vae_loss
+from training_scripts.losses import noise_loss, region_weights, vae_loss
 
 TABLE = ddim_scheduler().alphas_cumprod
-WEIGHTS = {"mask_weight": 3.0, "max_timestep_weight": 20.0}
 VAE_WEIGHTS = {"lower_half_weight": 0.0, "gradient_weight": 0.0, "colour_weight": 0.0, "kl_weight": 0.0}
 
 
-def noise_error(error, timesteps, mask_value=1.0, **changes):
+def noise_error(error, timesteps, region_weight=1.0, max_timestep_weight=20.0):
     noise = torch.randn(len(timesteps), 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    keep_mask = torch.full((1, 1, 4, 4), mask_value)
-    return noise_loss(noise + error, noise, keep_mask, TABLE, torch.tensor(timesteps), **{**WEIGHTS, **changes}).item()
+    weight, timesteps = torch.full((4, 4), region_weight), torch.tensor(timesteps)
+    return noise_loss(noise + error, noise, weight, TABLE, timesteps, max_timestep_weight=max_timestep_weight).item()
 
 
 def test_true_noise_costs_nothing():
@@ -41,20 +40,22 @@ def test_without_the_cap_at_one_all_steps_weigh_the_same():
     assert noise_error(0.5, [997], max_timestep_weight=1.0) == pytest.approx(0.25, rel=1e-5)
 
 
-def test_an_error_in_the_hole_counts_three_times():
-    assert noise_error(0.1, [300], 0.0) == pytest.approx(3 * noise_error(0.1, [300], 1.0), rel=1e-5)
-
-
-def test_the_mask_is_applied_where_it_lies():
+def test_an_error_counts_with_the_weight_of_its_place():
     noise, timesteps = torch.zeros(1, 4, 2, 4, 4), torch.tensor([300])
-    keep_mask = torch.ones(1, 1, 4, 4)
-    keep_mask[..., 2:, :] = 0
+    weight = torch.ones(4, 4)
+    weight[2:] = 3.0
     losses = []
     for rows in (slice(0, 2), slice(2, 4)):
         predicted = noise.clone()
         predicted[..., rows, :] = 1.0
-        losses.append(noise_loss(predicted, noise, keep_mask, TABLE, timesteps, **WEIGHTS).item())
+        losses.append(noise_loss(predicted, noise, weight, TABLE, timesteps, max_timestep_weight=20.0).item())
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+
+
+def test_what_is_pasted_weighs_most_then_the_rest_of_the_hole():
+    keep_mask, paste_mask = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    weights = region_weights(keep_mask, paste_mask, mask_weight=3.0, paste_weight=8.0)
+    assert weights.tolist() == [[1.0, 3.0, 8.0]]
 
 
 def vae_error(error, mean=0.0, logvar=0.0, **weights):
