@@ -57,12 +57,21 @@ class StageConfig:
 
 
 @dataclass
+class LipReaderConfig:
+    width: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass
 class LossConfig:
     noise_alpha: float
     audio_dropout: float
     mask_weight: float
     paste_weight: float
     max_timestep_weight: float
+    lip_weight: float
 
 
 @dataclass
@@ -77,6 +86,7 @@ class TrainingConfig:
     unet: UNetConfig
     stage1: StageConfig
     stage2: StageConfig
+    lip_reader: LipReaderConfig
     loss: LossConfig
     ema_decay: float
     max_grad_norm: float

@@ -58,6 +58,18 @@ def noise_loss(
     return (squared.flatten(1).mean(1) * weight).mean()
 
 
+def lip_loss(
+    read: Tensor, lips: Tensor, heard: Tensor, alphas_cumprod: Tensor, timesteps: Tensor, *, max_timestep_weight: float
+) -> Tensor:
+    """Squared error of the lips read from one-step clean estimates; clips that heard nothing do not count.
+
+    read, lips: (B, F, 2); heard: (B,), 1 or 0; timesteps: (B,). At the noisiest steps an error of the noise shows many
+    times enlarged in the estimate: its weight falls there as that of `noise_loss` is capped.
+    """
+    weight = (max_timestep_weight * alphas_cumprod).clamp(max=1).to(timesteps.device)[timesteps] * heard
+    return ((read - lips) ** 2).flatten(1).mean(1).mul(weight).mean()
+
+
 def region_weights(keep_mask: Tensor, paste_mask: Tensor, *, mask_weight: float, paste_weight: float) -> Tensor:
     """How much each latent counts: 1 around the hole, mask_weight in it, paste_weight where inference pastes.
 

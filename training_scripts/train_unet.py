@@ -20,13 +20,14 @@ from torch import Tensor
 
 from latentsync.attention import Float32Attention
 from latentsync.audio_tokens import audio_tokens, window_centre
-from latentsync.diffusion import ddim_scheduler, mixed_noise
+from latentsync.diffusion import ddim_scheduler, mixed_noise, one_step_clean
 from latentsync.masks import generation_mask, latent_mask
 from latentsync.unet import LatentSyncUNet
 
 from .checkpoints import TrainingState
 from .config import StageConfig, TrainingConfig, parse_config
-from .losses import noise_loss, region_weights
+from .lip_reader import train_lip_reader
+from .losses import lip_loss, noise_loss, region_weights
 from .schedules import one_cycle
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,15 @@ FPS = 25
 
 @dataclass
 class LatentClips:
-    """float16: clean and masked (N, F, 4, s, s), scaled latents; features (N, L, layers, D). mask: (1, 1, s, s)."""
+    """float16: clean and masked (N, F, 4, s, s), scaled latents; features (N, L, layers, D); lips (N, F, 2) float32.
+
+    mask: (1, 1, s, s).
+    """
 
     clean: Tensor
     masked: Tensor
     features: Tensor
+    lips: Tensor
     mask: Tensor
 
 
@@ -60,7 +65,7 @@ def encode_clips(config: TrainingConfig) -> LatentClips:
     """Encode the whole data set once; cached in ``run_dir/latents.safetensors``."""
     run_dir = Path(config.run_dir)
     mask = generation_mask(config.resolution, config.mask).float()
-    features = torch.from_numpy(np.load(run_dir / "data" / "features.npy"))
+    features, lips = (torch.from_numpy(np.load(run_dir / "data" / name)) for name in ("features.npy", "lips.npy"))
     cache = run_dir / "latents.safetensors"
     if not cache.exists():
         vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval().to(memory_format=torch.channels_last)
@@ -77,19 +82,18 @@ def encode_clips(config: TrainingConfig) -> LatentClips:
         part.rename(cache)
     tensors = load_file(cache)
     size = tensors["clean"].shape[-1]
-    return LatentClips(
-        tensors["clean"], tensors["masked"], features, latent_mask(mask, size).float().reshape(1, 1, size, size)
-    )
+    hole = latent_mask(mask, size).float().reshape(1, 1, size, size)
+    return LatentClips(tensors["clean"], tensors["masked"], features, lips, hole)
 
 
 def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: np.random.Generator):
-    """Clean, masked and reference latents (B, 4, F, s, s) and tokens (B*F, K, D).
+    """Clean, masked and reference latents (B, 4, F, s, s), tokens (B*F, K, D), lips (B, F, 2) and heard (B,), 0 or 1.
 
     The reference is another run of the same clip, at least ``num_frames`` away where the clip is long enough, so that
     the lips cannot be copied from it.
     """
     length, frames = clips.clean.shape[1], stage.num_frames
-    clean, masked, reference, tokens = [], [], [], []
+    clean, masked, reference, tokens, lips, audible = [], [], [], [], [], []
     for clip in sampler.integers(0, len(clips.clean), stage.batch_size):
         start = int(sampler.integers(0, length - frames + 1))
         apart = [r for r in range(length - frames + 1) if abs(r - start) >= frames] or [length - frames - start]
@@ -100,8 +104,10 @@ def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: 
         centres = [window_centre(index, FPS) for index in range(start, start + frames)]
         heard = float(sampler.random() >= dropout)
         tokens.append(audio_tokens(clips.features[clip], centres).float() * heard)
+        lips.append(clips.lips[clip, start : start + frames])
+        audible.append(heard)
     stacked = [rearrange(torch.stack(x).float(), "b f c h w -> b c f h w") for x in (clean, masked, reference)]
-    return *stacked, torch.cat(tokens)
+    return *stacked, torch.cat(tokens), torch.stack(lips), torch.tensor(audible)
 
 
 def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
@@ -142,13 +148,14 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         mask_weight=config.loss.mask_weight,
         paste_weight=config.loss.paste_weight,
     )
+    reader = train_lip_reader(config, clips.clean).to(device) if config.loss.lip_weight > 0 else None
     started, average = time.monotonic(), state.extra.get("loss")
     while state.step < stage.steps:
         optimizer.param_groups[0]["lr"] = one_cycle(
             state.step, stage.steps, stage.learning_rate, config.warmup_fraction
         )
         batch = draw_batch(clips, stage, config.loss.audio_dropout, state.sampler)
-        clean, masked, reference, tokens = (tensor.to(device) for tensor in batch)
+        clean, masked, reference, tokens, lips, heard = (tensor.to(device) for tensor in batch)
         noise = mixed_noise(clean.shape, config.loss.noise_alpha, state.generator, device)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=state.generator)
         timesteps = timesteps.to(device)
@@ -164,6 +171,19 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
             timesteps,
             max_timestep_weight=config.loss.max_timestep_weight,
         )
+        if reader is not None:
+            estimate = one_step_clean(noisy, predicted.float(), scheduler.alphas_cumprod, timesteps)
+            read = rearrange(reader(rearrange(estimate, "b c f h w -> (b f) c h w")), "(b f) n -> b f n", b=len(lips))
+            lip_error = lip_loss(
+                read,
+                lips,
+                heard,
+                scheduler.alphas_cumprod,
+                timesteps,
+                max_timestep_weight=config.loss.max_timestep_weight,
+            )
+            loss = loss + config.loss.lip_weight * lip_error
+            state.extra["lips"] = 0.98 * state.extra.get("lips", lip_error.item()) + 0.02 * lip_error.item()
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
@@ -174,7 +194,9 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
         state.extra["loss"] = average
         if state.step % config.log_every == 0:
-            log.info("%s %d/%d loss %.4f (%.0f s)", name, state.step, stage.steps, average, time.monotonic() - started)
+            lips_read = f", of it lips {state.extra['lips']:.4f}" if reader is not None else ""
+            seconds = time.monotonic() - started
+            log.info("%s %d/%d loss %.4f%s (%.0f s)", name, state.step, stage.steps, average, lips_read, seconds)
         if state.step % config.save_every == 0:
             state.save(run_dir / f"{name}_state.pt")
     ema.copy_to(model.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentsync.diffusion import ddim_scheduler
-from training_scripts.losses import noise_loss, region_weights, vae_loss
+from training_scripts.losses import lip_loss, noise_loss, region_weights, vae_loss
 
 TABLE = ddim_scheduler().alphas_cumprod
 VAE_WEIGHTS = {"lower_half_weight": 0.0, "gradient_weight": 0.0, "colour_weight": 0.0, "kl_weight": 0.0}
@@ -98,3 +98,22 @@ def test_the_divergence_of_the_posterior():
     expected = 0.5 * (4 + torch.e - 1 - 1)
     assert parts["kl"] == pytest.approx(expected, rel=1e-5)
     assert loss.item() == pytest.approx(0.1 * expected, rel=1e-5)
+
+
+def lip_error(timesteps, heard, error=0.5):
+    lips = torch.rand(len(heard), 3, 2, generator=torch.Generator().manual_seed(0))
+    heard, timesteps = torch.tensor(heard), torch.tensor(timesteps)
+    return lip_loss(lips + error, lips, heard, TABLE, timesteps, max_timestep_weight=20.0).item()
+
+
+def test_lips_count_in_full_where_the_estimate_can_be_trusted():
+    assert lip_error([0, 300], [1.0, 1.0]) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_lips_of_the_noisiest_steps_count_less():
+    assert lip_error([999], [1.0]) == pytest.approx(0.25 * 20 * TABLE[999].item(), rel=1e-4)
+
+
+def test_who_heard_nothing_is_not_held_to_the_lips():
+    assert lip_error([10, 10], [0.0, 1.0]) == pytest.approx(0.125, rel=1e-5)
+    assert lip_error([10], [0.0]) == 0
