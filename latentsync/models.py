@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .unet import OUT_CHANNELS, LatentSyncUNet
-from .vae import load_vae
+from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
 
 ASSETS = Path(__file__).parent / "assets"
@@ -35,11 +35,11 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class LipSyncModel:
-    """A loaded model: networks in eval mode, on one device and in one dtype."""
+    """A loaded model: networks in eval mode, on one device and in one dtype (another VAE: its own)."""
 
     name: str
     unet: LatentSyncUNet
-    vae: AutoencoderKL
+    vae: AutoencoderKL | ImageAutoencoder
     whisper: AudioEncoder
     resolution: int  # px, side of the aligned face
     device: torch.device

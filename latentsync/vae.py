@@ -5,15 +5,16 @@ LatentSync uses Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.1821
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError
+from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
 from .weight_files import read_weights
 
 SCALING_FACTOR = 0.18215
@@ -26,6 +27,23 @@ ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion 
 # Attention names in files written by old diffusers, sd-vae-ft-mse among them.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 NAMES_SHOWN = 5
+OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # its older name before torch 2.5
+
+
+@runtime_checkable
+class ImageAutoencoder(Protocol):
+    """A VAE that is not diffusers', such as a host's: it takes care of its own device and dtype.
+
+    It must be the one that the U-Net was trained with. `encode` and `decode` below take either kind.
+    """
+
+    def encode_mean(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images (F, 3, S, S) in [-1, 1], RGB -> the posterior's mean, scaled by 0.18215: (F, 4, S/8, S/8)."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (F, 4, S/8, S/8) -> images (F, 3, S, S), about [-1, 1]."""
+        ...
 
 
 def load_vae(
@@ -74,30 +92,63 @@ def load_vae(
 
 
 def encode(
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | ImageAutoencoder,
     pixels: torch.Tensor,
     generator: torch.Generator | None = None,
     sample: bool = True,
     batch_size: int | None = None,
 ) -> torch.Tensor:
-    """Scaled latents (F, 4, S/8, S/8) of images (F, 3, S, S) in [-1, 1], RGB.
+    """Scaled latents (F, 4, S/8, S/8) of images (F, 3, S, S) in [-1, 1], RGB, on the device of the VAE or the images.
 
     `sample` draws from the posterior, as the reference does, in one draw for all F; otherwise its mean is taken.
-    `batch_size` bounds how many images are encoded at once, which changes no result beyond rounding. Gradients flow:
-    use `torch.no_grad` where they are not wanted.
+    `batch_size` bounds how many images are encoded at once, which changes no result beyond rounding; it is halved
+    where memory does not suffice. Gradients flow: use `torch.no_grad` where they are not wanted. Raises OptionError
+    for a sample from an ImageAutoencoder, which gives only the mean.
     """
-    parts = pixels.to(device=vae.device, dtype=vae.dtype).split(batch_size or len(pixels))
-    parameters = torch.cat([vae.encode(part).latent_dist.parameters for part in parts])
+    if isinstance(vae, ImageAutoencoder):
+        if sample:
+            raise OptionError("this VAE gives only the mean of its posterior; choose posterior='mean', not 'sample'")
+        return in_batches(vae.encode_mean, pixels, batch_size).to(pixels.device)
+    parameters = in_batches(
+        lambda part: vae.encode(part).latent_dist.parameters,
+        pixels.to(device=vae.device, dtype=vae.dtype),
+        batch_size,
+    )
     posterior = DiagonalGaussianDistribution(parameters)
     latents = posterior.sample(generator) if sample else posterior.mode()
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
-    """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, 4, S/8, S/8). Gradients flow."""
+def decode(vae: AutoencoderKL | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
+    """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, 4, S/8, S/8). Gradients flow.
+
+    `batch_size` as in `encode`.
+    """
+    if isinstance(vae, ImageAutoencoder):
+        return in_batches(vae.decode, latents, batch_size)
     latents = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
     latents = latents + (vae.config.shift_factor or 0.0)
-    return torch.cat([vae.decode(part).sample for part in latents.split(batch_size or len(latents))])
+    return in_batches(lambda part: vae.decode(part).sample, latents, batch_size)
+
+
+def in_batches(
+    apply: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, batch_size: int | None = None
+) -> torch.Tensor:
+    """`apply` to batches of `inputs` (F, ...), joined; halves the batch, down to 1, each time the device is full."""
+    size, outputs, done = batch_size or len(inputs), [], 0
+    while done < len(inputs):
+        output = None
+        try:
+            output = apply(inputs[done : done + size])
+        except OUT_OF_MEMORY:
+            if min(size, len(inputs) - done) == 1:
+                raise
+        if output is None:  # here the error, which holds on to the memory of the failed batch, is gone
+            size = max(1, min(size, len(inputs) - done) // 2)
+        else:
+            outputs.append(output)
+            done += size
+    return torch.cat(outputs)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
