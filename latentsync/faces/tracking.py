@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+from ..errors import OptionError
 from .blazeface import BlazeFace, FaceDetection
 from .facemesh import FaceMesh, FaceRegion, alignment_points, region_of_keypoints, region_of_landmarks
+
+FaceChoice = Literal["largest", "left", "right", "centre"]
 
 MIN_CONFIDENCE = 0.5
 MIN_SIDE = 12.0  # px; a smaller face holds no mouth to speak of
@@ -40,30 +44,43 @@ class FaceTracker:
 
     `tracker(frame, previous)`: with `previous`, the landmarks are sought where they were, which needs no detection;
     when that fails (cut, occlusion) faces are detected again. Of several faces the one that overlaps `previous` is
-    kept, else the largest is taken. All state is in `previous`, so one tracker can serve many clips. Pass the last face
+    kept, else `choose` decides: "largest", or the one furthest to the "left" or "right" of the picture, or nearest to
+    its "centre". All state is in `previous`, so one tracker can serve many clips. Pass the last face
     that was found, also over frames without one, to stay with the same person.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", min_confidence: float = MIN_CONFIDENCE):
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        choose: FaceChoice = "largest",
+        min_confidence: float = MIN_CONFIDENCE,
+    ):
+        if choose not in get_args(FaceChoice):
+            raise OptionError(
+                f"unknown choice of the face {choose!r}: expected one of {', '.join(get_args(FaceChoice))}"
+            )
         self.detector = BlazeFace(device)
         self.mesh = FaceMesh(device)
-        self.min_confidence = min_confidence
+        self.choose, self.min_confidence = choose, min_confidence
 
     def __call__(self, frame: np.ndarray, previous: FaceObservation | None = None) -> FaceObservation | None:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"expected a frame of shape (H, W, 3) and dtype uint8, got {frame.shape} {frame.dtype}")
         if previous is not None and previous.landmarks is not None:
-            observation = self._follow(frame, region_of_landmarks(previous.landmarks), num_passes=1)
+            observation = self.follow(frame, region_of_landmarks(previous.landmarks))
             if observation is not None:
                 return observation
-        for face in _by_preference(self.detector(frame), previous):
-            observation = self._follow(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+        for face in self._by_preference(self.detector(frame), previous, frame.shape):
+            observation = self.follow(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
             if observation is not None:
                 return observation
         return None
 
-    def _follow(self, frame: np.ndarray, region: FaceRegion, num_passes: int) -> FaceObservation | None:
-        """Landmarks from the region; read again, from a region around themselves, where it did not fit them well."""
+    def follow(self, frame: np.ndarray, region: FaceRegion, num_passes: int = 1) -> FaceObservation | None:
+        """The face in the region of a frame (H, W, 3) uint8 RGB, without any detection; None where there is none.
+
+        Landmarks are read again, from a region around themselves, where the region did not fit them well.
+        """
         landmarks, confidence = self.mesh(frame, region)
         fitted = region_of_landmarks(landmarks)
         if num_passes > 1 or _moved(region, fitted):
@@ -75,6 +92,16 @@ class FaceTracker:
             return None
         box = np.concatenate([landmarks.min(0), landmarks.max(0)])
         return FaceObservation(box, landmarks, alignment_points(landmarks), confidence)
+
+    def _by_preference(
+        self, faces: list[FaceDetection], previous: FaceObservation | None, frame_shape: tuple
+    ) -> list[FaceDetection]:
+        """As `choose` says, but a face that overlaps the previous one goes before all others."""
+        if self.choose != "largest":  # which is the order they come in
+            faces = sorted(faces, key=lambda face: _distance(face, self.choose, frame_shape))
+        if previous is None:
+            return faces
+        return sorted(faces, key=lambda face: -overlap(face.box, previous.box))  # stable: keeps the order otherwise
 
 
 def _moved(before: FaceRegion, after: FaceRegion) -> bool:
@@ -88,11 +115,12 @@ def _plausible(after: FaceRegion, before: FaceRegion, frame: np.ndarray, limit: 
     return bool(inside) and after.side >= MIN_SIDE and 1 / limit < after.side / before.side < limit
 
 
-def _by_preference(faces: list[FaceDetection], previous: FaceObservation | None) -> list[FaceDetection]:
-    """Largest first, but a face that overlaps the previous one goes before all others."""
-    if previous is None:
-        return faces
-    return sorted(faces, key=lambda face: -overlap(face.box, previous.box))  # stable: keeps the order by size
+def _distance(face: FaceDetection, choose: FaceChoice, frame_shape: tuple) -> float:
+    """How far the face is from the chosen side or the centre of a frame of shape (H, W, 3), px."""
+    x, y = (face.box[:2] + face.box[2:]) / 2
+    if choose == "centre":
+        return float(np.hypot(x - (frame_shape[1] - 1) / 2, y - (frame_shape[0] - 1) / 2))
+    return float(x if choose == "left" else -x)
 
 
 def overlap(box: np.ndarray, other: np.ndarray) -> float:
