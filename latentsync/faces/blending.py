@@ -76,9 +76,10 @@ def feathered_hole(mask: Tensor | np.ndarray, feather: float = 0.5) -> np.ndarra
 class FaceBlender:
     """Pastes faces of one resolution: the feathered mask is made once.
 
-    resolution  side S of the faces, px
-    mask        (S, S) keep-mask in [0, 1]; None for the default generation mask; not used by mode "reference"
+    resolution  side S of the faces as they were aligned, px
+    mask        (S', S') keep-mask in [0, 1]; None for the default generation mask; not used by mode "reference"
     feather     0 hard edge .. 1 softest (see feathered_hole); not used by mode "reference"
+    side        S', px: that of the faces to paste, where they were resized since; None for S
     """
 
     def __init__(
@@ -88,20 +89,25 @@ class FaceBlender:
         mode: PasteMode = "mask",
         mask: Tensor | np.ndarray | None = None,
         feather: float = 0.5,
+        side: int | None = None,
     ):
         if mode not in get_args(PasteMode):
             raise OptionError(f"unknown paste mode {mode!r}: choose one of {', '.join(get_args(PasteMode))}")
-        mask = generation_mask(resolution) if mask is None else mask
-        if tuple(mask.shape) != (resolution, resolution):
-            raise ValueError(f"expected a mask of shape {(resolution, resolution)}, got {tuple(mask.shape)}")
-        self.resolution, self.mode, self.feather = resolution, mode, feather
+        side = resolution if side is None else side
+        mask = generation_mask(side) if mask is None else mask
+        if tuple(mask.shape) != (side, side):
+            raise ValueError(f"expected a mask of shape {(side, side)}, got {tuple(mask.shape)}")
+        self.resolution, self.mode, self.feather, self.side = resolution, mode, feather, side
         self._hole = feathered_hole(mask, feather)
+        scale = resolution / side  # an ordinary resize keeps the square's edges where they are
+        resized = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1]])
+        self._to_canvas = square_to_canvas(resolution) @ resized
 
     def region(self, frame_shape: tuple, matrix: np.ndarray) -> BlendRegion:
         """What a paste with this matrix would change in a frame of shape (H, W, ...)."""
         if self.mode == "reference":
             return _reference_region(frame_shape, _canvas_to_frame(matrix), canvas_size(self.resolution))[0]
-        to_frame = _canvas_to_frame(matrix) @ square_to_canvas(self.resolution)
+        to_frame = _canvas_to_frame(matrix) @ self._to_canvas
         rows, columns = np.nonzero(self._hole.any(1))[0], np.nonzero(self._hole.any(0))[0]
         if not len(rows):
             return _empty_region()
@@ -114,17 +120,20 @@ class FaceBlender:
     def paste(
         self, frame: np.ndarray, face: Tensor | np.ndarray, matrix: np.ndarray, protect: np.ndarray | None = None
     ) -> np.ndarray:
-        """Frame (H, W, 3) uint8 RGB with face (3, S, S) float in [-1, 1] pasted in: a new (H, W, 3) uint8 array.
+        """Frame (H, W, 3) RGB with face (3, S', S') float in [-1, 1] pasted in: a new array like the frame.
 
+        frame    uint8, or float32 in [0, 1], which is never rounded to levels
         matrix   (2, 3), frame px to canvas px, as the face was aligned with
         protect  (H, W) float in [0, 1]: 1 keeps the frame (a hand or microphone before the face)
         Pixels where the blend region's alpha is 0 are the frame's own, bit for bit; inputs are not modified.
         """
         pixels = torch.as_tensor(face).detach().float().cpu()
-        if pixels.shape != (3, self.resolution, self.resolution):
-            raise ValueError(f"expected a face of shape (3, {self.resolution}, {self.resolution}), got {pixels.shape}")
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(f"expected a frame of shape (H, W, 3) and dtype uint8, got {frame.shape} {frame.dtype}")
+        if pixels.shape != (3, self.side, self.side):
+            raise ValueError(f"expected a face of shape (3, {self.side}, {self.side}), got {tuple(pixels.shape)}")
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.float32):
+            raise ValueError(
+                f"expected a frame of shape (H, W, 3) and dtype uint8 or float32, got {frame.shape} {frame.dtype}"
+            )
         if protect is not None and protect.shape != frame.shape[:2]:
             raise ValueError(f"expected protect of shape {frame.shape[:2]}, got {protect.shape}")
         pasted = frame.copy()
@@ -144,12 +153,12 @@ class FaceBlender:
 
         Beyond its square the face is continued, not filled, so no rim of another colour can enter the blend.
         """
-        to_frame = _canvas_to_frame(matrix) @ square_to_canvas(self.resolution)
+        to_frame = _canvas_to_frame(matrix) @ self._to_canvas
         scale = np.minimum(np.hypot(*to_frame[:2, :2]), 1)  # px of the frame per px of the face, each axis
         if (scale < 1).any():
-            width, height = np.maximum(np.rint(scale * self.resolution).astype(int), 1)
+            width, height = np.maximum(np.rint(scale * self.side).astype(int), 1)
             pixels = F.interpolate(pixels[None], (int(height), int(width)), mode="bicubic", antialias=True)[0]
-            shrunk = np.array([self.resolution / width, self.resolution / height])
+            shrunk = np.array([self.side / width, self.side / height])
             to_frame = to_frame @ np.array(
                 [[shrunk[0], 0, (shrunk[0] - 1) / 2], [0, shrunk[1], (shrunk[1] - 1) / 2], [0, 0, 1]]
             )
@@ -218,13 +227,15 @@ def _warp(source: np.ndarray, to_frame: np.ndarray, box: tuple, interpolation: i
 def _blend(
     frame: np.ndarray, region: BlendRegion, generated: np.ndarray, protect: np.ndarray | None, rounded: bool
 ) -> None:
-    """generated (h, w, 3) in 0..255 over the frame's box, in place."""
+    """generated (h, w, 3) in 0..255 over the frame's box, in place; rounded or cut off where the frame is uint8."""
     alpha = region.alpha if protect is None else region.alpha * (1 - protect[region.slices].astype(np.float32))
-    source = frame[region.slices].astype(np.float32)
-    mixed = alpha[..., None] * generated + (1 - alpha[..., None]) * source
-    if rounded:
+    part = frame[region.slices]
+    if frame.dtype != np.uint8:
+        generated = generated / 255
+    mixed = alpha[..., None] * generated + (1 - alpha[..., None]) * part.astype(np.float32)
+    if rounded and frame.dtype == np.uint8:
         np.rint(mixed, out=mixed)
-    np.copyto(frame[region.slices], mixed.astype(np.uint8), where=alpha[..., None] > 0)
+    np.copyto(part, mixed.astype(frame.dtype), where=alpha[..., None] > 0)
 
 
 def _reference_region(

@@ -208,7 +208,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="mask"):
         paste_face(frame, face, matrix, mask=torch.ones(64, 64))
     with pytest.raises(ValueError, match="uint8"):
-        paste_face(frame.astype(np.float32), face, matrix)
+        paste_face(frame.astype(np.float64), face, matrix)
     with pytest.raises(ValueError, match="invertible"):
         paste_face(frame, face, np.zeros((2, 3)))
     with pytest.raises(ValueError, match="protect"):
