@@ -16,7 +16,7 @@ from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnStep, condition, decode_faces, generate, out_of_range, to_pixels
+from .pipeline import OnEstimate, OnStep, condition, decode_faces, generate, out_of_range, to_pixels
 
 
 @dataclass
@@ -42,9 +42,15 @@ class ChunkGenerator:
     """
 
     def __init__(
-        self, model: LipSyncModel, options: LipSyncOptions, generator: torch.Generator, on_step: OnStep | None = None
+        self,
+        model: LipSyncModel,
+        options: LipSyncOptions,
+        generator: torch.Generator,
+        on_step: OnStep | None = None,
+        on_estimate: OnEstimate | None = None,
     ):
-        self.model, self.options, self._generator, self._on_step = model, options, generator, on_step
+        self.model, self.options, self._generator = model, options, generator
+        self._on_step, self._on_estimate = on_step, on_estimate
         self.mask = generation_mask(model.resolution, options.mask)
         side = model.resolution // LATENT_SCALE
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
@@ -77,6 +83,7 @@ class ChunkGenerator:
             torch.stack([frame.tokens for frame in chunk]),
             self.options,
             self._on_step,
+            self._on_estimate,
         )[len(context) :]
         shared = [frame for frame in self._waiting if frame.latents is not None]
         for index, (frame, new) in enumerate(zip(self._waiting, latents, strict=True)):

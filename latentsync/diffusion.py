@@ -115,11 +115,13 @@ def denoise(
     num_inference_steps: int = 20,
     guidance_scale: float = 1.5,
     on_step: Callable[[int, int, torch.Tensor], None] | None = None,
+    on_estimate: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Turn noise into clean latents (B, 4, F, h, w); shapes as in `predict_noise`.
 
     Latents keep their dtype between steps (the U-Net computes in its own). `on_step(step_index, num_steps, latents)` is
-    called after each step and may raise to stop. Call under `torch.inference_mode` or `torch.no_grad`.
+    called after each step and may raise to stop; `on_estimate(clean)` before it, with the clean latents (B, 4, F, h, w)
+    that the step's prediction implies. Call under `torch.inference_mode` or `torch.no_grad`.
     Raises OptionError for a number of steps outside 1..999 or a guidance scale that is not a finite number.
     """
     if not 1 <= num_inference_steps <= MAX_INFERENCE_STEPS:
@@ -131,6 +133,8 @@ def denoise(
     for index, timestep in enumerate(scheduler.timesteps):
         model_input = scheduler.scale_model_input(latents, timestep)
         noise = predict_noise(unet, model_input, conditioning, timestep, tokens, guidance_scale)
+        if on_estimate is not None:
+            on_estimate(one_step_clean(latents, noise, scheduler.alphas_cumprod, timestep))
         latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
         if on_step is not None:
             on_step(index, len(scheduler.timesteps), latents)

@@ -17,6 +17,8 @@ from .options import LipSyncOptions
 from .vae import decode, encode
 
 OnStep = Callable[[int, int, Tensor], None]
+OnEstimate = Callable[[Tensor], None]
+MAX_OUT_OF_RANGE = 0.02  # share of values; a fitting model and VAE stay far below
 PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
 
 
@@ -53,11 +55,14 @@ def generate(
     tokens: Tensor,
     options: LipSyncOptions,
     on_step: OnStep | None = None,
+    on_estimate: OnEstimate | None = None,
 ) -> Tensor:
     """Denoise one chunk: clean latents (F, 4, h, w) float32.
 
-    noise: (1, 4, 1, h, w), shared by all frames; conditioning: (F, 9, h, w); tokens: (F, K, D).
+    noise: (1, 4, 1, h, w), shared by all frames; conditioning: (F, 9, h, w); tokens: (F, K, D). `on_step` as in
+    `denoise`; `on_estimate(clean)` is given what the latents (F, 4, h, w) will be about, at each step.
     """
+    estimate = None if on_estimate is None else lambda clean: on_estimate(rearrange(clean, "1 c f h w -> f c h w"))
     latents = denoise(
         model.unet,
         ddim_scheduler(),
@@ -67,6 +72,7 @@ def generate(
         options.num_inference_steps,
         options.guidance_scale,
         on_step,
+        estimate,
     )
     return rearrange(latents, "1 c f h w -> f c h w").float()
 
@@ -89,3 +95,13 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
 def out_of_range(faces: Tensor) -> float:
     """Share of values clearly outside [-1, 1]; a model at a wrong resolution or a wrong VAE shows here."""
     return (faces.abs() > 1.25).float().mean().item()
+
+
+def range_warning(model: LipSyncModel, share: float) -> str | None:
+    """What to tell where that share of a chunk's values (see `out_of_range`) is too large; None where it is not."""
+    if share <= MAX_OUT_OF_RANGE:
+        return None
+    return (
+        f"the model's pictures exceed their range; is {model.resolution} the right resolution for {model.name}, and is "
+        "the VAE the one it was trained with?"
+    )
