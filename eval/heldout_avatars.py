@@ -17,7 +17,8 @@ import numpy as np
 import yaml
 
 from latentsync.contact_sheet import evenly_spaced, strip
-from latentsync.engine import FaceLocator, blender, lip_sync
+from latentsync.engine import lip_sync
+from latentsync.face_locator import FaceLocator
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
@@ -25,6 +26,7 @@ from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.models import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
+from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 
@@ -113,13 +115,13 @@ def picture_error(
 ) -> tuple[float, list[float], float]:
     """Against the true frames, inside the generation mask warped into each frame: PSNR and mean difference per channel;
     and the PSNR where the model's pixels were pasted in full, which is a part of it."""
-    locate = FaceLocator(FaceTracker(), model.resolution, options, clip.fps)
+    locate = FaceLocator(FaceTracker(), model.resolution, options.smoothing, clip.fps)
     whole = FaceBlender(model.resolution, mask=generation_mask(model.resolution, options.mask), feather=0.0)
-    pasted = blender(model, options)
+    pasted = FacePaster(model.resolution, options, model.blend_mask).blender
     differences, pasted_differences = [], []
     for before, after in zip(read_frames(source), pixels_of(output), strict=True):
         difference = after - clip.frame(before.index, *after.shape[:2]).astype(np.float64)
-        matrix = locate(before)
+        matrix = locate(before).matrix
         for face_blender, collected in ((whole, differences), (pasted, pasted_differences)):
             region = face_blender.region(after.shape, matrix)
             collected.append(difference[region.slices][region.alpha > 0.99])

@@ -3,10 +3,10 @@
 Memory does not depend on the length of the clip: frames are held for one chunk, of the rest only one matrix a frame.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import takewhile
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import torch
 from .audio_tokens import AudioFeatureStream, TokenWindows, num_reference_frames, window_centre_at
 from .chunks import ChunkGenerator, FaceFrame
 from .errors import Cancelled, FaceNotFoundError
-from .faces.alignment import Aligner, warp_faces
-from .faces.blending import FaceBlender, keep_surroundings
-from .faces.tracking import FaceDetector, FaceObservation, FaceTracker
-from .masks import generation_mask
+from .face_locator import FaceLocator, LocatedFace
+from .faces.alignment import warp_faces
+from .faces.facemesh import mouth_opening
+from .faces.tracking import FaceDetector, FaceTracker
 from .media.audio_reader import read_audio_blocks
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
@@ -28,10 +28,14 @@ from .media.video_reader import VideoFacts, VideoFrame, probe_video
 from .media.video_writer import VideoWriter
 from .models import LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import to_pixels
+from .pasting import FacePaster
+from .pipeline import range_warning
+from .previews import FacePreview, OnPreview
+from .report import FrameRecord, LipSyncReport
+from .speech_features import frames_in
+from .waveform import WaveformPeaks
 
 SAMPLE_RATE = 16_000
-MAX_OUT_OF_RANGE = 0.02  # share of values; a fitting model and VAE stay far below
 
 
 @dataclass(frozen=True)
@@ -47,45 +51,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class LipSyncReport:
-    """What a run did."""
-
-    path: Path
-    num_frames: int
-    num_faces: int  # frames whose face was generated; the others are the source's
-    seconds: float
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class _Placed:
-    """A frame and where its face goes."""
+    """A frame and where its face is."""
 
     frame: VideoFrame
-    matrix: np.ndarray
-
-
-class FaceLocator:
-    """Frame -> alignment matrix (2, 3), or None without a face; a frame shown again is not searched again."""
-
-    def __init__(self, detector: FaceDetector, resolution: int, options: LipSyncOptions, fps: float):
-        self._detector = detector
-        self._aligner = Aligner(resolution, options.smoothing, fps)
-        self._last: FaceObservation | None = None
-        self._known: dict[int, np.ndarray | None] = {}
-
-    def __call__(self, frame: VideoFrame) -> np.ndarray | None:
-        if frame.source_index not in self._known:
-            self._known[frame.source_index] = self._locate(frame.pixels)
-        return self._known[frame.source_index]
-
-    def _locate(self, pixels: np.ndarray) -> np.ndarray | None:
-        observation = self._detector(pixels, self._last)
-        if observation is None:
-            self._aligner.reset()
-            return None
-        self._last = observation
-        return self._aligner(observation.points)
+    face: LocatedFace
 
 
 def lip_sync(
@@ -98,28 +68,55 @@ def lip_sync(
     detector: FaceDetector | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    measure_opening: bool = False,
+    on_preview: OnPreview | None = None,
+    preview_interval: float = 0.5,
 ) -> LipSyncReport:
     """Write ``output_path``: the video with its lips speaking the audio, which becomes its sound.
 
     A video shorter than the speech is played forward and backward; a longer one ends with the speech. The file appears
     under its name only when it is complete. ``should_stop`` is asked for every block of sound, every frame and every
-    denoising step. Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
+    denoising step. ``measure_opening`` reads the mouth of every finished frame for the report. ``on_preview`` is given
+    estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
+
+    Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
     """
     started = time.monotonic()
     check_output(output_path, (video_path, audio_path))
     facts = probe_video(video_path)
 
+    outlines: list[WaveformPeaks] = []  # one a reading of the sound
+
     def speech_blocks() -> Iterator[np.ndarray]:
+        outlines.append(WaveformPeaks(SAMPLE_RATE))
         blocks = read_audio_blocks(audio_path, sample_rate=SAMPLE_RATE, start=options.start, duration=options.duration)
         for block in blocks:
             _stop_if(should_stop)
+            outlines[-1].add(block)
             yield block
 
     with torch.inference_mode():
         sound = AudioFeatureStream(speech_blocks, model.whisper, options.audio_windows)
         fps = options.fps or facts.fps
         total = count_frames(sound, float(fps), options)
-        run = _Run(model, options, detector or FaceTracker(model.device), float(fps), total, on_progress, should_stop)
+        detector = detector or FaceTracker(model.device)
+        length = speech_length(sound, total, fps, options)
+        run = _Run(
+            model,
+            options,
+            FaceLocator(
+                detector,
+                model.resolution,
+                options.smoothing,
+                float(fps),
+                bounces=facts.duration < options.start + length,
+            ),
+            total,
+            on_progress,
+            should_stop,
+            None if on_preview is None else FacePreview(model, on_preview, preview_interval),
+            _mesh_reader(detector, model) if measure_opening else None,
+        )
         with VideoWriter(
             output_path,
             facts.width,
@@ -141,7 +138,15 @@ def lip_sync(
                 )
             run.finish()
     return LipSyncReport(
-        Path(output_path), run.num_written, run.num_faces, time.monotonic() - started, [*model.warnings, *run.warnings]
+        path=Path(output_path),
+        num_frames=run.num_written,
+        num_faces=run.num_faces,
+        seconds=time.monotonic() - started,
+        fps=float(fps),
+        duration=sound.num_samples / SAMPLE_RATE,
+        warnings=[*model.warnings, *run.warnings],
+        frames=tuple(run.records),
+        waveform_peaks=outlines[0].peaks(),
     )
 
 
@@ -149,7 +154,12 @@ def count_frames(sound: AudioFeatureStream, fps: float, options: LipSyncOptions)
     """Frames of the output at a constant rate: as long as the speech, or two more as in the reference."""
     if options.extra_frames:
         return num_reference_frames(sound.num_features, fps)
-    return max(1, math.ceil(sound.num_samples / SAMPLE_RATE * fps - 1e-6))
+    return frames_in(sound.num_samples / SAMPLE_RATE, fps)
+
+
+def speech_length(sound: AudioFeatureStream, total: int, fps: Fraction, options: LipSyncOptions) -> float:
+    """Seconds of video that are wanted for the speech."""
+    return total / fps if options.extra_frames else sound.num_samples / SAMPLE_RATE
 
 
 def source_frames(
@@ -161,7 +171,7 @@ def source_frames(
     video's beginning. The length a file declares is not relied on: one that ends early is played backward from there.
     """
     fps = options.fps or facts.fps
-    end = total / fps if options.extra_frames else sound.num_samples / SAMPLE_RATE
+    end = speech_length(sound, total, fps, options)
     if options.start and facts.duration < options.start + end:
         frames = _from_time(read_pingpong(path, fps=options.fps), options.start - 0.5 / float(fps))
     else:
@@ -185,26 +195,25 @@ def _stop_if(should_stop: Callable[[], bool] | None) -> None:
         raise Cancelled("stopped as asked; no file was written")
 
 
-def blender(model: LipSyncModel, options: LipSyncOptions) -> FaceBlender:
-    """What pastes the generated faces back."""
-    mask = generation_mask(model.resolution, options.blend_mask or model.blend_mask or options.mask)
-    return FaceBlender(model.resolution, mode=options.blend, mask=mask, feather=options.mask_smooth)
+def _mesh_reader(detector: FaceDetector, model: LipSyncModel) -> FaceTracker:
+    return detector if isinstance(detector, FaceTracker) else FaceTracker(model.device)
 
 
 class _Run:
     """The state of one run: counters, progress, the face's place."""
 
-    def __init__(self, model, options, detector, fps, total, on_progress, should_stop):
-        self.model, self.options, self._total = model, options, total
+    def __init__(self, model, options, locate, total, on_progress, should_stop, preview, mesh_reader):
+        self.model, self.options, self._total, self._locate = model, options, total, locate
         self._on_progress, self._should_stop = on_progress, should_stop
         self._started = time.monotonic()
-        self._locate = FaceLocator(detector, model.resolution, options, fps)
         generator = torch.Generator("cpu").manual_seed(options.seed)
-        self._chunks = ChunkGenerator(model, options, generator, self._on_step)
-        self._blender = blender(model, options)
+        self._chunks = ChunkGenerator(model, options, generator, self._on_step, preview)
+        self._paste = FacePaster(model.resolution, options, model.blend_mask)
+        self._mesh_reader: FaceTracker | None = mesh_reader
         self.num_written = self.num_faces = 0
         self._fraction = 0.0
         self.warnings: list[str] = []
+        self.records: list[FrameRecord] = []
 
     def frames(
         self, source: Iterator[VideoFrame], sound: AudioFeatureStream
@@ -213,35 +222,42 @@ class _Run:
         tokens = TokenWindows(sound)
         for frame in source:
             _stop_if(self._should_stop)
-            matrix = self._locate(frame)
-            if matrix is None:
+            face = self._locate(frame)
+            if face is None:
                 yield from self._pasted(self._chunks.flush())
-                yield self._count(frame, frame.pixels)
+                yield self._count(frame, frame.pixels, None)
                 continue
-            aligned = warp_faces([frame.pixels], matrix[None], self.model.resolution, self.options.sampling)[0]
+            aligned = warp_faces([frame.pixels], face.matrix[None], self.model.resolution, self.options.sampling)[0]
             heard = tokens.tokens([window_centre_at(frame.time)])[0]
-            yield from self._pasted(self._chunks.push(FaceFrame(aligned, heard, _Placed(frame, matrix))))
+            yield from self._pasted(self._chunks.push(FaceFrame(aligned, heard, _Placed(frame, face))))
         yield from self._pasted(self._chunks.flush())
 
     def _pasted(self, generated: Iterator[tuple[FaceFrame, torch.Tensor]]) -> Iterator[tuple[VideoFrame, np.ndarray]]:
         for item, face in generated:
             placed: _Placed = item.payload
-            if not self.warnings and self._chunks.out_of_range > MAX_OUT_OF_RANGE:
-                self.warnings.append(
-                    f"the model's pictures exceed their range; is {self.model.resolution} the right resolution for "
-                    f"{self.model.name}, and is the VAE the one it was trained with?"
-                )
-            if self.options.blend == "reference":
-                pixels = to_pixels(torch.from_numpy(item.aligned)[None])[0]
-                face = keep_surroundings(face, pixels, self._chunks.mask)
+            if not self.warnings and (warning := range_warning(self.model, self._chunks.out_of_range)):
+                self.warnings.append(warning)
             self.num_faces += 1
-            yield self._count(placed.frame, self._blender.paste(placed.frame.pixels, face, placed.matrix))
+            pixels = self._paste(placed.frame.pixels, face, item.aligned, placed.face.matrix)
+            yield self._count(placed.frame, pixels, placed.face)
 
-    def _count(self, frame: VideoFrame, pixels: np.ndarray) -> tuple[VideoFrame, np.ndarray]:
+    def _count(self, frame: VideoFrame, pixels: np.ndarray, face: LocatedFace | None) -> tuple[VideoFrame, np.ndarray]:
         _stop_if(self._should_stop)
         self.num_written += 1
+        if face is None:
+            self.records.append(FrameRecord(frame.time, False, 0.0))
+        else:
+            opening = self._opening(pixels, face)
+            self.records.append(FrameRecord(frame.time, True, face.confidence, face.opening, opening))
         self._report(0)
         return frame, pixels
+
+    def _opening(self, pixels: np.ndarray, face: LocatedFace) -> float | None:
+        """Of the mouth in a finished frame, read where the source's face is."""
+        if self._mesh_reader is None or face.region is None:
+            return None
+        found = self._mesh_reader.follow(pixels, face.region)
+        return None if found is None else mouth_opening(found.landmarks)
 
     def _on_step(self, step: int, num_steps: int, latents: torch.Tensor) -> None:
         _stop_if(self._should_stop)

@@ -25,6 +25,10 @@ class FaceNotFoundError(LatentSyncError, ValueError):
     """No face was found in any frame."""
 
 
+class FrameCountError(LatentSyncError, ValueError):
+    """Things that belong together, frame by frame, differ in their numbers of frames."""
+
+
 class OutputError(LatentSyncError, OSError):
     """The result cannot be written."""
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from latentsync import engine
-from latentsync.engine import FaceLocator, Progress, lip_sync
+from latentsync.engine import Progress, lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, LatentSyncError, OutputError
+from latentsync.face_locator import FaceLocator
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.media.audio_reader import probe_audio
@@ -51,12 +52,12 @@ def sources(path) -> list[np.ndarray]:
 
 def blend_regions(frames: list[np.ndarray], model, options: LipSyncOptions, fps: float) -> list[np.ndarray]:
     """Where each frame may change, (H, W) bool; found anew with the tracker, the aligner and the blender."""
-    locate = FaceLocator(FaceTracker(), model.resolution, options, fps)
+    locate = FaceLocator(FaceTracker(), model.resolution, options.smoothing, fps)
     blender = FaceBlender(model.resolution, mode=options.blend, feather=options.mask_smooth)
     regions = []
     for index, pixels in enumerate(frames):
-        matrix = locate(VideoFrame(pixels, index / fps, index, index, index))
-        region, inside = blender.region(pixels.shape, matrix), np.zeros(pixels.shape[:2], bool)
+        face = locate(VideoFrame(pixels, index / fps, index, index, index))
+        region, inside = blender.region(pixels.shape, face.matrix), np.zeros(pixels.shape[:2], bool)
         inside[region.slices] = region.alpha > 0
         regions.append(inside)
     return regions

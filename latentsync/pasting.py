@@ -1,0 +1,55 @@
+"""Generated faces back into their frames, as the options say."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .faces.blending import FaceBlender, keep_surroundings
+from .masks import generation_mask
+from .options import LipSyncOptions
+from .pipeline import to_pixels
+
+
+class FacePaster:
+    """Pastes faces of one size; masks are made once.
+
+    resolution  side S of the aligned faces, px
+    options     mask, blend_mask, mask_smooth and blend are what counts
+    blend_mask  what suits the model, used where the options name none
+    side        S', px of the generated faces where they were enlarged since
+    """
+
+    def __init__(
+        self, resolution: int, options: LipSyncOptions, blend_mask: str | None = None, side: int | None = None
+    ):
+        side = side or resolution
+        self._keep_surroundings = options.blend == "reference"
+        self._mask = generation_mask(side, options.mask)
+        self.blender = FaceBlender(
+            resolution,
+            mode=options.blend,
+            mask=generation_mask(side, options.blend_mask or blend_mask or options.mask),
+            feather=options.mask_smooth,
+            side=side,
+        )
+
+    def __call__(
+        self,
+        frame: np.ndarray,
+        face: Tensor,
+        aligned: np.ndarray,
+        matrix: np.ndarray,
+        protect: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """A new frame of the given one's shape and dtype, see FaceBlender.paste.
+
+        frame: (H, W, 3) uint8, or float32 in [0, 1]; face: (3, S', S') float32, about [-1, 1]; aligned: (S, S, 3)
+        uint8, what was seen of the face; matrix: (2, 3); protect: (H, W) in [0, 1], 1 keeps the frame.
+        """
+        if self._keep_surroundings:
+            pixels = to_pixels(torch.from_numpy(aligned)[None])
+            if pixels.shape[-2:] != face.shape[-2:]:
+                pixels = F.interpolate(pixels, face.shape[-2:], mode="bicubic", antialias=True)
+            face = keep_surroundings(face, pixels[0], self._mask)
+        return self.blender.paste(frame, face, matrix, protect)

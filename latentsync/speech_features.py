@@ -1,0 +1,70 @@
+"""A whole speech as the model hears it, kept in memory: for a staged run, and for a second take on the same faces."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .audio_tokens import AudioFeatureStream, audio_tokens, resample_mono, window_centre_at
+from .errors import AudioError, OptionError
+from .mel import SAMPLE_RATE
+from .models import LipSyncModel
+from .waveform import WaveformPeaks
+
+
+@dataclass(frozen=True)
+class SpeechFeatures:
+    """A speech, encoded.
+
+    features  (L, n, D) float32 on the CPU: n hidden states of Whisper, 50 rows a second; 77 kB a second with tiny
+    fps       frame rate of the frames that are to speak it
+    duration  s
+    peaks     the largest |sample| in each fiftieth of a second, 0..1
+    """
+
+    features: torch.Tensor
+    fps: float
+    duration: float
+    peaks: tuple[float, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """As many frames as the speech lasts, at least 1."""
+        return frames_in(self.duration, self.fps)
+
+    def tokens(self, times: Sequence[float]) -> torch.Tensor:
+        """What frames at these times (s) hear: (F, 50, D); times after the end hear the end."""
+        return audio_tokens(self.features, [window_centre_at(time) for time in times])
+
+
+def frames_in(duration: float, fps: float) -> int:
+    """Frames that cover so many seconds, at least 1."""
+    return max(1, math.ceil(duration * fps - 1e-6))
+
+
+def encode_speech(
+    model: LipSyncModel,
+    waveform: np.ndarray | torch.Tensor,
+    sample_rate: int,
+    fps: float,
+    windows: str = "overlap",
+) -> SpeechFeatures:
+    """Encode a speech with the model's Whisper.
+
+    waveform: (T,) or (C, T) float in [-1, 1] at `sample_rate` Hz; channels are averaged. fps: of the frames that are to
+    speak it, 1 to 240. windows: see audio_tokens.encoder_windows. Raises AudioError where there are no samples or some
+    are not finite, OptionError for an impossible rate.
+    """
+    if not 1 <= fps <= 240:  # nan is neither
+        raise OptionError(f"fps is {fps:g}; expected the frame rate of the video, 1 to 240")
+    if not 1000 <= sample_rate <= 384_000:
+        raise AudioError(f"the sample rate is {sample_rate}; expected 1000 to 384000 Hz")
+    mono = resample_mono(waveform, sample_rate)
+    outline = WaveformPeaks(SAMPLE_RATE)
+    outline.add(mono)
+    with torch.inference_mode():
+        stream = AudioFeatureStream(lambda: [mono], model.whisper, windows)
+        features = torch.cat([block.float().cpu() for block in stream])
+    return SpeechFeatures(features, float(fps), waveform.shape[-1] / sample_rate, outline.peaks())
