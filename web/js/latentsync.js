@@ -1,0 +1,123 @@
+// The pack's part of the front end: puts the widgets on the nodes and gives them what the nodes send.
+
+import { app } from "../../../scripts/app.js";
+import { BlendPreview } from "./blend_preview.js";
+import { ReportPanel } from "./report_panel.js";
+import { addStyleSheet } from "./theme.js";
+
+const MARGIN = 8; // CSS px around a widget in the classic renderer
+const NODE_WIDTH = 380;
+
+/** By node: the key of its ui output and what shows it. */
+const PANELS = {
+  LatentSyncLipSync: { key: "latentsync_report", make: (host) => new ReportPanel({ emptyText: "empty", ...host }) },
+  LatentSyncReport: { key: "latentsync_report", make: (host) => new ReportPanel({ emptyText: "emptyReport", ...host }) },
+  LatentSyncBlend: { key: "latentsync_blend", make: (host) => new BlendPreview(host) },
+};
+
+app.registerExtension({
+  name: "LatentSync.widgets",
+
+  init: addStyleSheet,
+
+  async beforeRegisterNodeDef(nodeType, nodeData) {
+    const panel = PANELS[nodeData.name];
+    if (!panel) return;
+    chain(nodeType.prototype, "onNodeCreated", function () {
+      attach(this, panel);
+    });
+    chain(nodeType.prototype, "onExecuted", function (output) {
+      show(this, output);
+    });
+  },
+
+  // Undo, a change of tab and a run from the history make new nodes; what they had shown is in the host's outputs.
+  afterConfigureGraph: showAll,
+  onNodeOutputsUpdated: showAll,
+});
+
+function attach(node, { key, make }) {
+  const panel = make({ onHeight: () => grow(node), feather: () => maskSmooth(node) });
+  node.latentsync = { key, panel };
+  const widget = node.addDOMWidget("latentsync", "latentsync", panel.element, {
+    serialize: false, // nothing of it goes into the prompt
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: () => panel.minHeight + 2 * MARGIN,
+    onHide: () => panel.hide(),
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false; // nor into the workflow
+  chain(widget, "onRemove", () => panel.destroy());
+  node.size[0] = Math.max(node.size[0], NODE_WIDTH);
+  passToCanvas(panel.element);
+  const feather = node.widgets.find((other) => other.name === "mask_smooth");
+  if (feather && panel instanceof BlendPreview) chain(feather, "callback", () => panel.refresh());
+}
+
+function show(node, output) {
+  const { key, panel } = node.latentsync ?? {};
+  const payload = output?.[key]?.[0];
+  if (payload) panel.show(payload);
+}
+
+function showAll() {
+  for (const graph of [app.graph, ...(app.graph?.subgraphs?.values() ?? [])])
+    for (const node of graph?.nodes ?? []) {
+      const id = graph === app.graph ? String(node.id) : `${graph.id}:${node.id}`;
+      const output = app.nodeOutputs?.[id];
+      if (output && output !== node.latentsync?.shown) show(node, output);
+      if (node.latentsync) node.latentsync.shown = output;
+    }
+}
+
+/** The value of mask_smooth: the widget's, or that of the last run where a link brings it. */
+function maskSmooth(node) {
+  const { panel } = node.latentsync;
+  const widget = node.widgets.find((other) => other.name === "mask_smooth");
+  const linked = node.inputs?.some((input) => input.widget?.name === "mask_smooth" && input.link != null) ?? false;
+  const value = Number((linked ? panel.payload?.mask_smooth : null) ?? widget?.value ?? 0.5);
+  return { value: Math.min(1, Math.max(0, value)), linked };
+}
+
+/** Make room for what the panel shows; never smaller, a node drawn larger by hand stays so. */
+function grow(node) {
+  if (!node.latentsync) return;
+  const { panel } = node.latentsync;
+  const { panelHeight = 0 } = node.latentsync;
+  const wanted = panel.fullHeight(node.size[0] - 2 * MARGIN);
+  if (wanted <= panelHeight) return;
+  node.latentsync.panelHeight = wanted;
+  const smallest = node.computeSize();
+  const height = smallest[1] - panel.minHeight + wanted;
+  if (height > node.size[1]) node.setSize([node.size[0], height]);
+  node.graph?.setDirtyCanvas(true, true);
+}
+
+/** The wheel and the middle button act on the graph over a widget, too. The Vue renderer does that by itself. */
+function passToCanvas(target) {
+  const inVueNode = () => target.closest(".lg-node") !== null;
+  target.addEventListener("wheel", (event) => {
+    if (inVueNode()) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel(event);
+  });
+  const middle = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
+  for (const [kind, method] of Object.entries(middle))
+    target.addEventListener(kind, (event) => {
+      const isMiddle = kind === "pointermove" ? (event.buttons & 4) !== 0 : event.button === 1;
+      if (isMiddle && !inVueNode()) app.canvas[method](event);
+      else if (event.button !== 2 && !isMiddle && inVueNode() && !app.canvas.read_only) event.stopPropagation(); // else the node is dragged
+    });
+}
+
+/** Call `after` each time the object's method has been called. */
+function chain(object, name, after) {
+  const before = object[name];
+  object[name] = function (...given) {
+    const returned = before?.apply(this, given);
+    after.apply(this, given);
+    return returned;
+  };
+}

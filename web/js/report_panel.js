@@ -1,0 +1,151 @@
+// What LatentSyncLipSync and LatentSyncReport show: the compare player, the timeline below it, values and a summary.
+
+import { ComparePlayer, PLAYER_MIN_HEIGHT } from "./compare_player.js";
+import { element } from "./elements.js";
+import { Report, clockText } from "./report.js";
+import { text } from "./texts.js";
+import { onThemeChange } from "./theme.js";
+import { TIMELINE_HEIGHT, Timeline } from "./timeline.js";
+
+const EMPTY_HEIGHT = 64; // CSS px
+const TEXT_HEIGHT = 44; // values and summary, one line each
+const WARNING_HEIGHT = 30;
+const TALLEST_STAGE = 420; // an upright video gets no taller by itself; the node can be drawn larger
+
+export class ReportPanel {
+  /** onHeight(): the height the panel needs has changed. */
+  constructor({ emptyText, onHeight }) {
+    this.onHeight = onHeight;
+    this.player = new ComparePlayer({ onTime: (time) => this.setTime(time), onShape: (ratio) => this.setShape(ratio) });
+    this.timeline = new Timeline({
+      onSeek: (time) => {
+        this.player.pause();
+        this.player.seek(time);
+      },
+      onHover: (frame) => this.tell(frame),
+    });
+    this.values = element("div", "ls-values");
+    this.summary = element("div", "ls-summary");
+    this.warnings = element("ul", "ls-warnings");
+    this.content = element("div", "ls-content", {}, this.player.element, this.timeline.element, this.values, this.summary, this.warnings);
+    this.empty = element("div", "ls-empty", {}, text(emptyText));
+    this.element = element("div", "latentsync ls-report", {}, this.empty, this.content);
+    this.content.hidden = true;
+    this.element.addEventListener("keydown", (event) => this.press(event));
+    this.stopWatching = onThemeChange(() => this.timeline.refresh());
+  }
+
+  /** The payload of one run, as contained in the node's ui output. */
+  show(payload) {
+    this.report = new Report(payload);
+    this.empty.hidden = true;
+    this.content.hidden = false;
+    this.player.element.hidden = !payload.video;
+    this.player.pause();
+    if (payload.video)
+      this.player.show({
+        video: payload.video,
+        source: payload.source,
+        fps: this.report.fps,
+        sourceStart: payload.source_start ?? 0,
+      });
+    this.timeline.show(this.report);
+    this.summary.textContent = this.summaryText();
+    this.warnings.replaceChildren(...this.report.warnings.map((warning) => element("li", "", {}, warning)));
+    this.tell(-1);
+    this.onHeight();
+  }
+
+  /** Smallest height that shows everything, CSS px. */
+  get minHeight() {
+    if (this.content.hidden) return EMPTY_HEIGHT;
+    const player = this.player.element.hidden ? 0 : PLAYER_MIN_HEIGHT;
+    return player + TIMELINE_HEIGHT + TEXT_HEIGHT + this.report.warnings.length * WARNING_HEIGHT + 24;
+  }
+
+  /** Height at which the picture fills a panel of this width, CSS px. */
+  fullHeight(width) {
+    if (this.content.hidden || this.player.element.hidden || !this.ratio) return this.minHeight;
+    return this.minHeight - 150 + Math.min(TALLEST_STAGE, Math.max(150, width / this.ratio));
+  }
+
+  setShape(ratio) {
+    this.ratio = ratio;
+    this.onHeight();
+  }
+
+  setTime(time) {
+    this.timeline.setTime(time);
+    if (!this.hovered) this.tell(-1);
+  }
+
+  /** Values of a frame, -1 for the one on screen. */
+  tell(hovered) {
+    if (!this.report) return;
+    this.hovered = hovered >= 0;
+    const frame = hovered >= 0 ? hovered : this.report.frameAt(this.timeline.time);
+    if (frame < 0) return this.values.replaceChildren();
+    const { report } = this;
+    const state = report.stateOf(frame);
+    const amount = { found: report.confidence[frame], faded: report.faded[frame] }[state];
+    this.values.replaceChildren(
+      element("span", "ls-when", {}, `${clockText(report.times[frame])} · ${text("frame", { frame })}`),
+      value("source", text("source"), opening(report.sourceOpening[frame])),
+      value("result", text("result"), report.hasResultCurve ? opening(report.opening[frame]) : text("notMeasured")),
+      value(state, "", text(state, { percent: amount == null ? "" : `${Math.round(amount * 100)} %` })),
+    );
+  }
+
+  summaryText() {
+    const { report } = this;
+    const gap = report.longestGap();
+    return [
+      text("summary", { faces: report.numFaces, frames: report.numFrames }),
+      gap && text("gap", { from: clockText(gap.from), to: clockText(gap.to) }),
+      `${Number(report.fps.toFixed(3))} fps`,
+      clockText(report.duration),
+      report.seconds && text("took", { seconds: report.seconds.toFixed(1) }),
+    ]
+      .filter(Boolean)
+      .join(" · ");
+  }
+
+  press(event) {
+    if (!this.report || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && event.target.tagName === "BUTTON") return event.stopPropagation();
+    const { player, report } = this;
+    const second = event.shiftKey ? report.fps : 1;
+    const actions = {
+      " ": () => player.toggle(),
+      ArrowLeft: () => player.step(-Math.round(second)),
+      ArrowRight: () => player.step(Math.round(second)),
+      Home: () => player.seek(0),
+      End: () => player.seek(report.duration),
+      m: () => player.setMuted(!player.result.muted),
+      f: () => player.enlarge(),
+    };
+    const action = player.element.hidden ? null : actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault(); // nor may the graph take it: the space key pans it, arrows move nodes
+    event.stopPropagation();
+    action();
+  }
+
+  /** Out of sight: no sound from nowhere. */
+  hide() {
+    this.player.pause();
+  }
+
+  destroy() {
+    this.stopWatching();
+    this.player.destroy();
+  }
+}
+
+function value(kind, name, words) {
+  return element("span", `ls-value ls-${kind}`, {}, element("i"), name && `${name} `, element("b", "", {}, words));
+}
+
+function opening(measured) {
+  return measured == null ? "–" : measured.toFixed(2);
+}

@@ -1,0 +1,26 @@
+// The widgets' style sheet, and its colours for what is drawn on a canvas.
+
+import { element } from "./elements.js";
+
+const NAMES = ["text", "dim", "line", "surface", "sound", "gap", "source", "result", "found", "missing", "faded"];
+
+/** Add the style sheet to the page, once. */
+export function addStyleSheet() {
+  const href = new URL("../latentsync.css", import.meta.url).href;
+  if (!document.querySelector(`link[href="${href}"]`)) document.head.append(element("link", "", { rel: "stylesheet", href }));
+}
+
+/** {name: CSS colour} as they apply to an element now. */
+export function colours(target) {
+  const style = getComputedStyle(target);
+  return Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--ls-${name}`).trim() || "#888"]));
+}
+
+/** Call back when the user chooses another theme, and when the style sheet has arrived. */
+export function onThemeChange(callback) {
+  const observer = new MutationObserver(() => requestAnimationFrame(callback));
+  for (const node of [document.documentElement, document.body])
+    observer.observe(node, { attributes: true, attributeFilter: ["class", "style"] });
+  document.querySelector('link[href$="/latentsync.css"]')?.addEventListener("load", callback);
+  return () => observer.disconnect();
+}
