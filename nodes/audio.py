@@ -1,0 +1,36 @@
+"""The speech as the model hears it."""
+
+from . import host, media
+from .host import io
+from .knobs import CATEGORY, fps
+from .sockets import Audio, Model
+
+
+class LatentSyncAudioEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LatentSyncAudioEncode",
+            display_name="LatentSync Audio Encode",
+            category=CATEGORY,
+            description="Turns speech into what the lip-sync model is conditioned on. Any sample rate and number of "
+            "channels; the sound itself is not changed. Encode another speech to give the same faces another take.",
+            inputs=[
+                Model.Input("model", tooltip="The model whose Whisper listens, from Load LatentSync Model."),
+                io.Audio.Input("audio", tooltip="The speech. One sound; music and noise in it disturb the lips."),
+                fps(
+                    "Frames per second of the frames that are to speak. Link it from Get Video Components: a wrong "
+                    "value makes the lips run ahead of the sound or fall behind."
+                ),
+            ],
+            outputs=[Audio.Output(display_name="audio")],
+        )
+
+    @classmethod
+    def execute(cls, model, audio, fps) -> io.NodeOutput:
+        with host.plain_errors():
+            from ..latentsync.speech_features import encode_speech
+
+            waveform, sample_rate = media.waveform_of(audio)
+            with model.on_device("whisper") as loaded, host.interruptible(loaded.whisper):
+                return io.NodeOutput(encode_speech(loaded, waveform, sample_rate, fps))

@@ -1,0 +1,67 @@
+"""Putting the generated faces back into the frames."""
+
+import torch
+
+from . import host, media
+from .blend_preview import edge_preview
+from .host import io
+from .knobs import CATEGORY, mask_smooth
+from .sockets import Faces
+
+
+class LatentSyncBlend(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LatentSyncBlend",
+            display_name="LatentSync Blend",
+            category=CATEGORY,
+            description="Puts the generated faces back into the frames they came from. Outside the soft-edged mouth "
+            "region every pixel keeps its value. Frames without a face pass unchanged.",
+            inputs=[
+                io.Image.Input("frames", tooltip="The same frames that LatentSync Face Prepare was given."),
+                Faces.Input("faces", tooltip="The generated faces, from LatentSync Sampler."),
+                mask_smooth(),
+                io.Image.Input(
+                    "crops",
+                    optional=True,
+                    tooltip="Pictures to put in instead of the generated faces, such as the sampler's crops after an "
+                    "upscaler or a colour correction: square, of any size, one a frame.",
+                ),
+                io.Mask.Input(
+                    "protect",
+                    optional=True,
+                    tooltip="Where the mask is 1 the frame stays as it is, such as a hand or a microphone before the "
+                    "mouth. One mask, or one a frame, of the frames' size.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="images")],
+        )
+
+    @classmethod
+    def execute(cls, frames, faces, mask_smooth, crops=None, protect=None) -> io.NodeOutput:
+        with host.plain_errors():
+            from ..latentsync.errors import FrameCountError
+            from ..latentsync.stages import blend_faces
+
+            images = media.checked_images(frames, "frames")
+            if len(images) != faces.num_frames:
+                raise FrameCountError(
+                    f"there are {len(images)} frames, but the faces are those of {faces.num_frames}; expected the same "
+                    "frames that LatentSync Face Prepare was given"
+                )
+            if crops is not None:
+                crops = media.checked_images(crops, "crops")[..., :3].cpu().float()
+            progress = host.Progress()
+            blended = images.clone()  # keeps a fourth channel too
+            results = blend_faces(
+                media.float_frames(images),
+                faces,
+                mask_smooth=mask_smooth,
+                crops=crops,
+                protect=None if protect is None else protect.cpu().float().numpy(),
+            )
+            for index, frame in enumerate(results):
+                blended[index, ..., :3] = torch.from_numpy(frame)
+                progress.update((index + 1) / len(images))
+            return io.NodeOutput(blended, ui=edge_preview(images, faces))

@@ -1,0 +1,54 @@
+"""What the front end needs to draw the edge of the blend while its width is being set."""
+
+import math
+
+import numpy as np
+
+from . import host, media
+
+SIDE = 512  # px, the longer side of the picture
+
+
+def edge_preview(images, faces) -> dict:
+    """UI payload: a frame from the middle of the clip, and the hole in it before any feathering.
+
+    images: IMAGE (F, H, W, 3 or 4); faces: FaceTrack. `size` is that of both pictures in px; `side` that of the face's
+    square in them, of which the feather is a fraction: mask_smooth * 0.1 * side px.
+    """
+    import cv2
+
+    from ..latentsync.faces.alignment import canvas_size
+    from ..latentsync.faces.blending import FaceBlender
+    from ..latentsync.masks import generation_mask
+
+    found = np.flatnonzero(faces.detected)
+    index = int(found[len(found) // 2])
+    frame = next(media.byte_frames(images[index : index + 1]))
+    height, width = frame.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    matrix = faces.matrices[index]
+    mask = generation_mask(faces.resolution, faces.blend_mask or faces.mask)
+    region = FaceBlender(faces.resolution, mask=mask, feather=0).region(frame.shape, matrix)
+    hole = np.zeros((height, width), np.float32)
+    hole[region.slices] = region.alpha
+    hole = cv2.resize(hole, size, interpolation=cv2.INTER_AREA)
+    face_area = math.prod(canvas_size(faces.resolution)) / abs(np.linalg.det(matrix[:, :2]))  # px of the frame
+    return {
+        "latentsync_blend": [
+            {
+                "frame": _saved(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), ".jpg"),
+                "hole": _saved((hole >= 0.5).astype(np.uint8) * 255, ".png"),
+                "size": list(size),
+                "side": round(float(np.sqrt(face_area)) * scale, 2),
+            }
+        ]
+    }
+
+
+def _saved(picture: np.ndarray, suffix: str) -> dict:
+    from PIL import Image
+
+    path = host.temp_path(suffix)
+    Image.fromarray(picture).save(path, quality=90)
+    return host.file_reference(path)

@@ -1,0 +1,24 @@
+"""The list of nodes. Those whose engine is not in the library yet are not in it."""
+
+from . import host
+from .audio import LatentSyncAudioEncode
+from .blend import LatentSyncBlend
+from .faces import LatentSyncFacePrepare
+from .lip_sync import LatentSyncLipSync
+from .loader import LatentSyncModelLoader
+from .report import LatentSyncReport
+from .sampler import LatentSyncSampler
+
+
+class LatentSyncExtension(host.ComfyExtension):
+    async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
+        host.register_model_folder()
+        return [
+            LatentSyncModelLoader,
+            LatentSyncAudioEncode,
+            LatentSyncFacePrepare,
+            LatentSyncSampler,
+            LatentSyncBlend,
+            LatentSyncLipSync,
+            LatentSyncReport,
+        ]

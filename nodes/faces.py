@@ -1,0 +1,83 @@
+"""Finding the face in each frame and turning it upright for the model."""
+
+import torch
+
+from . import host, media
+from .host import io
+from .knobs import CATEGORY, MASKS, SMOOTHINGS, face, fps
+from .sockets import Faces, Model
+
+MISSING = ["keep", "error"]
+
+
+class LatentSyncFacePrepare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LatentSyncFacePrepare",
+            display_name="LatentSync Face Prepare",
+            category=CATEGORY,
+            description="Finds one face in every frame, follows it, and cuts it out upright at the model's size. Only "
+            "the crops travel on; the frames are needed again for LatentSync Blend.",
+            inputs=[
+                io.Image.Input(
+                    "frames", tooltip="The frames of the clip, in order, from Get Video Components or any video loader."
+                ),
+                Model.Input("model", tooltip="The model whose face size and mask are used."),
+                face(),
+                io.Combo.Input(
+                    "smoothing",
+                    options=SMOOTHINGS,
+                    default=SMOOTHINGS[0],
+                    tooltip="Keeps the crop from trembling. temporal is strong on a still head and lets go of a moving "
+                    "one; p_bias repeats the original LatentSync; none takes each frame by itself.",
+                ),
+                io.Combo.Input(
+                    "mask",
+                    options=MASKS,
+                    default=MASKS[0],
+                    tooltip="Which part of the face is made anew: mask is the one models are trained with, mask2 to "
+                    "mask4 are other shapes of the original LatentSync.",
+                ),
+                io.Combo.Input(
+                    "missing_faces",
+                    options=MISSING,
+                    default=MISSING[0],
+                    tooltip="What to do with frames in which no face is found: keep leaves them as they are, error "
+                    "stops and names the first one.",
+                ),
+                fps(
+                    "Frames per second of the frames; only temporal smoothing depends on it. Link it from Get Video "
+                    "Components."
+                ),
+            ],
+            outputs=[
+                Faces.Output(display_name="faces"),
+                io.Image.Output(display_name="aligned", tooltip="The upright faces, one a frame; black where none is."),
+                io.Image.Output(display_name="masked", tooltip="The same with the part that is made anew in grey."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the face is made anew; one mask for all frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, model, face, smoothing, mask, missing_faces, fps) -> io.NodeOutput:
+        with host.plain_errors():
+            from ..latentsync.faces.tracking import FaceTracker
+            from ..latentsync.stages import prepare_faces
+
+            images = media.checked_images(frames, "frames")
+            progress = host.Progress()
+            track = prepare_faces(
+                media.byte_frames(images),
+                model.model.resolution,
+                # Two nets of a few megabytes, gone after this node: not worth ComfyUI's management.
+                detector=FaceTracker(host.compute_device(), choose=face),
+                smoothing=smoothing,
+                fps=fps,
+                mask=mask,
+                missing=missing_faces,
+                blend_mask=model.model.blend_mask,
+                on_frame=lambda index: progress.update((index + 1) / len(images)),
+            )
+            hole = torch.from_numpy(track.hole())[None]
+            return io.NodeOutput(track, media.as_images(track.aligned), media.as_images(track.masked()), hole)

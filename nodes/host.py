@@ -1,0 +1,245 @@
+"""Every contact with ComfyUI: its node API, folders, memory management, progress, interruption and videos.
+
+The other node files import ComfyUI's names from here, so a change of the host is mended in one place.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import ComfyExtension, InputImpl, io
+from torch import nn
+
+from ..latentsync.errors import LatentSyncError
+
+__all__ = [
+    "ComfyExtension",
+    "InputImpl",
+    "ManagedModule",
+    "Progress",
+    "auto_dtype",
+    "compute_device",
+    "file_reference",
+    "interruptible",
+    "io",
+    "load",
+    "model_file",
+    "model_names",
+    "model_roots",
+    "native_vae",
+    "offload_device",
+    "on_device",
+    "plain_errors",
+    "register_model_folder",
+    "stop_if_interrupted",
+    "temp_path",
+]
+
+MODEL_FOLDER = "latentsync"  # below ComfyUI's models folder, and the name in extra_model_paths.yaml
+PREVIEW_SIDE = 512  # px, the longer side of a live preview
+
+
+def register_model_folder() -> None:
+    """Make models/latentsync known to ComfyUI; folders from extra_model_paths.yaml come first and stay."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+    folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update(folder_paths.supported_pt_extensions)
+
+
+def model_roots(folder: str = MODEL_FOLDER) -> list[Path]:
+    """The folders in which ComfyUI looks for one kind of model; not all of them need exist."""
+    return [Path(path) for path in folder_paths.get_folder_paths(folder)]
+
+
+def model_names(folder: str = MODEL_FOLDER) -> list[str]:
+    """Model files below `model_roots(folder)`, with / between folders."""
+    return [name.replace(os.sep, "/") for name in folder_paths.get_filename_list(folder)]
+
+
+def model_file(name: str, folder: str = MODEL_FOLDER) -> Path | None:
+    """Where a file of `model_names` lies; None if it is not there any more."""
+    path = folder_paths.get_full_path(folder, name)
+    return None if path is None else Path(path)
+
+
+def temp_path(suffix: str) -> Path:
+    """A new name in ComfyUI's temp folder, which ComfyUI empties when it starts and ends."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"latentsync_{uuid.uuid4().hex[:12]}{suffix}"
+
+
+def file_reference(path: str | os.PathLike | None) -> dict[str, str] | None:
+    """{"filename", "subfolder", "type"} by which the front end fetches a file; None outside ComfyUI's folders."""
+    if path is None:
+        return None
+    file = Path(path).absolute()
+    for kind in ("temp", "output", "input"):
+        root = Path(folder_paths.get_directory_by_type(kind)).absolute()
+        if file.is_relative_to(root):
+            subfolder = file.parent.relative_to(root).as_posix()
+            return {"filename": file.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
+    return None
+
+
+def compute_device() -> torch.device:
+    """Where ComfyUI runs models."""
+    return management.get_torch_device()
+
+
+def offload_device() -> torch.device:
+    """Where models wait: the CPU, unless ComfyUI was told to keep everything on the GPU."""
+    return management.unet_offload_device()
+
+
+def auto_dtype() -> torch.dtype:
+    """The number format that suits the device: float16 where it is fast, else bfloat16 or float32."""
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    dtype = management.unet_dtype(compute_device(), supported_dtypes=supported)
+    return dtype if dtype in supported else torch.float32  # an 8-bit format may have been forced for other models
+
+
+class ManagedModule(nn.Module):
+    """A network in ComfyUI's memory management.
+
+    ComfyUI writes to `.device` of what it manages, which is read-only in diffusers' models: hence this shell around
+    it. Keep the object as long as the network is wanted: ComfyUI itself holds it weakly.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.device = offload_device()
+
+    @classmethod
+    def patcher(cls, module: nn.Module) -> ModelPatcher:
+        """The handle by which ComfyUI moves, counts and evicts the network."""
+        return ModelPatcher(cls(module), load_device=compute_device(), offload_device=offload_device())
+
+
+@contextlib.contextmanager
+def on_device(patchers: Iterable[ModelPatcher], memory_required: float = 0) -> Iterator[torch.device]:
+    """Inside, the networks are whole on the compute device.
+
+    memory_required: bytes for what they compute with, beside their weights. Others' models are evicted for both.
+    """
+    patchers = list(patchers)
+    moved = []
+    try:
+        load(patchers, memory_required)
+        for patcher in patchers:
+            # With --novram ComfyUI leaves plain layers where they are, and says nothing.
+            if any(tensor.device != patcher.load_device for tensor in patcher.model.parameters()):
+                moved.append(patcher)
+                patcher.model.to(patcher.load_device)
+        yield compute_device()
+    finally:
+        for patcher in moved:
+            patcher.model.to(patcher.offload_device)
+
+
+def load(patchers: list[ModelPatcher], memory_required: float = 0) -> None:
+    """Ask ComfyUI for the networks; costs nothing where they are loaded already.
+
+    The layers are plain ones, which ComfyUI cannot stream: without `force_full_load` it would leave the network where
+    it is when memory is short.
+    """
+    management.load_models_gpu(patchers, memory_required=memory_required, force_full_load=True)
+
+
+def stop_if_interrupted(*_: object) -> bool:
+    """Raises ComfyUI's own exception when the user has pressed Cancel; else False. Fits every hook of the library."""
+    management.throw_exception_if_processing_interrupted()
+    return False
+
+
+@contextlib.contextmanager
+def interruptible(module: nn.Module) -> Iterator[None]:
+    """Inside, the network looks for a cancellation before each of its runs."""
+
+    def before(*_: object) -> None:  # a hook that returned something would replace the network's input
+        stop_if_interrupted()
+
+    handle = module.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """The library's errors as short messages: what was given, what was expected, what to do."""
+    try:
+        yield
+    except LatentSyncError as error:
+        raise ValueError(str(error)) from error
+
+
+class Progress:
+    """The bar on the running node, with pictures of the work. Every update also raises where the user cancelled."""
+
+    STEPS = 1000
+
+    def __init__(self):
+        self._bar = comfy.utils.ProgressBar(self.STEPS)
+        self._value = 0
+
+    def update(self, fraction: float, preview=None) -> None:
+        """fraction: 0..1 of the node's work, never shown falling. preview: (H, W, 3) uint8 RGB or None."""
+        self._value = max(self._value, min(self.STEPS, int(fraction * self.STEPS)))
+        self._bar.update_absolute(self._value, self.STEPS, None if preview is None else _jpeg(preview))
+
+    def show(self, preview) -> None:
+        """A new picture, no further."""
+        self.update(0.0, preview)
+
+
+def _jpeg(picture):
+    from PIL import Image
+
+    return "JPEG", Image.fromarray(picture), PREVIEW_SIDE
+
+
+def native_vae(vae, scaling_factor: float, reload: Callable[[], None]) -> "NativeAutoencoder":
+    """ComfyUI's VAE for the library. Raises ValueError for one that cannot work here.
+
+    scaling_factor: of the latents the U-Net knows; reload: brings the other networks back, see NativeAutoencoder.
+    """
+    channels, ratio = getattr(vae, "latent_channels", None), getattr(vae, "downscale_ratio", None)
+    if (channels, ratio) != (4, 8):
+        ratio = "another scale" if callable(ratio) or ratio is None else f"1/{ratio}"
+        raise ValueError(
+            f"the linked VAE gives {channels} channels at {ratio} of the size; LatentSync works on 4 channels at 1/8. "
+            "Load sd-vae-ft-mse, or leave the socket empty to use the model's own VAE"
+        )
+    return NativeAutoencoder(vae, scaling_factor, reload)
+
+
+class NativeAutoencoder:
+    """ComfyUI's VAE as the library's ImageAutoencoder.
+
+    ComfyUI's gives latents without their scale, takes channels last and 0..1, encodes to the mean, and loads itself,
+    for which it may evict the other networks: `reload` is called after each use to have them back.
+    """
+
+    def __init__(self, vae, scaling_factor: float, reload: Callable[[], None]):
+        self._vae, self._scale, self._reload = vae, scaling_factor, reload
+
+    def encode_mean(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(F, 3, S, S) in [-1, 1] -> scaled latents (F, 4, S/8, S/8) float32."""
+        latents = self._vae.encode(pixels.movedim(1, -1).add(1).div(2).clamp(0, 1).cpu())
+        self._reload()
+        return latents.to(pixels.device).float() * self._scale
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (F, 4, h, w) -> (F, 3, 8h, 8w) float32 in [-1, 1]."""
+        pixels = self._vae.decode((latents / self._scale).float().cpu())
+        self._reload()
+        return pixels.movedim(-1, 1).mul(2).sub(1)

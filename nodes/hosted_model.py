@@ -1,0 +1,61 @@
+"""A lip-sync model whose three networks ComfyUI moves, counts and evicts."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import host
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from ..latentsync.models import LipSyncModel
+
+LATENT_SCALE = 8  # px of the face per latent
+# How many numbers each network holds at once beside its weights, by its structure: skip connections, the widest layer
+# of a block and its inputs.
+UNET_VALUES = 24  # per latent pixel, frame and channel of the first level
+VAE_VALUES = 8  # per picture pixel and channel of the first level
+WHISPER_BYTES = 256 * 2**20  # one window of 30 s; small's is the largest
+VAE_PIXELS = 2**20  # that go through the VAE together, as latentsync.pipeline does
+
+
+@dataclass(frozen=True)
+class HostedModel:
+    """What LATENTSYNC_MODEL carries.
+
+    model: the networks; where they are is ComfyUI's business, so they are used inside `on_device` alone.
+    """
+
+    model: "LipSyncModel"
+    unet: "ModelPatcher"
+    vae: "ModelPatcher"
+    whisper: "ModelPatcher"
+
+    @classmethod
+    def of(cls, model: "LipSyncModel") -> "HostedModel":
+        return cls(model, *(host.ManagedModule.patcher(part) for part in (model.unet, model.vae, model.whisper)))
+
+    @contextlib.contextmanager
+    def on_device(self, *parts: str, num_frames: int = 16, guided: bool = True) -> Iterator["LipSyncModel"]:
+        """Inside, the named parts ("unet", "vae", "whisper") are ready for work.
+
+        num_frames: in one chunk. guided: whether the U-Net sees each frame twice.
+        """
+        patchers = [getattr(self, part) for part in parts]
+        with host.on_device(patchers, self.memory_required(parts, num_frames, guided)) as device:
+            yield replace(self.model, device=device)
+
+    def memory_required(self, parts: tuple[str, ...], num_frames: int, guided: bool) -> int:
+        """Bytes beside the weights; the parts work one after another, so the largest counts."""
+        size = self.model.dtype.itemsize
+        side = self.model.resolution // LATENT_SCALE
+        needs = {"whisper": WHISPER_BYTES}
+        if "unet" in parts:
+            values = num_frames * (2 if guided else 1) * side**2 * self.model.unet.config.block_out_channels[0]
+            needs["unet"] = UNET_VALUES * values * size
+        if "vae" in parts:
+            pixels = max(VAE_PIXELS, self.model.resolution**2)
+            needs["vae"] = VAE_VALUES * pixels * self.model.vae.config.block_out_channels[0] * size
+        return max(needs[part] for part in parts)

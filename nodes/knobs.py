@@ -1,0 +1,72 @@
+"""Inputs that several nodes share, with the command line's defaults."""
+
+from ..latentsync.options import LipSyncOptions
+from .host import io
+
+DEFAULTS = LipSyncOptions()
+CATEGORY = "LatentSync"
+FACES = ["largest", "left", "right", "centre"]
+MASKS = ["mask", "mask2", "mask3", "mask4"]
+SMOOTHINGS = ["temporal", "p_bias", "none"]
+MAX_SEED = 2**63 - 1
+MIN_FPS, MAX_FPS = 1.0, 240.0
+
+
+def seed() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=DEFAULTS.seed,
+        min=0,
+        max=MAX_SEED,
+        control_after_generate=True,
+        tooltip="The random seed of the noise. The same seed gives the same lips again.",
+    )
+
+
+def steps() -> io.Int.Input:
+    return io.Int.Input(
+        "steps",
+        default=DEFAULTS.num_inference_steps,
+        min=1,
+        max=999,
+        tooltip="Denoising steps. More steps take proportionally longer; beyond 25 little changes.",
+    )
+
+
+def guidance_scale() -> io.Float.Input:
+    return io.Float.Input(
+        "guidance_scale",
+        default=DEFAULTS.guidance_scale,
+        min=0.0,
+        max=20.0,
+        step=0.05,
+        round=False,
+        tooltip="How strongly the lips follow the speech, usually 1 to 3. Higher moves them more and may distort them; "
+        "1 or less turns guidance off and takes half the time.",
+    )
+
+
+def mask_smooth() -> io.Float.Input:
+    return io.Float.Input(
+        "mask_smooth",
+        default=DEFAULTS.mask_smooth,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Width of the soft edge around the new part of the face: 0 is a hard edge, 1 fades over a tenth of the "
+        "face's side.",
+    )
+
+
+def face() -> io.Combo.Input:
+    return io.Combo.Input(
+        "face",
+        options=FACES,
+        default=FACES[0],
+        tooltip="Which face speaks where there are several: the largest one, or the one furthest left, furthest right "
+        "or nearest to the centre of the picture. It is then followed through the clip.",
+    )
+
+
+def fps(tooltip: str) -> io.Float.Input:
+    return io.Float.Input("fps", default=25.0, min=MIN_FPS, max=MAX_FPS, step=0.001, round=False, tooltip=tooltip)

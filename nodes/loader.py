@@ -1,0 +1,87 @@
+"""The model loader."""
+
+from . import host, model_choices
+from .host import io
+from .knobs import CATEGORY
+from .sockets import Model
+
+PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+RESOLUTIONS = ["auto", "128", "256", "512"]
+
+
+class LatentSyncModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        names = model_choices.unet_names()
+        return io.Schema(
+            node_id="LatentSyncModelLoader",
+            display_name="Load LatentSync Model",
+            category=CATEGORY,
+            description="Loads a lip-sync model with the VAE and the Whisper audio encoder that belong to it.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=names,
+                    default=names[0],
+                    tooltip="The lip-sync model: from models/latentsync, from the pack's checkpoints folder, or the "
+                    "small bundled one, which is made for drawn faces and needs no download.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=model_choices.vae_names(),
+                    default=model_choices.AUTO,
+                    tooltip="The VAE the model was trained with. auto takes the one beside the model or in "
+                    "checkpoints/vae, else sd-vae-ft-mse from models/vae. Released models need sd-vae-ft-mse, the "
+                    "bundled model its own.",
+                ),
+                io.Combo.Input(
+                    "whisper",
+                    options=model_choices.whisper_names(),
+                    default=model_choices.AUTO,
+                    tooltip="The audio encoder. auto takes OpenAI's tiny.pt or small.pt, as the model needs, from a "
+                    "whisper folder beside the model, in checkpoints or in models/latentsync.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="Number format of the networks. auto is fp16 where the GPU is fast with it, fp32 on the "
+                    "CPU. fp16 and bf16 take half the memory; fp32 is the safe choice where faces come out broken.",
+                ),
+                io.Combo.Input(
+                    "resolution",
+                    options=RESOLUTIONS,
+                    default="auto",
+                    tooltip="Side in pixels of the face the model works on. auto reads it from the model; another "
+                    "value than the one it was trained with gives blurred or broken faces.",
+                ),
+            ],
+            outputs=[Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model=None, vae=None, whisper=None):
+        """A clear message for a file that was moved or deleted since the graph was saved."""
+        looks = ((model_choices.unet_path, model), (model_choices.vae_path, vae), (model_choices.whisper_path, whisper))
+        try:
+            for look, name in looks:
+                if name is not None:
+                    look(name)
+        except model_choices.ModelNotFoundError as gone:
+            return str(gone)
+        return True
+
+    @classmethod
+    def execute(cls, model, vae, whisper, precision, resolution) -> io.NodeOutput:
+        with host.plain_errors():
+            from ..latentsync.models import DTYPES, load_model
+            from .hosted_model import HostedModel
+
+            name = PRECISIONS[precision]
+            loaded = load_model(
+                model_choices.model_files(model, vae, whisper),
+                device=host.offload_device(),
+                dtype=host.auto_dtype() if name is None else DTYPES[name],
+                resolution=None if resolution == "auto" else int(resolution),
+            )
+            return io.NodeOutput(HostedModel.of(loaded))

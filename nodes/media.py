@@ -1,0 +1,134 @@
+"""ComfyUI's pictures, sounds and videos for the library, which takes single frames and files."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import host
+
+IEEE_FLOAT = 3  # the wav format of float samples
+SPILL_CODEC, SPILL_FORMAT = "ffv1", "bgr0"  # lossless RGB
+
+
+class VideoFile(NamedTuple):
+    """A VIDEO as a file. reference: how the front end can fetch it; None where it cannot."""
+
+    path: Path
+    reference: dict[str, str] | None
+
+
+def waveform_of(audio) -> tuple[torch.Tensor, int]:
+    """AUDIO -> samples (C, T) float32 and their rate in Hz. Raises ValueError with a message for the user.
+
+    audio: ComfyUI's mapping, which need not be a dict, or None, as Get Video Components gives for a silent video.
+    """
+    if audio is None:
+        raise ValueError(
+            "there is no sound: the video it was taken from is silent. Link a Load Audio node with the speech instead"
+        )
+    waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
+    if waveform.ndim != 3 or len(waveform) != 1:
+        raise ValueError(
+            f"the audio is a batch of {len(waveform)} sounds, of shape {tuple(waveform.shape)}; expected one sound. "
+            "Link a single one"
+        )
+    if not waveform.shape[1] or not waveform.shape[2]:
+        raise ValueError("the audio is empty; expected speech, at least a few frames long")
+    samples = waveform[0].detach().cpu()
+    if not samples.is_floating_point():  # 16-bit samples of some videos come as they are
+        samples = samples.float() / (1 << (8 * samples.element_size() - 1))
+    return samples.float(), sample_rate
+
+
+def checked_images(images: torch.Tensor, name: str) -> torch.Tensor:
+    """IMAGE (F, H, W, 3 or 4) as it is. Raises ValueError for an empty batch and for other shapes."""
+    if images.ndim != 4 or images.shape[3] not in (3, 4):
+        raise ValueError(f"{name} has the shape {tuple(images.shape)}; expected pictures of shape (N, H, W, 3)")
+    if not len(images):
+        raise ValueError(f"{name} is an empty batch; expected at least one frame")
+    return images
+
+
+def byte_frames(images: torch.Tensor) -> Iterator[np.ndarray]:
+    """IMAGE (F, H, W, 3 or 4) -> frames (H, W, 3) uint8, one at a time: all of them at once would double the memory."""
+    for image in images:
+        yield image[..., :3].cpu().float().mul(255).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+
+
+def float_frames(images: torch.Tensor) -> Iterator[np.ndarray]:
+    """IMAGE (F, H, W, 3 or 4) -> frames (H, W, 3) float32, one at a time; views where possible, to be read only."""
+    for image in images:
+        yield image[..., :3].cpu().float().numpy()
+
+
+def as_images(frames: np.ndarray) -> torch.Tensor:
+    """(F, H, W, 3) uint8, or float32 in [0, 1] -> IMAGE (F, H, W, 3) float32 in [0, 1]."""
+    images = torch.from_numpy(frames)
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+@contextlib.contextmanager
+def as_wav(audio) -> Iterator[Path]:
+    """AUDIO as a file with all its bits, at its own rate, removed afterwards. Raises ValueError like `waveform_of`."""
+    samples, sample_rate = waveform_of(audio)
+    channels = len(samples)
+    body = np.ascontiguousarray(samples.numpy().T.astype("<f4", copy=False)).data.cast("B")
+    head = struct.pack("<HHIIHH", IEEE_FLOAT, channels, sample_rate, sample_rate * channels * 4, channels * 4, 32)
+    path = host.temp_path(".wav")
+    try:
+        with path.open("wb") as file:
+            file.write(b"RIFF" + struct.pack("<I", min(36 + len(body), 2**32 - 1)) + b"WAVE")
+            file.write(b"fmt " + struct.pack("<I", len(head)) + head)
+            file.write(b"data" + struct.pack("<I", min(len(body), 2**32 - 1)))
+            file.write(body)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def as_file(video) -> Iterator[VideoFile]:
+    """VIDEO as a file: its own where it has one, else a temporary copy that is removed afterwards.
+
+    A video that was put together from frames (Create Video) lies in memory as a whole, 25 MB a frame at 1080p, as long
+    as ComfyUI keeps it; it is copied without loss, frame by frame.
+    """
+    if isinstance(video, host.InputImpl.VideoFromComponents):
+        source = None
+    else:
+        try:
+            source = video.get_stream_source()
+        except ValueError:  # other videos of frames in memory
+            source = None
+    if isinstance(source, str):
+        yield VideoFile(Path(source), host.file_reference(source))
+        return
+    path = host.temp_path(".mkv")
+    try:
+        if source is None:
+            _write_frames(video.get_components(), path)
+        else:
+            path.write_bytes(source.getbuffer())
+        yield VideoFile(path, None)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_frames(components, path: Path) -> None:
+    """Encode a video's frames without loss; its sound is not needed, as the speech takes its place."""
+    import av
+
+    images, rate = checked_images(components.images, "the video"), Fraction(components.frame_rate)
+    with av.open(f"file:{path}", "w", format="matroska") as container:
+        stream = container.add_stream(SPILL_CODEC, rate=rate.limit_denominator(100_000))
+        stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], SPILL_FORMAT
+        for pixels in byte_frames(images):
+            host.stop_if_interrupted()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
