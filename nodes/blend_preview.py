@@ -13,11 +13,12 @@ def edge_preview(images, faces) -> dict:
     """UI payload: a frame from the middle of the clip, and the hole in it before any feathering.
 
     images: IMAGE (F, H, W, 3 or 4); faces: FaceTrack. `size` is that of both pictures in px; `side` that of the face's
-    square in them, of which the feather is a fraction: mask_smooth * 0.1 * side px.
+    square in them, of which the feather is a fraction: mask_smooth * 0.1 * side px. `square` are the outer corners of
+    that square in px of the pictures, clockwise from the face's top left: a frame shows it turned and stretched.
     """
     import cv2
 
-    from ..latentsync.faces.alignment import canvas_size
+    from ..latentsync.faces.alignment import canvas_size, square_to_canvas
     from ..latentsync.faces.blending import FaceBlender
     from ..latentsync.masks import generation_mask
 
@@ -34,6 +35,9 @@ def edge_preview(images, faces) -> dict:
     hole[region.slices] = region.alpha
     hole = cv2.resize(hole, size, interpolation=cv2.INTER_AREA)
     face_area = math.prod(canvas_size(faces.resolution)) / abs(np.linalg.det(matrix[:, :2]))  # px of the frame
+    to_frame = np.linalg.inv(np.vstack([matrix, [0, 0, 1]])) @ square_to_canvas(faces.resolution)
+    low, high = -0.5, faces.resolution - 0.5  # pixel centres are whole numbers, the pictures' corners are not
+    corners = np.array([[low, low, 1], [high, low, 1], [high, high, 1], [low, high, 1]]) @ to_frame[:2].T
     return {
         "latentsync_blend": [
             {
@@ -41,6 +45,7 @@ def edge_preview(images, faces) -> dict:
                 "hole": _saved((hole >= 0.5).astype(np.uint8) * 255, ".png"),
                 "size": list(size),
                 "side": round(float(np.sqrt(face_area)) * scale, 2),
+                "square": np.round((corners + 0.5) * scale, 2).tolist(),
             }
         ]
     }

@@ -94,5 +94,5 @@ class LatentSyncLipSync(io.ComfyNode):
                     on_preview=progress.show,
                     should_stop=host.stop_if_interrupted,
                 )
-            hosted = HostedReport(report, host.file_reference(result), source.reference)
+            hosted = HostedReport(report, host.file_reference(result), source.reference, start)
             return io.NodeOutput(host.InputImpl.VideoFromFile(str(result)), hosted, ui=hosted.ui())

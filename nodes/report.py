@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 class HostedReport:
     """What LATENTSYNC_REPORT carries.
 
-    video, source: how the front end fetches the result and the clip it was made of; None where it cannot.
+    video, source: how the front end fetches the result and the clip it was made of; None where it cannot
+    source_start: s of the source at which the result begins
     """
 
     report: "LipSyncReport"
     video: dict[str, str] | None
     source: dict[str, str] | None
+    source_start: float = 0.0
 
     def ui(self) -> dict:
         """For the timeline widget."""
         files = {"video": self.video, "source": self.source, "audio": None}  # the result has the sound
+        files["source_start"] = self.source_start
         return {"latentsync_report": [self.report.to_json() | files]}
 
 
