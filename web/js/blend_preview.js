@@ -164,6 +164,7 @@ export class BlendPreview {
     const fit = Math.min(width / (right - left), height / (bottom - top));
     const scale = Math.max(2, window.devicePixelRatio); // sharp also where the graph is zoomed in
     const { canvas } = this;
+    this.stage.style.setProperty("--ls-shape", (right - left) / (bottom - top));
     canvas.style.width = `${(right - left) * fit}px`;
     canvas.style.height = `${(bottom - top) * fit}px`;
     canvas.width = (right - left) * fit * scale;

@@ -5,10 +5,10 @@ import { viewUrl } from "./files.js";
 import { clockText } from "./report.js";
 import { text } from "./texts.js";
 
-const CONTROLS_HEIGHT = 28; // CSS px
+export const STAGE_MIN_HEIGHT = 150; // CSS px
+export const CONTROLS_HEIGHT = 28;
 const DIVIDER_STEP = 0.02; // of the picture's width, a press of an arrow key
 const FAR_BEHIND = 0.12; // s: the source jumps to the result instead of catching up
-export const PLAYER_MIN_HEIGHT = 150 + CONTROLS_HEIGHT;
 
 export class ComparePlayer {
   /** onTime(seconds): the picture changed. onShape(width / height): the video's shape is known. */

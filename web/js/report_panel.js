@@ -1,6 +1,6 @@
 // What LatentSyncLipSync and LatentSyncReport show: the compare player, the timeline below it, values and a summary.
 
-import { ComparePlayer, PLAYER_MIN_HEIGHT } from "./compare_player.js";
+import { ComparePlayer, CONTROLS_HEIGHT, STAGE_MIN_HEIGHT } from "./compare_player.js";
 import { element } from "./elements.js";
 import { Report, clockText } from "./report.js";
 import { text } from "./texts.js";
@@ -8,8 +8,7 @@ import { onThemeChange } from "./theme.js";
 import { TIMELINE_HEIGHT, Timeline } from "./timeline.js";
 
 const EMPTY_HEIGHT = 64; // CSS px
-const TEXT_HEIGHT = 44; // values and summary, one line each
-const WARNING_HEIGHT = 30;
+const GAPS = 24; // between the parts
 const TALLEST_STAGE = 420; // an upright video gets no taller by itself; the node can be drawn larger
 
 export class ReportPanel {
@@ -32,6 +31,10 @@ export class ReportPanel {
     this.element = element("div", "latentsync ls-report", {}, this.empty, this.content);
     this.content.hidden = true;
     this.element.addEventListener("keydown", (event) => this.press(event));
+    this.textHeight = 40; // until it is laid out
+    this.texts = [this.values, this.summary, this.warnings, this.player.note];
+    const measure = new ResizeObserver(() => this.measureTexts());
+    for (const part of this.texts) measure.observe(part);
     this.stopWatching = onThemeChange(() => this.timeline.refresh());
   }
 
@@ -59,14 +62,25 @@ export class ReportPanel {
   /** Smallest height that shows everything, CSS px. */
   get minHeight() {
     if (this.content.hidden) return EMPTY_HEIGHT;
-    const player = this.player.element.hidden ? 0 : PLAYER_MIN_HEIGHT;
-    return player + TIMELINE_HEIGHT + TEXT_HEIGHT + this.report.warnings.length * WARNING_HEIGHT + 24;
+    return this.restHeight + (this.player.element.hidden ? 0 : STAGE_MIN_HEIGHT);
+  }
+
+  /** All but the picture. */
+  get restHeight() {
+    return (this.player.element.hidden ? 0 : CONTROLS_HEIGHT) + TIMELINE_HEIGHT + this.textHeight + GAPS;
   }
 
   /** Height at which the picture fills a panel of this width, CSS px. */
   fullHeight(width) {
     if (this.content.hidden || this.player.element.hidden || !this.ratio) return this.minHeight;
-    return this.minHeight - 150 + Math.min(TALLEST_STAGE, Math.max(150, width / this.ratio));
+    return this.restHeight + Math.min(TALLEST_STAGE, Math.max(STAGE_MIN_HEIGHT, width / this.ratio));
+  }
+
+  measureTexts() {
+    const height = this.texts.reduce((sum, part) => sum + part.offsetHeight, 0);
+    if (!height || height === this.textHeight) return;
+    this.textHeight = height;
+    this.onHeight();
   }
 
   setShape(ratio) {
@@ -89,7 +103,7 @@ export class ReportPanel {
     const state = report.stateOf(frame);
     const amount = { found: report.confidence[frame], faded: report.faded[frame] }[state];
     this.values.replaceChildren(
-      element("span", "ls-when", {}, `${clockText(report.times[frame])} · ${text("frame", { frame })}`),
+      element("span", "ls-when", {}, text("frame", { frame })),
       value("source", text("source"), opening(report.sourceOpening[frame])),
       value("result", text("result"), report.hasResultCurve ? opening(report.opening[frame]) : text("notMeasured")),
       value(state, "", text(state, { percent: amount == null ? "" : `${Math.round(amount * 100)} %` })),
