@@ -18,6 +18,7 @@ from .face_locator import FaceLocator, LocatedFace
 from .face_track import FaceTrack
 from .faces.alignment import Sampling, Smoothing, warp_faces
 from .faces.tracking import FaceDetector
+from .masks import drawn_mask
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
@@ -54,6 +55,8 @@ def prepare_faces(
     """
     if missing not in ("keep", "error"):
         raise OptionError(f"unknown rule for frames without a face {missing!r}: expected 'keep' or 'error'")
+    for name in (mask, blend_mask or mask):
+        drawn_mask(name)  # raises now rather than after all frames
     locate = FaceLocator(detector, model_resolution, smoothing, fps)
     located: list[LocatedFace | None] = []
     aligned: list[np.ndarray] = []

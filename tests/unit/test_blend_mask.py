@@ -6,17 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latentsync.engine import blender
 from latentsync.errors import OptionError
 from latentsync.models import described_model
 from latentsync.options import LipSyncOptions
+from latentsync.pasting import FacePaster
 
 FRAME = (400, 400, 3)
 MATRIX = np.array([[0.3, 0, 0], [0, 0.3, 0]], np.float32)
 
 
 def area(model, options: LipSyncOptions) -> float:
-    return float(blender(model, options).region(FRAME, MATRIX).alpha.sum())
+    paster = FacePaster(model.resolution, options, model.blend_mask)
+    return float(paster.blender.region(FRAME, MATRIX).alpha.sum())
 
 
 def test_option_before_description_before_the_whole_mask(small_model):
@@ -38,4 +39,4 @@ def test_the_description_names_it(small_model_folder, tmp_path):
 
 def test_an_unknown_mask_is_refused(small_model):
     with pytest.raises(OptionError, match="mask9"):
-        blender(small_model, LipSyncOptions(blend_mask="mask9"))
+        FacePaster(small_model.resolution, LipSyncOptions(blend_mask="mask9"))
