@@ -1,7 +1,7 @@
 """Lip-sync a video to a speech from the command line.
 
 Exit codes: 0 done, 1 the work failed (message on standard error), 2 wrong arguments, 130 interrupted (Ctrl-C), 143
-terminated. Unless it is 0, no file was written.
+terminated. Unless it is 0, no file was written, but for the video where only its report could not be.
 """
 
 import argparse
@@ -32,6 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--video_path", type=Path, required=True, help="video of someone talking")
     files.add_argument("--audio_path", type=Path, required=True, help="speech: an audio file, or a video with sound")
     files.add_argument("--video_out_path", type=Path, required=True, help="result (.mp4, .mov, .mkv, .webm)")
+    files.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.json",
+        help="also write what happened in each frame: face found or not, mouth opening of source and result",
+    )
     quality = parser.add_argument_group("generation")
     quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999 (default: 25)")
     quality.add_argument(
@@ -166,7 +172,10 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
     options = options_of(arguments, given)
     detector = make_detector(arguments)
-    check_output(arguments.video_out_path, (arguments.video_path, arguments.audio_path))
+    inputs = (arguments.video_path, arguments.audio_path)
+    check_output(arguments.video_out_path, inputs)
+    if arguments.report is not None:
+        check_output(arguments.report, inputs, suffixes=[".json"])
     from latentsync.engine import lip_sync
     from latentsync.media.audio_reader import probe_audio
     from latentsync.media.video_reader import probe_video
@@ -198,10 +207,13 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
             options,
             detector=detector,
             on_progress=bar,
+            measure_opening=arguments.report is not None,
         )
     finally:
         if bar is not None:
             bar.close()
+    if arguments.report is not None:
+        write_report(report, arguments.report)
     for warning in report.warnings[len(model.warnings) :]:
         say(f"warning: {warning}")
     unchanged = report.num_frames - report.num_faces
@@ -209,6 +221,22 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     say(f"{report.num_frames} frames in {report.seconds:.1f} s{note}, seed {options.seed}")
     if not arguments.quiet:
         print(report.path)
+
+
+def write_report(report, path: Path) -> None:
+    """The report as JSON, complete or not at all. Raises OutputError."""
+    import json
+
+    from latentsync.media.output_file import PartFile, writing_errors
+
+    part = PartFile(path)
+    try:
+        with writing_errors(path):
+            part.path.write_text(json.dumps(report.to_json()), encoding="utf-8")
+        part.commit()
+    except BaseException:
+        part.discard()
+        raise
 
 
 class ProgressBar:

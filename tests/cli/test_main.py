@@ -30,9 +30,8 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     names = "video_path audio_path video_out_path superres mask_smooth sr_ratio inference_steps guidance_scale seed"
-    names += (
-        " model resolution device dtype fps start duration quiet verbose preset checkpoints det_model landmark_model"
-    )
+    names += " report model resolution device dtype fps start duration quiet verbose preset checkpoints det_model"
+    names += " landmark_model"
     for name in names.split():
         assert f"--{name}" in text
     assert "130 interrupted" in text
@@ -139,6 +138,29 @@ def test_preview_window_and_rate(lip_sync, speech, out):
     done = lip_sync("--start", 0.2, "--duration", 0.16, "--fps", 50, audio=speech(0.48))
     assert re.search(r"^8 frames in", done.err, re.MULTILINE)
     assert probe_video(out).fps == 50
+
+
+def test_report_of_every_frame(avatar_video, speech, out, small_model_folder, capfd):
+    path = out.parent / "frames" / "report.json"
+    given = arguments(avatar_video, speech(0.2), out, "--model", small_model_folder, "--report", path)
+    assert main.main(given) == 0
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (content["num_frames"], content["num_faces"], content["fps"]) == (5, 5, 25.0)
+    assert content["frames"]["time"] == [0.0, 0.04, 0.08, 0.12, 0.16]
+    assert None not in content["frames"]["source_opening"]
+    assert any(opening is not None for opening in content["frames"]["opening"])
+    assert [file.name for file in path.parent.iterdir()] == ["report.json"]
+    assert capfd.readouterr().out.strip() == str(out)
+
+
+def test_reports_that_cannot_be_written_are_refused_before_any_work(refused, avatar_video, speech, tmp_path):
+    assert "ending in one of: .json" in refused("--report", tmp_path / "report.txt")
+    (tmp_path / "folder.json").mkdir()
+    assert "is a folder" in refused("--report", tmp_path / "folder.json")
+
+
+def test_a_failed_run_leaves_no_report(refused, tmp_path):
+    refused("--report", tmp_path / "new" / "report.json", video=tmp_path / "none.mp4")
 
 
 def test_unforeseen_errors_show_where_they_come_from(avatar_video, speech, out, small_model_folder, monkeypatch, capfd):
