@@ -107,11 +107,14 @@ def test_no_guidance_costs_one_evaluation(unet):
 def test_denoise_is_ddim(unet):
     """Against the update written out: x0 from the noise, then the next level's mixture."""
     latents, conditioning, tokens = clip()
-    got = denoise(unet, ddim_scheduler(), latents, conditioning, tokens, num_inference_steps=5, guidance_scale=1.5)
+    estimates: list[torch.Tensor] = []
+    got = denoise(unet, ddim_scheduler(), latents, conditioning, tokens, 5, 1.5, on_estimate=estimates.append)
+    assert torch.equal(got, denoise(unet, ddim_scheduler(), latents, conditioning, tokens, 5, 1.5))
     alphas, x = ddim_scheduler().alphas_cumprod.tolist(), latents
-    for t in (801, 601, 401, 201, 1):
+    for t, estimate in zip((801, 601, 401, 201, 1), estimates, strict=True):
         noise = predict_noise(unet, x, conditioning, t, tokens, 1.5)
         clean = (x - math.sqrt(1 - alphas[t]) * noise) / math.sqrt(alphas[t])
+        assert (estimate - clean).abs().max() < 1e-3 * clean.abs().max()
         after = alphas[max(t - 200, 0)]
         x = math.sqrt(after) * clean + math.sqrt(1 - after) * noise
     assert (got - x).abs().max() < 1e-4

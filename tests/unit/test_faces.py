@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentsync.errors import DamagedCheckpointError, ModelNotFoundError
+from latentsync.errors import DamagedCheckpointError, ModelNotFoundError, OptionError
+from latentsync.face_locator import FaceLocator
 from latentsync.faces import blazeface, facemesh
 from latentsync.faces.alignment import Aligner, template_points
 from latentsync.faces.facemesh import alignment_points, mouth_opening, region_of_landmarks
 from latentsync.faces.graph import load_graph
 from latentsync.faces.tracking import FaceTracker
+from latentsync.media.video_reader import VideoFrame
 from latentsync.synthetic.clips import AvatarClip
 from tests.unit.media_clips import demo_video
 
@@ -166,6 +168,63 @@ def test_largest_face_first_then_the_same_person(tracker):
     # also when following fails and only where it was tells who it is
     forgotten = replace(followed, landmarks=None)
     assert tracker(frame, forgotten).box[2] < 450
+
+
+@pytest.fixture(scope="module")
+def three_people():
+    """Frame of 400 x 1200: a small face at the left, a large one right of the middle, a middling one at the right."""
+    frame = np.full((400, 1200, 3), 128, np.uint8)
+    for seed, side, x in ((3, 200, 20), (4, 390, 420), (5, 240, 940)):
+        frame[400 - side :, x : x + side] = AvatarClip(seed, seed).frame(5, side, side)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("choose", "begin", "end"), [("largest", 420, 810), ("left", 20, 220), ("right", 940, 1180), ("centre", 420, 810)]
+)
+def test_the_choice_decides_where_nobody_is_followed(three_people, choose, begin, end):
+    chosen = FaceTracker(choose=choose)(three_people)
+    assert begin < chosen.points[2, 0] < end
+    mirrored = FaceTracker(choose={"left": "right", "right": "left"}.get(choose, choose))(three_people[:, ::-1].copy())
+    assert begin < 1199 - mirrored.points[2, 0] < end
+
+
+def test_the_choice_gives_way_to_who_is_followed(three_people):
+    middle = FaceTracker()(three_people)
+    chosen = FaceTracker(choose="left")(three_people, replace(middle, landmarks=None))
+    assert 420 < chosen.points[2, 0] < 810
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(OptionError, match=r"'top': expected one of largest, left, right, centre"):
+        FaceTracker(choose="top")
+
+
+class Counting:
+    """A detector that counts how many frames it looks at."""
+
+    def __init__(self, tracker):
+        self.tracker, self.count = tracker, 0
+
+    def __call__(self, frame, previous):
+        self.count += 1
+        return self.tracker(frame, previous)
+
+
+@pytest.mark.parametrize(("bounces", "searched", "kept"), [(True, 4, 4), (False, 6, 1)])
+def test_places_are_kept_only_for_a_clip_that_comes_back(tracker, clip, bounces, searched, kept):
+    counting = Counting(tracker)
+    locator = FaceLocator(counting, 64, bounces=bounces)
+    shown = [0, 0, 1, 2, 3, 3, 2, 1]  # the first frame twice, as with a higher rate
+    found = [
+        locator(VideoFrame(clip.frame(source, 192, 192), index / 25, index, index, source))
+        for index, source in enumerate(shown)
+    ]
+    assert None not in found
+    assert counting.count == searched
+    assert len(locator._known) == kept
+    assert found[0] is found[1]
+    assert (found[2] is found[7]) == bounces
 
 
 def test_face_partly_outside(tracker, picture):

@@ -16,8 +16,9 @@ from latentsync.errors import (
     ForeignCheckpointError,
     IncompleteCheckpointError,
     ModelNotFoundError,
+    OptionError,
 )
-from latentsync.vae import decode, encode, load_vae
+from latentsync.vae import OUT_OF_MEMORY, ImageAutoencoder, decode, encode, in_batches, load_vae
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"
 CONFIG = json.loads((GOLDEN / "vae_tiny_config.json").read_text())
@@ -142,6 +143,81 @@ def test_batch_size_changes_nothing(vae, batch_size):
     assert (whole - parts).abs().max() < 1e-5
     assert (decode(vae, whole) - decode(vae, whole, batch_size=batch_size)).abs().max() < 1e-4
     assert decode(vae, whole).shape == (5, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "tried"),
+    [(5, [5, 5, 3]), (3, [5, 2, 2, 2, 2, 2, 2, 1]), (2, [5, 2, 2, 2, 2, 2, 2, 1]), (1, [5, 2, 1] + [1] * 12)],
+)
+def test_full_memory_halves_the_batch(capacity, tried):
+    sizes: list[int] = []
+
+    def apply(part: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        if len(part) > capacity:
+            raise OUT_OF_MEMORY("out of memory")
+        return part * 2
+
+    inputs = torch.arange(13.0)
+    assert torch.equal(in_batches(apply, inputs, 5), inputs * 2)
+    assert sizes == tried
+
+
+def test_memory_for_not_even_one_is_an_error():
+    sizes: list[int] = []
+
+    def apply(part: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        raise OUT_OF_MEMORY("out of memory")
+
+    with pytest.raises(OUT_OF_MEMORY):
+        in_batches(apply, torch.zeros(5))
+    assert sizes == [5, 2, 1]
+
+
+@torch.no_grad()
+def test_encoding_and_decoding_go_on_in_smaller_batches(vae, monkeypatch):
+    latents = encode(vae, pixels(5), sample=False)
+    pictures = decode(vae, latents)
+    for part in (vae.encoder, vae.decoder):
+        whole = part.forward
+
+        def limited(batch, *rest, whole=whole, **named):
+            if len(batch) > 2:
+                raise OUT_OF_MEMORY("out of memory")
+            return whole(batch, *rest, **named)
+
+        monkeypatch.setattr(part, "forward", limited)
+    assert (encode(vae, pixels(5), sample=False) - latents).abs().max() < 1e-5
+    assert (decode(vae, latents) - pictures).abs().max() < 1e-4
+
+
+class Host:
+    """A VAE that takes care of itself."""
+
+    def __init__(self, vae):
+        self.vae, self.sizes = vae, []
+
+    def encode_mean(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(images))
+        return self.vae.encode(images).latent_dist.mode() * 0.18215
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(latents))
+        return self.vae.decode(latents / 0.18215).sample
+
+
+@torch.no_grad()
+def test_another_autoencoder_is_used_as_it_is(vae):
+    host = Host(vae)
+    assert isinstance(host, ImageAutoencoder)
+    assert not isinstance(vae, ImageAutoencoder)
+    latents = encode(host, pixels(5), sample=False, batch_size=2)
+    assert (latents - encode(vae, pixels(5), sample=False)).abs().max() < 1e-5
+    assert (decode(host, latents, batch_size=3) - decode(vae, latents)).abs().max() < 1e-4
+    assert host.sizes == [2, 2, 1, 3, 2]
+    with pytest.raises(OptionError, match="only the mean"):
+        encode(host, pixels(), torch.Generator())
 
 
 def test_gradients_flow_through_the_decoder(vae):
