@@ -134,7 +134,7 @@ def lip_sync(
                 raise FaceNotFoundError(
                     f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible "
                     "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
-                    "Choose another video or another part of it (--start, --duration)"
+                    "Choose another video or another part of it (start, duration)"
                 )
             run.finish()
     return LipSyncReport(

@@ -84,7 +84,7 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
     """
     faces = decode(model.vae, latents.to(model.device), vae_batch(model.resolution)).float().cpu()
     if not faces.isfinite().all():
-        advice = "check that the model file is whole" if model.dtype == torch.float32 else "try --dtype float32"
+        advice = "check that the model file is whole" if model.dtype == torch.float32 else "try float32 (fp32)"
         raise LatentSyncError(
             f"the model {model.name} produced values that are not finite numbers in "
             f"{str(model.dtype).removeprefix('torch.')}; {advice}"
