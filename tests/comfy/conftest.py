@@ -1,6 +1,7 @@
 """One ComfyUI for all tests here, with this pack and another one, and the clips they work on."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from latentsync.synthetic.clips import AvatarClip
 from tests.comfy import media
+from tests.comfy.browser import FrontEnd, NoBrowser, chromium
 from tests.comfy.server import ComfyServer
 from tests.comfy.setup_host import FOLDER, ROOT, is_complete
 
@@ -51,6 +53,35 @@ def server(tmp_path_factory, clips, artefacts) -> Iterator[ComfyServer]:
             yield running
     finally:
         shutil.copyfile(running.log, artefacts / "server.log")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless Chromium; where there is none the test is skipped with what to do about it."""
+    context = chromium()
+    try:
+        opened = context.__enter__()
+    except NoBrowser as error:
+        pytest.skip(str(error))
+    yield opened
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def page(browser, server) -> FrontEnd:
+    return FrontEnd(browser, server.url)
+
+
+@pytest.fixture
+def front_end(page, artefacts, request) -> Iterator[FrontEnd]:
+    """The front end with an empty canvas; `front_end.open(settings)` changes theme, language or renderer.
+
+    At its end the test fails if the console complained of anything; a picture of the page is kept in any case.
+    """
+    page.open()
+    yield page
+    page.screenshot(artefacts / "pages" / f"{re.sub(r'[^A-Za-z0-9]+', '_', request.node.name)}.png")
+    assert page.problems == []
 
 
 @pytest.fixture(scope="session")

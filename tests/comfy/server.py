@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,7 +188,9 @@ class ComfyServer:
     def run(self, graph: dict, *, timeout: float = 300, interrupt: Callable[[str, dict], bool] | None = None) -> Run:
         """Run a graph in the API's form to its end. ``interrupt(kind, data)``: asked at every message until it says
         True, then the run is interrupted. Raises TimeoutError, ServerError."""
-        return asyncio.run(asyncio.wait_for(self._run(graph, interrupt), timeout))
+        # In a thread of its own: a browser driven from this one keeps an event loop running here.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, asyncio.wait_for(self._run(graph, interrupt), timeout)).result()
 
     async def _run(self, graph: dict, interrupt: Callable[[str, dict], bool] | None) -> Run:
         client, events, previews = uuid.uuid4().hex, [], []
