@@ -133,7 +133,7 @@ def test_no_face_says_what_to_do(refused, tmp_path):
     path = write_clip(tmp_path / "none.mp4", pictures=no_face(3), size=(SIDE, SIDE))
     message = refused(video=path)
     assert "no face was found in any of the 5 frames" in message
-    assert "Choose another video or another part of it (--start, --duration)" in message
+    assert "Choose another video or another part of it (start, duration)" in message
 
 
 def test_face_in_part_of_the_video(lip_sync, avatar_frames, tmp_path):
