@@ -1,6 +1,6 @@
 """From files to a file: decode, find and align the face, generate, paste back, encode, one chunk at a time.
 
-Memory does not depend on the length of the clip: frames are held for one chunk, of the rest only one matrix a frame.
+Memory does not depend on the length of the clip: frames are held for one chunk, of the rest only a few numbers a frame.
 """
 
 import time

@@ -90,7 +90,7 @@ class LipSyncReport:
         lines = [
             f"{self.num_frames} frames at {self.fps:g} per second ({self.duration:.2f} s of speech), "
             f"made in {self.seconds:.1f} s",
-            f"face found in {self.num_faces}" + (f", {missing} left as they were" if missing else ", in all of them"),
+            f"face found in {self.num_faces} of them, {missing} left as they were" if missing else "face found in each",
         ]
         if gap := self.longest_gap():
             lines.append(
@@ -135,7 +135,7 @@ def report_picture(report: LipSyncReport, width: int = 1280, height: int = 360) 
     def x(time: float) -> float:
         return left + min(time / length, 1) * (right - left)
 
-    draw.text((left, 4), report.text().splitlines()[1], INK, font)
+    draw.text((left, 4), f"{report.num_frames} frames, {report.text().splitlines()[1]}", INK, font)
     for label, colour, place in (("source", SOURCE, 0.72), ("result", RESULT, 0.86)):
         draw.text((left + (right - left) * place, 4), f"mouth: {label}" if label == "source" else label, colour, font)
     bottom = height - line

@@ -175,12 +175,12 @@ def test_json_is_columns():
 def test_text_names_the_longest_gap_and_the_warnings():
     text = made_up("F.FF...F..").text()
     assert "10 frames at 10 per second (1.00 s of speech), made in 1.2 s" in text
-    assert "face found in 4, 6 left as they were" in text
+    assert "face found in 4 of them, 6 left as they were" in text
     assert "longest stretch without a face: 0.30 s, from 0.40 s to 0.70 s" in text
     assert text.endswith("warning: mind the gap")
     assert made_up("FF...").longest_gap() == pytest.approx((0.2, 0.5))  # to the end of the last frame
     assert made_up("FFF").longest_gap() is None
-    assert "in all of them" in made_up("FFF").text()
+    assert "face found in each" in made_up("FFF").text()
     assert "stretch" not in made_up("FFF").text()
 
 
