@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from latentsync.models import BUNDLED
 from latentsync.synthetic.clips import AvatarClip
 from tests.comfy import media
 from tests.comfy.browser import FrontEnd, NoBrowser, chromium
-from tests.comfy.server import ComfyServer
+from tests.comfy.server import ComfyServer, link_folder
 from tests.comfy.setup_host import FOLDER, ROOT, is_complete
 
 PACK = "latentsync-nodes"  # the folder's name under custom_nodes; the pack must work under any
@@ -43,9 +45,15 @@ def clips(tmp_path_factory) -> media.Clips:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, clips, artefacts) -> Iterator[ComfyServer]:
-    base = tmp_path_factory.mktemp("comfy")
+    base, extra = tmp_path_factory.mktemp("comfy"), tmp_path_factory.mktemp("extra")
     packs = {PACK: ROOT, OTHER_PACK: Path(__file__).parent / OTHER_PACK}
-    running = ComfyServer(base, packs)
+    # Two more copies of the bundled model, where users keep theirs.
+    (base / "models" / "latentsync").mkdir(parents=True)
+    link_folder(base / "models" / "latentsync" / "mine", BUNDLED)
+    link_folder(extra / "elsewhere", BUNDLED)
+    paths = extra / "paths.yaml"
+    paths.write_text(yaml.safe_dump({"shelf": {"latentsync": str(extra)}}), encoding="utf-8")
+    running = ComfyServer(base, packs, arguments=["--extra-model-paths-config", str(paths)])
     for file in clips.folder.iterdir():
         running.add_input(file)
     try:

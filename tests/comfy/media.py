@@ -50,6 +50,12 @@ def draw_clips(folder: Path) -> Clips:
     return clips
 
 
+def draw_talk(path: Path, seconds: float, fps: float) -> Path:
+    """Another clip of the avatar, without sound."""
+    write_clip(AvatarClip(IDENTITY, OWN, seconds, fps=fps), path, side=SIDE)
+    return path
+
+
 def write_nobody(path: Path, count: int = 12) -> None:
     ramp = np.linspace(0, 1, SIDE)
     with av.open(str(path), "w") as container:

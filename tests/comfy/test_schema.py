@@ -1,0 +1,121 @@
+"""What the nodes tell the front end about themselves."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from latentsync.faces.alignment import Smoothing
+from latentsync.faces.tracking import FaceChoice
+from latentsync.masks import MASK_NAMES
+from latentsync.options import LipSyncOptions
+from main import build_parser
+from tests.comfy.conftest import PACK
+from tests.comfy.setup_host import ROOT
+
+NODES = {
+    "LatentSyncModelLoader",
+    "LatentSyncAudioEncode",
+    "LatentSyncFacePrepare",
+    "LatentSyncSampler",
+    "LatentSyncBlend",
+    "LatentSyncLipSync",
+    "LatentSyncReport",
+}
+# Input of a node -> option of the library, and of the command line where it has one.
+OPTIONS = {
+    "seed": ("seed", "seed"),
+    "steps": ("num_inference_steps", "inference_steps"),
+    "guidance_scale": ("guidance_scale", "guidance_scale"),
+    "mask_smooth": ("mask_smooth", "mask_smooth"),
+    "start": ("start", "start"),
+    "duration": ("duration", "duration"),
+    "chunk_overlap": ("chunk_overlap", None),
+    "smoothing": ("smoothing", None),
+    "mask": ("mask", None),
+}
+
+
+@pytest.fixture(scope="module")
+def nodes(server) -> dict[str, dict]:
+    return server.nodes(PACK)
+
+
+def inputs_of(node: dict) -> dict[str, tuple[str, dict]]:
+    """The type and settings of every input that a user sees."""
+    groups = (node["input"].get(kind, {}) for kind in ("required", "optional"))
+    return {name: tuple(spec) for group in groups for name, spec in group.items()}
+
+
+def test_exactly_the_nodes_that_work_are_listed(nodes):
+    assert set(nodes) == NODES
+    assert {node["category"] for node in nodes.values()} == {"LatentSync"}
+
+
+def test_defaults_are_the_command_lines(nodes):
+    options = LipSyncOptions()
+    arguments = vars(build_parser().parse_args(["--video_path", "v", "--audio_path", "a", "--video_out_path", "o.mp4"]))
+    compared = set()
+    for node, name, settings in every_input(nodes):
+        if name in OPTIONS and node != "LatentSyncModelLoader":
+            option, argument = OPTIONS[name]
+            assert settings["default"] == (getattr(options, option) or 0), (node, name)
+            if argument:
+                assert settings["default"] == (arguments[argument] or 0), (node, name)
+            compared.add(name)
+    assert compared == set(OPTIONS)
+    loader = inputs_of(nodes["LatentSyncModelLoader"])
+    assert (arguments["dtype"], arguments["resolution"]) == ("auto", None)
+    assert (loader["precision"][1]["default"], loader["resolution"][1]["default"]) == ("auto", "auto")
+
+
+def test_choices_are_the_librarys(nodes):
+    prepare = inputs_of(nodes["LatentSyncFacePrepare"])
+    assert set(prepare["mask"][1]["options"]) == set(MASK_NAMES)
+    assert set(prepare["smoothing"][1]["options"]) == set(Smoothing.__args__)
+    for node in ("LatentSyncFacePrepare", "LatentSyncLipSync"):
+        assert set(inputs_of(nodes[node])["face"][1]["options"]) == set(FaceChoice.__args__)
+    overlap = inputs_of(nodes["LatentSyncSampler"])["chunk_overlap"][1]
+    assert overlap["max"] == LipSyncOptions().chunk_frames // 2
+
+
+def test_every_limit_is_within_the_librarys(nodes):
+    """What the widget lets through, the library takes."""
+    known = {field.name for field in fields(LipSyncOptions)}
+    for _, name, settings in every_input(nodes):
+        option = OPTIONS.get(name, (None,))[0]
+        if option in known and "max" in settings:
+            for value in (settings["min"], settings["max"]):
+                LipSyncOptions(**{option: None if option == "duration" and not value else value})
+
+
+def test_every_input_says_what_it_does(nodes):
+    for node, name, settings in every_input(nodes):
+        assert len(settings.get("tooltip", "")) > 20, (node, name)
+    assert all(len(node["description"]) > 40 for node in nodes.values())
+
+
+def test_number_widgets_do_not_snap(nodes):
+    """The front end rounds to `step`: 29.97 and 23.976 have to pass."""
+    for node, name, settings in every_input(nodes):
+        if "step" in settings:
+            assert settings["step"] <= (0.001 if name == "fps" else 0.01), (node, name)
+
+
+def test_english_texts_are_the_schemas(nodes):
+    """The front end takes the translation's text even in English, so the two may not drift apart."""
+    texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert texts.keys() == nodes.keys()
+    for name, node in nodes.items():
+        text = texts[name]
+        assert (text["display_name"], text["description"]) == (node["display_name"], node["description"])
+        tooltips = {i: settings["tooltip"] for i, (_, settings) in inputs_of(node).items()}
+        assert {i: said["tooltip"] for i, said in text["inputs"].items()} == tooltips
+        assert [said["name"] for said in text["outputs"].values()] == node["output_name"]
+        assert [said.get("tooltip") for said in text["outputs"].values()] == node["output_tooltips"]
+
+
+def every_input(nodes):
+    for node in nodes:
+        for name, (_, settings) in inputs_of(nodes[node]).items():
+            yield node, name, settings
