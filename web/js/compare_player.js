@@ -5,6 +5,7 @@ import { viewUrl } from "./files.js";
 import { clockText } from "./report.js";
 import { text } from "./texts.js";
 
+const CATCH_UP = 4; // change of the source's speed for each second it is off
 export const STAGE_MIN_HEIGHT = 150; // CSS px
 export const CONTROLS_HEIGHT = 28;
 const DIVIDER_STEP = 0.02; // of the picture's width, a press of an arrow key
@@ -125,12 +126,12 @@ export class ComparePlayer {
 
   /** Time of the source that belongs to a time of the result: a shorter source is played forward and backward. */
   sourceTime(time) {
-    const length = this.source.duration - this.sourceStart;
+    const length = this.source.duration;
     if (!(length > 0)) return { time: 0, backward: false };
-    const turn = time % (2 * length);
+    const turn = (this.sourceStart + time) % (2 * length);
     const backward = turn > length;
-    const place = this.sourceStart + (backward ? 2 * length - turn : turn);
-    return { time: Math.min(place, this.source.duration - 0.5 / this.fps), backward };
+    const place = backward ? 2 * length - turn : turn;
+    return { time: Math.min(place, length - 0.5 / this.fps), backward };
   }
 
   /** Show the frame of a time; many calls while one is on its way end at the last. */
@@ -203,7 +204,7 @@ export class ComparePlayer {
     if (source.paused) source.play().catch(() => source.pause());
     if (source.seeking) return;
     if (Math.abs(ahead) > FAR_BEHIND) source.currentTime = time;
-    source.playbackRate = Math.abs(ahead) < 0.25 / this.fps ? 1 : ahead > 0 ? 0.9 : 1.1;
+    source.playbackRate = Math.abs(ahead) < 0.25 / this.fps ? 1 : Math.min(1.5, Math.max(0.5, 1 - CATCH_UP * ahead));
   }
 
   // ---- the rest of the controls

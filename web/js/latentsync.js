@@ -26,7 +26,11 @@ app.registerExtension({
     chain(nodeType.prototype, "onNodeCreated", function () {
       attach(this, panel);
     });
+    chain(nodeType.prototype, "onExecutionStart", function () {
+      this.latentsync.heightBefore = this.size[1];
+    });
     chain(nodeType.prototype, "onExecuted", function (output) {
+      dropLivePreview(this);
       show(this, output);
     });
   },
@@ -65,11 +69,28 @@ function show(node, output) {
 function showAll() {
   for (const graph of [app.graph, ...(app.graph?.subgraphs?.values() ?? [])])
     for (const node of graph?.nodes ?? []) {
-      const id = graph === app.graph ? String(node.id) : `${graph.id}:${node.id}`;
-      const output = app.nodeOutputs?.[id];
-      if (output && output !== node.latentsync?.shown) show(node, output);
-      if (node.latentsync) node.latentsync.shown = output;
+      const output = app.nodeOutputs?.[outputId(node)];
+      if (output && node.latentsync && output !== node.latentsync.shown) {
+        node.latentsync.shown = output;
+        show(node, output);
+      }
     }
+}
+
+/** Under which the host keeps a node's output. */
+function outputId({ id, graph }) {
+  return graph === graph.rootGraph ? String(id) : `${graph.id}:${id}`;
+}
+
+/** The classic renderer keeps the last live preview below the widgets; what was made of it is shown now. */
+function dropLivePreview(node) {
+  node.imgs = undefined;
+  delete app.nodePreviewImages?.[outputId(node)];
+  const index = node.widgets.findIndex((widget) => widget.name === "$$canvas-image-preview");
+  if (index < 0) return;
+  node.widgets[index].onRemove?.();
+  node.widgets.splice(index, 1);
+  node.setSize([node.size[0], Math.max(node.latentsync.heightBefore ?? 0, node.computeSize()[1])]);
 }
 
 /** The value of mask_smooth: the widget's, or that of the last run where a link brings it. */

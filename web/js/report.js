@@ -1,5 +1,7 @@
 // A lip-sync report as the nodes send it (LipSyncReport.to_json), with the questions the widgets ask of it.
 
+const WIDE_OPEN = 0.2; // eye distances: the curves' scale where no mouth opens wider
+
 export class Report {
   constructor(payload) {
     const frames = payload.frames ?? {};
@@ -16,7 +18,7 @@ export class Report {
     this.seconds = payload.seconds ?? null; // how long the run took
     const last = this.times.length ? this.times[this.times.length - 1] + 1 / this.fps : 0;
     this.duration = Math.max(last, payload.duration ?? 0) || 1;
-    this.maxOpening = largest([...this.sourceOpening, ...this.opening], 0.05);
+    this.maxOpening = largest([...this.sourceOpening, ...this.opening], WIDE_OPEN);
     this.loudest = largest(this.peaks, 0);
   }
 

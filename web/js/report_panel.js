@@ -89,14 +89,14 @@ export class ReportPanel {
   }
 
   setTime(time) {
+    if (time !== this.timeline.time) this.timeline.hover = null; // what is on screen is of more interest now
     this.timeline.setTime(time);
-    if (!this.hovered) this.tell(-1);
+    this.tell(-1);
   }
 
   /** Values of a frame, -1 for the one on screen. */
   tell(hovered) {
     if (!this.report) return;
-    this.hovered = hovered >= 0;
     const frame = hovered >= 0 ? hovered : this.report.frameAt(this.timeline.time);
     if (frame < 0) return this.values.replaceChildren();
     const { report } = this;
