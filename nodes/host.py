@@ -23,6 +23,7 @@ __all__ = [
     "ComfyExtension",
     "InputImpl",
     "ManagedModule",
+    "ModelPatcher",
     "Progress",
     "auto_dtype",
     "compute_device",
@@ -130,27 +131,30 @@ def on_device(patchers: Iterable[ModelPatcher], memory_required: float = 0) -> I
     memory_required: bytes for what they compute with, beside their weights. Others' models are evicted for both.
     """
     patchers = list(patchers)
-    moved = []
+    load(patchers, memory_required)
     try:
-        load(patchers, memory_required)
-        for patcher in patchers:
-            # With --novram ComfyUI leaves plain layers where they are, and says nothing.
-            if any(tensor.device != patcher.load_device for tensor in patcher.model.parameters()):
-                moved.append(patcher)
-                patcher.model.to(patcher.load_device)
         yield compute_device()
     finally:
-        for patcher in moved:
-            patcher.model.to(patcher.offload_device)
+        for patcher in patchers:
+            if not patcher.loaded_size():  # moved by `load`, which ComfyUI does not know of and so would never undo
+                patcher.model.to(patcher.offload_device)
 
 
 def load(patchers: list[ModelPatcher], memory_required: float = 0) -> None:
-    """Ask ComfyUI for the networks; costs nothing where they are loaded already.
+    """Have ComfyUI load the networks; costs nothing where they are loaded already.
 
-    The layers are plain ones, which ComfyUI cannot stream: without `force_full_load` it would leave the network where
-    it is when memory is short.
+    Their layers are plain ones, which ComfyUI cannot stream: without `force_full_load` it would leave a network where
+    it is when memory is short, and with --novram it does so all the same, and says nothing.
     """
     management.load_models_gpu(patchers, memory_required=memory_required, force_full_load=True)
+    for patcher in patchers:
+        if not all(_is_on(tensor, patcher.load_device) for tensor in patcher.model.parameters()):
+            patcher.model.to(patcher.load_device)
+
+
+def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
+    """Whether the tensor is there; a device without a number ("mps") is any of its type."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def stop_if_interrupted(*_: object) -> bool:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from . import host
 
 if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-
     from ..latentsync.models import LipSyncModel
 
 LATENT_SCALE = 8  # px of the face per latent
@@ -29,9 +27,9 @@ class HostedModel:
     """
 
     model: "LipSyncModel"
-    unet: "ModelPatcher"
-    vae: "ModelPatcher"
-    whisper: "ModelPatcher"
+    unet: host.ModelPatcher
+    vae: host.ModelPatcher
+    whisper: host.ModelPatcher
 
     @classmethod
     def of(cls, model: "LipSyncModel") -> "HostedModel":

@@ -39,7 +39,7 @@ def guidance_scale() -> io.Float.Input:
         default=DEFAULTS.guidance_scale,
         min=0.0,
         max=20.0,
-        step=0.05,
+        step=0.01,
         round=False,
         tooltip="How strongly the lips follow the speech, usually 1 to 3. Higher moves them more and may distort them; "
         "1 or less turns guidance off and takes half the time.",

@@ -60,13 +60,14 @@ class LatentSyncModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model=None, vae=None, whisper=None):
-        """A clear message for a file that was moved or deleted since the graph was saved."""
-        looks = ((model_choices.unet_path, model), (model_choices.vae_path, vae), (model_choices.whisper_path, whisper))
+    def validate_inputs(cls, model=None):
+        """A clear message for a model that was moved or deleted since the graph was saved.
+
+        ComfyUI shows what is said here once for each input named, so only this one is; it looks after the other lists.
+        """
         try:
-            for look, name in looks:
-                if name is not None:
-                    look(name)
+            if model is not None:  # None where it comes by a link
+                model_choices.unet_path(model)
         except model_choices.ModelNotFoundError as gone:
             return str(gone)
         return True

@@ -1,0 +1,118 @@
+"""The pack as ComfyUI finds it on disk, looked at without ComfyUI: tests/comfy has it run."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE_FILES = sorted((ROOT / "nodes").glob("*.py"))
+LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "nodes"}
+# What may be imported when ComfyUI starts: it has torch and numpy in memory by then. The rest waits for a node's turn.
+LIGHT = {"torch", "numpy"}
+LIGHT_PARTS = {"errors", "options"}  # of the library
+
+IMPORT_ALONE = """
+import asyncio, importlib.util, sys
+spec = importlib.util.spec_from_file_location("pack", {path!r}, submodule_search_locations=[{root!r}])
+pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+assert asyncio.iscoroutinefunction(pack.comfy_entrypoint)
+heavy = {{"torch", "numpy", "av", "cv2", "diffusers", "transformers", "comfy"}} & set(sys.modules)
+assert not heavy, heavy
+print(pack.WEB_DIRECTORY, *sorted(pack.__all__), hasattr(pack, "NODE_CLASS_MAPPINGS"))
+"""
+
+
+def test_the_root_imports_alone_and_light():
+    script = IMPORT_ALONE.format(path=str(ROOT / "__init__.py"), root=str(ROOT))
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT.parent)
+    assert run.stderr == ""
+    assert run.stdout.split() == ["./web", "WEB_DIRECTORY", "comfy_entrypoint", "False"]
+
+
+def test_pytest_collects_beside_the_root():
+    """pytest imports the root __init__.py as it collects, without ComfyUI."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", str(Path(__file__).with_name("test_options.py"))]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("file", NODE_FILES, ids=lambda file: file.name)
+def test_only_the_host_file_knows_comfyui(file):
+    foreign = HOST_MODULES & {name.split(".")[0] for name, level, _ in imports(file) if level == 0}
+    assert not foreign or file.name == "host.py", foreign
+
+
+@pytest.mark.parametrize("file", NODE_FILES, ids=lambda file: file.name)
+def test_heavy_imports_wait_for_execution(file):
+    standard = sys.stdlib_module_names
+    for name, level, parents in imports(file):
+        if any(isinstance(parent, ast.FunctionDef) or is_type_checking(parent) for parent in parents):
+            continue
+        if level == 0:
+            assert name.split(".")[0] in LIGHT | HOST_MODULES | standard, name
+        elif level == 2:  # ..latentsync.<part>
+            assert name.removeprefix("latentsync.") in LIGHT_PARTS, name
+        else:
+            assert level == 1, name
+
+
+def imports(file: Path) -> list[tuple[str, int, tuple[ast.AST, ...]]]:
+    """(module, number of leading dots, the statements around it) of every import in a file."""
+    found = []
+
+    def walk(node: ast.AST, parents: tuple[ast.AST, ...]) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, 0, parents) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.module or "", node.level, parents))
+        for child in ast.iter_child_nodes(node):
+            walk(child, (*parents, node))
+
+    walk(ast.parse(file.read_text(encoding="utf-8")), ())
+    return found
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def test_there_are_imports_to_look_at():
+    assert len(NODE_FILES) > 10
+    assert {"comfy.utils", "folder_paths"} <= {name for name, _, _ in imports(ROOT / "nodes" / "host.py")}
+
+
+@pytest.mark.parametrize("name", ["nodeDefs", "main"])
+def test_every_language_says_the_same_things(name):
+    assert {"en", "zh"} <= set(LANGUAGES)
+    texts = {language: read_texts(language, name) for language in LANGUAGES}
+    assert len(texts["en"]) > 5
+    for language in LANGUAGES:
+        assert texts[language].keys() == texts["en"].keys()
+        assert all(text.strip() for text in texts[language].values())
+
+
+def test_chinese_is_chinese():
+    english, chinese = read_texts("en", "nodeDefs"), read_texts("zh", "nodeDefs")
+    untranslated = {key for key in english if english[key] == chinese[key]}
+    assert all(key.endswith(("vae.name", "whisper.name")) for key in untranslated), untranslated
+    assert all(any("一" <= letter <= "鿿" for letter in chinese[key]) for key in chinese if key.endswith("tooltip"))
+
+
+def read_texts(language: str, name: str) -> dict[str, str]:
+    """The leaves of one language's file, by their path of keys."""
+    content = json.loads((ROOT / "locales" / language / f"{name}.json").read_text(encoding="utf-8"))
+
+    def leaves(part: dict, path: str) -> dict[str, str]:
+        found = {}
+        for key, value in part.items():
+            below = f"{path}.{key}" if path else key
+            found |= leaves(value, below) if isinstance(value, dict) else {below: value}
+        return found
+
+    return leaves(content, "")
