@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
+from .diffusion import PREDICTION_TYPES
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
 from .unet_keys import from_reference_keys, to_reference_key, to_reference_keys
@@ -25,7 +26,8 @@ RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
 # Resolution by SHA-256 of a released file. Only hashes taken from a file in hand, or published with one, belong here.
 KNOWN_RESOLUTIONS: dict[str, int] = {}
 UNSEEN_FIELDS = ("num_attention_heads", "norm_num_groups", "motion_norm_num_groups")  # of the U-Net, not in shapes
-DESCRIPTION_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
+NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
+DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type")
 NAMES_SHOWN = 5
 
 
@@ -39,6 +41,7 @@ class UNetFacts:
     num_parameters: int  # without position tables
     global_step: int | None
     resolution: int | None  # face side in pixels, where the file or its description says
+    prediction_type: str = "epsilon"  # what the output means, see diffusion.py; all released ones predict the noise
 
 
 class Resolution(NamedTuple):
@@ -58,7 +61,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return _read(Path(path))[0]
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int | str]]:
     content, metadata = read_weights(path)
     sidecar = read_sidecar(path)
     if sidecar.get("_class_name", LatentSyncUNet.__name__) != LatentSyncUNet.__name__:
@@ -75,9 +78,15 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
             f"{path} is {kind}, not a LatentSync U-Net. Choose the file latentsync_unet.pt (or its .safetensors form)."
         )
     try:
-        return tensors, {field: int(value) for field, value in described.items() if value is not None}
+        numbers = {field: int(described[field]) for field in NUMBER_FIELDS if described.get(field) is not None}
     except (TypeError, ValueError) as error:
         raise OptionError(f"The description of {path} has a value that is not a whole number: {described}.") from error
+    meaning = described.get("prediction_type") or "epsilon"
+    if meaning not in PREDICTION_TYPES:
+        raise OptionError(
+            f"The description of {path} has prediction_type {meaning!r}; expected {' or '.join(PREDICTION_TYPES)}."
+        )
+    return tensors, {**numbers, "prediction_type": meaning}
 
 
 def foreign_kind(content: Mapping) -> str | None:
@@ -215,7 +224,7 @@ def read_unet_facts(path: str | Path) -> UNetFacts:
     return _facts(state_dict, unet_config_from_state_dict(state_dict), described)
 
 
-def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: Mapping[str, int]) -> UNetFacts:
+def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: Mapping[str, int | str]) -> UNetFacts:
     motion = config["motion_blocks"]
     if any(".audio_cross_attn." in key for key in state_dict):
         version = "1.0"
@@ -229,6 +238,7 @@ def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: M
         num_parameters=sum(tensor.numel() for key, tensor in state_dict.items() if not key.endswith(".pe")),
         global_step=described.get("global_step"),
         resolution=described.get("resolution"),
+        prediction_type=described["prediction_type"],
     )
 
 
@@ -270,12 +280,13 @@ def save_unet(
     *,
     global_step: int | None = None,
     resolution: int | None = None,
+    prediction_type: str = "epsilon",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a U-Net under the reference's names, whole or not at all.
 
-    `.safetensors` also carries heads, norm groups, resolution and step as metadata; any other suffix gives the
-    reference's torch file `{"global_step", "state_dict"}`, which it can load. `dtype` None keeps the U-Net's.
+    `.safetensors` also carries heads, norm groups, resolution, prediction type and step as metadata; any other suffix
+    gives the reference's torch file `{"global_step", "state_dict"}`, which it can load. `dtype` None keeps the U-Net's.
     Raises OutputError.
     """
     state_dict = {
@@ -284,7 +295,7 @@ def save_unet(
     }
     if Path(path).suffix == ".safetensors":
         described = {field: unet.config[field] for field in UNSEEN_FIELDS}
-        described |= {"resolution": resolution, "global_step": global_step}
+        described |= {"resolution": resolution, "global_step": global_step, "prediction_type": prediction_type}
         write_weights(path, state_dict, {key: str(value) for key, value in described.items() if value is not None})
     else:
         write_weights(path, {"global_step": global_step or 0, "state_dict": state_dict})

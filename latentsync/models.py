@@ -46,6 +46,7 @@ class LipSyncModel:
     dtype: torch.dtype
     warnings: tuple[str, ...] = ()
     blend_mask: str | None = None  # what suits the model, see LipSyncOptions
+    prediction_type: str = "epsilon"  # what the U-Net's output means, see diffusion.py
 
 
 def bundled_model() -> ModelFiles:
@@ -149,6 +150,7 @@ def load_model(
         dtype=dtype,
         warnings=(side.warning,) if side.warning else (),
         blend_mask=files.blend_mask,
+        prediction_type=facts.prediction_type,
     )
 
 

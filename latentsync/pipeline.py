@@ -65,7 +65,7 @@ def generate(
     estimate = None if on_estimate is None else lambda clean: on_estimate(rearrange(clean, "1 c f h w -> f c h w"))
     latents = denoise(
         model.unet,
-        ddim_scheduler(),
+        ddim_scheduler(model.prediction_type),
         noise.to(model.device).repeat(1, 1, len(conditioning), 1, 1),
         rearrange(conditioning, "f c h w -> 1 c f h w").to(model.device),
         tokens.to(model.device),

@@ -81,6 +81,7 @@ class TrainingConfig:
     resolution: int
     mask: str
     blend_mask: str
+    prediction_type: str
     data: DataConfig
     vae: VAEConfig
     unet: UNetConfig

@@ -30,6 +30,7 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
         dtype=torch.float16,
         global_step=config.stage1.steps + config.stage2.steps,
         resolution=config.resolution,
+        prediction_type=config.prediction_type,
     )
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
     shutil.rmtree(folder / "vae", ignore_errors=True)
@@ -41,6 +42,7 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
         "vae": "vae",
         "whisper": "whisper/tiny.en.pt",
         "resolution": config.resolution,
+        "prediction_type": config.prediction_type,
         "blend_mask": config.blend_mask,
         "num_attention_heads": config.unet.num_attention_heads,
         "norm_num_groups": config.unet.norm_num_groups,

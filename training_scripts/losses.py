@@ -37,37 +37,34 @@ def vae_loss(
 
 def noise_loss(
     predicted: Tensor,
-    noise: Tensor,
+    target: Tensor,
     region_weight: Tensor,
     alphas_cumprod: Tensor,
     timesteps: Tensor,
     *,
     max_timestep_weight: float,
 ) -> Tensor:
-    """Squared error of the predicted noise, weighted where and when it shows.
+    """Squared error of the U-Net's output, weighted where and when it shows.
 
-    predicted, noise: (B, 4, F, h, w); region_weight: (h, w), see `region_weights`; alphas_cumprod: the schedule's
+    predicted, target: (B, 4, F, h, w); region_weight: (h, w), see `region_weights`; alphas_cumprod: the schedule's
     table; timesteps: (B,).
     An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
     makes it count as what is seen, which is what keeps colours from drifting at high noise. The weight is capped, and
-    its mean over all timesteps is 1. The reference uses neither weight.
+    its mean over all timesteps is 1. For a U-Net that predicts the velocity a cap of 1, which weighs all timesteps the
+    same, does that by itself. The reference predicts noise and uses neither weight.
     """
     weights = (1 / alphas_cumprod).clamp(max=max_timestep_weight)
     weight = (weights / weights.mean()).to(timesteps.device)[timesteps]
-    squared = (predicted.float() - noise.float()) ** 2 * region_weight
+    squared = (predicted.float() - target.float()) ** 2 * region_weight
     return (squared.flatten(1).mean(1) * weight).mean()
 
 
-def lip_loss(
-    read: Tensor, lips: Tensor, heard: Tensor, alphas_cumprod: Tensor, timesteps: Tensor, *, max_timestep_weight: float
-) -> Tensor:
+def lip_loss(read: Tensor, lips: Tensor, heard: Tensor) -> Tensor:
     """Squared error of the lips read from one-step clean estimates; clips that heard nothing do not count.
 
-    read, lips: (B, F, 2); heard: (B,), 1 or 0; timesteps: (B,). At the noisiest steps an error of the noise shows many
-    times enlarged in the estimate: its weight falls there as that of `noise_loss` is capped.
+    read, lips: (B, F, 2); heard: (B,), 1 or 0.
     """
-    weight = (max_timestep_weight * alphas_cumprod).clamp(max=1).to(timesteps.device)[timesteps] * heard
-    return ((read - lips) ** 2).flatten(1).mean(1).mul(weight).mean()
+    return (((read - lips) ** 2).flatten(1).mean(1) * heard).mean()
 
 
 def region_weights(keep_mask: Tensor, paste_mask: Tensor, *, mask_weight: float, paste_weight: float) -> Tensor:

@@ -160,28 +160,26 @@ def train_stage(config: TrainingConfig, name: str, clips: LatentClips) -> Path:
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=state.generator)
         timesteps = timesteps.to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
+        wanted = noise
+        if config.prediction_type == "v_prediction":
+            wanted = scheduler.get_velocity(clean, noise, timesteps)
         hole = mask[:, :, None].expand(len(clean), 1, *clean.shape[2:])
         with accelerator.autocast():
             predicted = unet(torch.cat([noisy, hole, masked, reference], 1), timesteps, tokens).sample
         loss = noise_loss(
             predicted,
-            noise,
+            wanted,
             region_weight,
             scheduler.alphas_cumprod,
             timesteps,
             max_timestep_weight=config.loss.max_timestep_weight,
         )
         if reader is not None:
-            estimate = one_step_clean(noisy, predicted.float(), scheduler.alphas_cumprod, timesteps)
-            read = rearrange(reader(rearrange(estimate, "b c f h w -> (b f) c h w")), "(b f) n -> b f n", b=len(lips))
-            lip_error = lip_loss(
-                read,
-                lips,
-                heard,
-                scheduler.alphas_cumprod,
-                timesteps,
-                max_timestep_weight=config.loss.max_timestep_weight,
+            estimate = one_step_clean(
+                noisy, predicted.float(), scheduler.alphas_cumprod, timesteps, config.prediction_type
             )
+            read = rearrange(reader(rearrange(estimate, "b c f h w -> (b f) c h w")), "(b f) n -> b f n", b=len(lips))
+            lip_error = lip_loss(read, lips, heard)
             loss = loss + config.loss.lip_weight * lip_error
             state.extra["lips"] = 0.98 * state.extra.get("lips", lip_error.item()) + 0.02 * lip_error.item()
         optimizer.zero_grad()

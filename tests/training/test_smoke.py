@@ -68,7 +68,9 @@ def test_the_description_is_complete(exported, micro_run):
 
 def test_the_exported_weights_are_the_averaged_ones(exported, micro_run):
     trained = load_file(micro_run.run_dir / "stage2.safetensors")
-    loaded = load_model(described_model(exported)).unet.state_dict()
+    model = load_model(described_model(exported))
+    assert model.prediction_type == "v_prediction"
+    loaded = model.unet.state_dict()
     assert loaded.keys() == trained.keys()
     assert all(torch.equal(loaded[key], value.half().float()) for key, value in trained.items())
 

@@ -215,6 +215,18 @@ def test_save_and_load(unet, tmp_path, suffix):
         assert set(content) == {"global_step", "state_dict"}
 
 
+def test_what_the_output_means_is_told_by_the_file_or_beside_it(unet, tmp_path):
+    save_unet(unet, tmp_path / "velocity.safetensors", prediction_type="v_prediction")
+    save_unet(unet, tmp_path / "released.pt")
+    assert load_unet(tmp_path / "velocity.safetensors")[1].prediction_type == "v_prediction"
+    assert load_unet(tmp_path / "released.pt")[1].prediction_type == "epsilon"
+    (tmp_path / "released.json").write_text('{"prediction_type": "v_prediction"}')
+    assert load_unet(tmp_path / "released.pt")[1].prediction_type == "v_prediction"
+    (tmp_path / "released.json").write_text('{"prediction_type": "sample"}')
+    with pytest.raises(OptionError, match=r"'sample'; expected epsilon or v_prediction"):
+        load_unet(tmp_path / "released.pt")
+
+
 @torch.no_grad()
 def test_sidecar_describes_what_shapes_do_not(unet, tmp_path):
     path = tmp_path / "unet.pt"

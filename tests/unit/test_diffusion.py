@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentsync.diffusion import (
+    PREDICTION_TYPES,
     ddim_scheduler,
     denoise,
     mixed_noise,
@@ -70,15 +71,46 @@ def test_mixed_noise_has_unit_variance_and_the_wanted_correlation(alpha):
     assert correlation == pytest.approx(alpha**2 / (1 + alpha**2), abs=0.01)
 
 
-def test_one_step_clean_inverts_the_noising():
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_one_step_clean_inverts_the_noising(prediction_type):
     scheduler = ddim_scheduler()
     clean, noise = torch.randn(3, 4, 2, 8, 8), torch.randn(3, 4, 2, 8, 8)
     timesteps = torch.tensor([0, 500, 999])
     noisy = scheduler.add_noise(clean, noise, timesteps)
-    got = one_step_clean(noisy, noise, scheduler.alphas_cumprod, timesteps)
+    output = noise if prediction_type == "epsilon" else scheduler.get_velocity(clean, noise, timesteps)
+    got = one_step_clean(noisy, output, scheduler.alphas_cumprod, timesteps, prediction_type)
     assert (got - clean).abs().max() < 2e-5
-    alone = one_step_clean(noisy[1:2], noise[1:2], scheduler.alphas_cumprod, torch.tensor(500))
+    alone = one_step_clean(noisy[1:2], output[1:2], scheduler.alphas_cumprod, torch.tensor(500), prediction_type)
     assert torch.equal(alone, got[1:2])
+
+
+class KnowingUNet(torch.nn.Module):
+    """Always right: answers with the noise or the velocity that leads to the clean latents it knows."""
+
+    dtype = torch.float32
+
+    def __init__(self, clean, prediction_type):
+        super().__init__()
+        self.clean, self.prediction_type, self.alphas = clean, prediction_type, ddim_scheduler().alphas_cumprod
+
+    def forward(self, sample, timestep, tokens, return_dict):
+        alpha = self.alphas[timestep]
+        noise = (sample[:, :4] - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean
+        return (noise if self.prediction_type == "epsilon" else velocity,)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_denoising_follows_what_the_output_means(prediction_type):
+    latents, conditioning, tokens = clip()
+    clean, estimates = torch.randn_like(latents), []
+    unet = KnowingUNet(clean, prediction_type)
+    got = denoise(
+        unet, ddim_scheduler(prediction_type), latents, conditioning, tokens, 8, 1.0, on_estimate=estimates.append
+    )
+    assert max((estimate - clean).abs().max() for estimate in estimates) < 1e-4
+    assert (got - clean).abs().max() < 0.2  # the last step ends at the least noise, not at none
 
 
 @torch.no_grad()
