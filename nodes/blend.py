@@ -36,6 +36,7 @@ class LatentSyncBlend(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="images")],
+            is_output_node=True,  # the edge is drawn on the node, and again where the graph ran before
         )
 
     @classmethod
