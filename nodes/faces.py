@@ -4,7 +4,7 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, MASKS, SMOOTHINGS, face, fps
+from .knobs import CATEGORY, FACES, MASKS, SMOOTHINGS, check_choices, face, fps
 from .sockets import Faces, Model
 
 MISSING = ["keep", "error"]
@@ -65,6 +65,12 @@ class LatentSyncFacePrepare(io.ComfyNode):
             from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.stages import prepare_faces
 
+            check_choices(
+                face=(face, FACES),
+                smoothing=(smoothing, SMOOTHINGS),
+                mask=(mask, MASKS),
+                missing_faces=(missing_faces, MISSING),
+            )
             images = media.checked_images(frames, "frames")
             progress = host.Progress()
             track = prepare_faces(

@@ -2,7 +2,7 @@
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, face, guidance_scale, mask_smooth, seed, steps
+from .knobs import CATEGORY, DEFAULTS, FACES, choice_problem, face, guidance_scale, mask_smooth, seed, steps
 from .report import HostedReport
 from .sockets import Model, Report
 
@@ -56,6 +56,10 @@ class LatentSyncLipSync(io.ComfyNode):
             ],
             is_output_node=True,  # its own player shows the result
         )
+
+    @classmethod
+    def validate_inputs(cls, face=None):
+        return choice_problem("face", face, FACES) or True
 
     @classmethod
     def execute(

@@ -2,7 +2,7 @@
 
 from . import host, model_choices
 from .host import io
-from .knobs import CATEGORY
+from .knobs import CATEGORY, check_choices
 from .sockets import Model
 
 PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -61,10 +61,7 @@ class LatentSyncModelLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model=None):
-        """A clear message for a model that was moved or deleted since the graph was saved.
-
-        ComfyUI shows what is said here once for each input named, so only this one is; it looks after the other lists.
-        """
+        """A clear message for a model that was moved or deleted since the graph was saved."""
         try:
             if model is not None:  # None where it comes by a link
                 model_choices.unet_path(model)
@@ -78,6 +75,7 @@ class LatentSyncModelLoader(io.ComfyNode):
             from ..latentsync.models import DTYPES, load_model
             from .hosted_model import HostedModel
 
+            check_choices(precision=(precision, list(PRECISIONS)), resolution=(resolution, RESOLUTIONS))
             name = PRECISIONS[precision]
             loaded = load_model(
                 model_choices.model_files(model, vae, whisper),

@@ -13,7 +13,8 @@ import torch
 from . import host
 
 IEEE_FLOAT = 3  # the wav format of float samples
-SPILL_CODEC, SPILL_FORMAT = "ffv1", "bgr0"  # lossless RGB
+# Lossless RGB; AVI counts frames where Matroska rounds their times to milliseconds.
+SPILL_SUFFIX, SPILL_MUXER, SPILL_CODEC, SPILL_FORMAT = ".avi", "avi", "ffv1", "bgr0"
 
 
 class VideoFile(NamedTuple):
@@ -109,7 +110,7 @@ def as_file(video) -> Iterator[VideoFile]:
     if isinstance(source, str):
         yield VideoFile(Path(source), host.file_reference(source))
         return
-    path = host.temp_path(".mkv")
+    path = host.temp_path(SPILL_SUFFIX)
     try:
         if source is None:
             _write_frames(video.get_components(), path)
@@ -125,7 +126,7 @@ def _write_frames(components, path: Path) -> None:
     import av
 
     images, rate = checked_images(components.images, "the video"), Fraction(components.frame_rate)
-    with av.open(f"file:{path}", "w", format="matroska") as container:
+    with av.open(f"file:{path}", "w", format=SPILL_MUXER) as container:
         stream = container.add_stream(SPILL_CODEC, rate=rate.limit_denominator(100_000))
         stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], SPILL_FORMAT
         for pixels in byte_frames(images):

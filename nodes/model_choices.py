@@ -80,7 +80,7 @@ def model_files(unet: str, vae: str = AUTO, whisper: str = AUTO) -> "ModelFiles"
     from ..latentsync.errors import CheckpointError
     from ..latentsync.models import find_model
 
-    path = unet_path(unet)
+    path, other_vae, other_whisper = unet_path(unet), vae_path(vae), whisper_path(whisper)
     files = find_model("tiny" if path is None else path, CHECKPOINTS)
     for kind, chosen, own in (("VAE", vae, (AUTO, BUNDLED)), ("Whisper model", whisper, (AUTO,))):
         if (path is None and chosen not in own) or (path is not None and chosen == BUNDLED):
@@ -90,9 +90,8 @@ def model_files(unet: str, vae: str = AUTO, whisper: str = AUTO) -> "ModelFiles"
             )
     return replace(
         files,
-        vae=vae_path(vae) or (files.vae if files.vae.exists() else _usual_vae() or files.vae),
-        whisper=whisper_path(whisper)
-        or (files.whisper if files.whisper.exists() else _usual("whisper") or files.whisper),
+        vae=other_vae or (files.vae if files.vae.exists() else _usual_vae() or files.vae),
+        whisper=other_whisper or (files.whisper if files.whisper.exists() else _usual("whisper") or files.whisper),
     )
 
 
