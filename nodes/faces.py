@@ -60,17 +60,20 @@ class LatentSyncFacePrepare(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, face=None, smoothing=None, mask=None, missing_faces=None):
+        return check_choices(
+            face=(face, FACES),
+            smoothing=(smoothing, SMOOTHINGS),
+            mask=(mask, MASKS),
+            missing_faces=(missing_faces, MISSING),
+        )
+
+    @classmethod
     def execute(cls, frames, model, face, smoothing, mask, missing_faces, fps) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.stages import prepare_faces
 
-            check_choices(
-                face=(face, FACES),
-                smoothing=(smoothing, SMOOTHINGS),
-                mask=(mask, MASKS),
-                missing_faces=(missing_faces, MISSING),
-            )
             images = media.checked_images(frames, "frames")
             progress = host.Progress()
             track = prepare_faces(

@@ -12,22 +12,16 @@ MAX_SEED = 2**63 - 1
 MIN_FPS, MAX_FPS = 1.0, 240.0
 
 
-def choice_problem(name: str, value: str | None, options: list[str]) -> str | None:
-    """What is wrong with a value that is not in its list, as in a graph of an older pack; None where nothing is.
+def check_choices(**given: tuple[str | None, list[str]]) -> bool | str:
+    """For validate_inputs: True, or what is wrong with a value that is not in its list, as in a graph of an older pack.
 
-    ComfyUI does not look after the lists of V3 nodes itself. Its validate_inputs is used where it names one input: the
-    answer is shown at every input it names. value: None where it comes by a link.
+    given: input=(value, options); the value is None where it comes by a link. ComfyUI does not look after the lists of
+    V3 nodes itself, and shows the answer at each input that validate_inputs names, so it says which one is meant.
     """
-    if value is None or value in options:
-        return None
-    return f"{name} is {value!r}, which is not in its list; choose one of {', '.join(options)}"
-
-
-def check_choices(**given: tuple[str, list[str]]) -> None:
-    """Raises ValueError for the first input=(value, options) whose value is not in its list."""
     for name, (value, options) in given.items():
-        if problem := choice_problem(name, value, options):
-            raise ValueError(problem)
+        if value is not None and value not in options:
+            return f"{name} is {value!r}, which is not in its list; choose one of {', '.join(options)}"
+    return True
 
 
 def seed() -> io.Int.Input:

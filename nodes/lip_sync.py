@@ -2,7 +2,7 @@
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, FACES, choice_problem, face, guidance_scale, mask_smooth, seed, steps
+from .knobs import CATEGORY, DEFAULTS, FACES, check_choices, face, guidance_scale, mask_smooth, seed, steps
 from .report import HostedReport
 from .sockets import Model, Report
 
@@ -59,7 +59,7 @@ class LatentSyncLipSync(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, face=None):
-        return choice_problem("face", face, FACES) or True
+        return check_choices(face=(face, FACES))
 
     @classmethod
     def execute(

@@ -60,14 +60,16 @@ class LatentSyncModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model=None):
-        """A clear message for a model that was moved or deleted since the graph was saved."""
+    def validate_inputs(cls, model=None, vae=None, whisper=None, precision=None, resolution=None):
+        """Also a clear message for a file that was moved or deleted since the graph was saved."""
+        looks = ((model_choices.unet_path, model), (model_choices.vae_path, vae), (model_choices.whisper_path, whisper))
         try:
-            if model is not None:  # None where it comes by a link
-                model_choices.unet_path(model)
+            for look, name in looks:
+                if name is not None:  # None where it comes by a link
+                    look(name)
         except model_choices.ModelNotFoundError as gone:
             return str(gone)
-        return True
+        return check_choices(precision=(precision, list(PRECISIONS)), resolution=(resolution, RESOLUTIONS))
 
     @classmethod
     def execute(cls, model, vae, whisper, precision, resolution) -> io.NodeOutput:
@@ -75,7 +77,6 @@ class LatentSyncModelLoader(io.ComfyNode):
             from ..latentsync.models import DTYPES, load_model
             from .hosted_model import HostedModel
 
-            check_choices(precision=(precision, list(PRECISIONS)), resolution=(resolution, RESOLUTIONS))
             name = PRECISIONS[precision]
             loaded = load_model(
                 model_choices.model_files(model, vae, whisper),

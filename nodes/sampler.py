@@ -4,7 +4,7 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, choice_problem, guidance_scale, seed, steps
+from .knobs import CATEGORY, DEFAULTS, check_choices, guidance_scale, seed, steps
 from .sockets import Audio, Faces, Model
 
 SCHEDULERS = ["ddim"]
@@ -59,7 +59,7 @@ class LatentSyncSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scheduler=None):
-        return choice_problem("scheduler", scheduler, SCHEDULERS) or True
+        return check_choices(scheduler=(scheduler, SCHEDULERS))
 
     @classmethod
     def execute(cls, model, faces, audio, seed, steps, guidance_scale, scheduler, chunk_overlap, vae=None):
