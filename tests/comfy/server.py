@@ -63,6 +63,16 @@ class Run:
             said += [f"{e['message']}: {e['details']}" for e in node["errors"]]
         return "\n".join(filter(None, said))
 
+    def progress(self, node: str) -> list[float]:
+        """How far the node said it was, 0..1, at every message while it ran."""
+        return [value for kind, data in self.events if (value := progress_of(kind, data, node)) >= 0]
+
+
+def progress_of(kind: str, data: dict, node: str) -> float:
+    """How far a message says that a node is, 0..1; -1 where it says nothing of it."""
+    state = data["nodes"].get(node) if kind == "progress_state" else None
+    return state["value"] / state["max"] if state else -1.0
+
 
 class ComfyServer:
     """``with ComfyServer(base, packs={"name": folder}) as server: server.run(graph)``

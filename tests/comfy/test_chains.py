@@ -1,4 +1,4 @@
-"""Between other authors' nodes: frames as IMAGE and sound as a lazy Mapping go in, any writer of videos takes the rest."""
+"""Between other authors' nodes: frames and a lazy Mapping of sound go in, any writer of videos takes the rest."""
 
 import pytest
 

@@ -10,6 +10,7 @@ from latentsync.metrics import correlation, opening_track, region_psnr
 from tests.comfy import graphs, media
 from tests.comfy.graphs import all_in_one, node, write
 from tests.comfy.media import FPS, SECONDS, SIDE, Streams
+from tests.comfy.server import progress_of
 
 NUM_FRAMES = round(SECONDS * FPS)
 
@@ -77,7 +78,7 @@ def test_the_report_tells_every_frame(run, server):
     assert None not in frames["opening"]
     opening = np.array(frames["opening"])
     measured = opening_track(media.decoded(saved_path(run)))
-    assert correlation(opening, measured) > 0.95  # what is told is what one sees
+    assert correlation(opening, measured) > 0.8  # what is told is what one sees; coding adds noise
     assert len(payload["waveform"]["peaks"]) == pytest.approx(SECONDS * payload["waveform"]["rate"], abs=1)
     for key in ("video", "source"):
         file = payload[key]
@@ -91,10 +92,7 @@ def test_the_report_tells_every_frame(run, server):
 
 def test_the_work_is_shown(run):
     assert [preview for preview in run.previews if preview.node == "sync"]
-    states = [
-        data["nodes"]["sync"] for kind, data in run.events if kind == "progress_state" and "sync" in data["nodes"]
-    ]
-    values = [state["value"] / state["max"] for state in states]
+    values = run.progress("sync")
     assert values == sorted(values)
     assert len(set(values)) >= 6 * 4  # a step each of at least four chunks
     assert values[-1] == 1
@@ -144,14 +142,13 @@ def test_it_stops_when_told_and_works_again(server, clips):
     told = []
 
     def at_work(kind, data) -> bool:
-        if kind == "progress_state" and data["nodes"].get("sync", {}).get("value", 0) > 0:
-            told.append(time.monotonic())
+        told.extend([time.monotonic()] * (progress_of(kind, data, "sync") > 0))
         return bool(told)
 
     graph = all_in_one(clips.talk, clips.speech, steps=40, seed=77)
     run = server.run(graph, interrupt=at_work)
     assert run.status == "interrupted"
-    assert time.monotonic() - told[0] < 8  # s; a step takes about one here
+    assert time.monotonic() - told[0] < 10  # s; a step takes less than one, the whole run minutes
     assert "save" not in run.executed
     leavings = {path.name for path in set((server.base / "temp").iterdir()) - before}
     assert leavings == set()
@@ -161,27 +158,27 @@ def test_it_stops_when_told_and_works_again(server, clips):
 def test_the_sampler_stops_too(server, clips):
     graph = {**graphs.stages(clips.talk, clips.speech, steps=40, seed=78)}
     graph["write"] = write("never", images=["put", 0])
-    run = server.run(
-        graph,
-        interrupt=lambda kind, data: kind == "progress_state" and data["nodes"].get("make", {}).get("value", 0) > 0,
-    )
+    run = server.run(graph, interrupt=lambda kind, data: progress_of(kind, data, "make") > 0)
     assert run.status == "interrupted"
     assert "put" not in run.executed
 
 
-def test_memory_does_not_grow_with_the_clip(server, tmp_path, clips):
-    """Tall 1080p: a second more, held as frames, would be 150 MB as bytes and 600 MB as IMAGE."""
+def test_memory_does_not_grow_with_the_clip(server, tmp_path):
+    """Tall 1080p: the longer one has 36 frames more, 220 MB as bytes and 900 MB as IMAGE.
+
+    benchmarks/host_memory.py measures a minute against ten seconds.
+    """
     sample = write_portrait(tmp_path / "sample.mp4", 12)
     peaks = []
-    for seconds in (1, 3):
-        name = server.add_input(repeat_video(sample, tmp_path / f"tall_{seconds}.mp4", seconds))
-        sound = server.add_input(write_speech(tmp_path / f"tall_{seconds}.wav", seconds))
+    for seconds in (0.56, 2):
+        name = server.add_input(repeat_video(sample, tmp_path / f"tall_{seconds:g}.mp4", seconds))
+        sound = server.add_input(write_speech(tmp_path / f"tall_{seconds:g}.wav", seconds))
         run = server.run(all_in_one(name, sound, steps=1), timeout=280)
         streams = synced(run, server)
         assert streams.size == (WIDTH, HEIGHT)
-        assert streams.num_frames == seconds * FPS
+        assert streams.num_frames == round(seconds * FPS)
         if run.peak_rss is None:
             pytest.skip("this system does not tell the peak memory of a process")
         peaks.append(run.peak_rss)
-    print(f"peak RSS {peaks[0]:.0f} MiB for 1 s, {peaks[1]:.0f} MiB for 3 s")
-    assert peaks[1] <= peaks[0] + 150
+    print(f"peak RSS {peaks[0]:.0f} MiB for 14 frames, {peaks[1]:.0f} MiB for 50")
+    assert peaks[1] <= peaks[0] + 120

@@ -104,8 +104,7 @@ def test_the_work_is_shown_while_it_is_done(first):
         picture = Image.open(io.BytesIO(preview.encoded))
         assert picture.width == picture.height >= FACE
         assert np.asarray(picture).std() > 10
-    states = [data["nodes"] for kind, data in first.events if kind == "progress_state"]
-    values = [nodes["make"]["value"] / nodes["make"]["max"] for nodes in states if "make" in nodes]
+    values = first.progress("make")
     assert values == sorted(values)
     assert len(set(values)) > 2 * graphs.STEPS  # a step of each of two chunks moves it
     assert values[-1] == 1
