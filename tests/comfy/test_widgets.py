@@ -1,0 +1,366 @@
+"""The pack's widgets in ComfyUI's own front end: they are used as a user would, in both renderers and themes."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.faces.blending import feathered_hole
+from latentsync.masks import generation_mask
+from latentsync.models import bundled_model
+from tests.comfy.browser import CHINESE, LIGHT, NODES_2
+
+MODEL = {
+    "class_type": "LatentSyncModelLoader",
+    "inputs": {
+        "model": "tiny (bundled)",
+        "vae": "auto",
+        "whisper": "auto",
+        "precision": "auto",
+        "resolution": "auto",
+    },
+}
+FRAMES = 20
+LIP_SYNC = {
+    "video": {"class_type": "LoadVideo", "inputs": {"file": "talk.mp4"}},
+    "speech": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
+    "model": MODEL,
+    "sync": {
+        "class_type": "LatentSyncLipSync",
+        "inputs": {
+            "video": ["video", 0],
+            "audio": ["speech", 0],
+            "model": ["model", 0],
+            "seed": 1,
+            "steps": 1,
+            "guidance_scale": 1.0,
+            "mask_smooth": 0.5,
+            "face": "largest",
+            "start": 0.4,
+            "duration": FRAMES / 25,
+        },
+    },
+    "report": {"class_type": "LatentSyncReport", "inputs": {"report": ["sync", 1]}},
+}
+BLEND = {
+    "video": {"class_type": "LoadVideo", "inputs": {"file": "talk.mp4"}},
+    "parts": {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}},
+    "few": {"class_type": "ImageFromBatch", "inputs": {"image": ["parts", 0], "batch_index": 0, "length": 3}},
+    "speech": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
+    "model": MODEL,
+    "encode": {
+        "class_type": "LatentSyncAudioEncode",
+        "inputs": {"model": ["model", 0], "audio": ["speech", 0], "fps": ["parts", 2]},
+    },
+    "faces": {
+        "class_type": "LatentSyncFacePrepare",
+        "inputs": {
+            "frames": ["few", 0],
+            "model": ["model", 0],
+            "face": "largest",
+            "smoothing": "temporal",
+            "mask": "mask",
+            "missing_faces": "keep",
+            "fps": ["parts", 2],
+        },
+    },
+    "sampler": {
+        "class_type": "LatentSyncSampler",
+        "inputs": {
+            "model": ["model", 0],
+            "faces": ["faces", 0],
+            "audio": ["encode", 0],
+            "seed": 1,
+            "steps": 1,
+            "guidance_scale": 1.0,
+            "scheduler": "ddim",
+            "chunk_overlap": 0,
+        },
+    },
+    "blend": {
+        "class_type": "LatentSyncBlend",
+        "inputs": {"frames": ["few", 0], "faces": ["sampler", 0], "mask_smooth": 0.5},
+    },
+    "see": {"class_type": "PreviewImage", "inputs": {"images": ["blend", 0]}},
+}
+CLIP = {"filename": "talk.mp4", "subfolder": "", "type": "input"}
+GONE = {"filename": "gone.mp4", "subfolder": "", "type": "temp"}
+RENDERERS = [{}, LIGHT, NODES_2, {**NODES_2, **LIGHT}]
+NAMES = ["classic", "classic_light", "nodes_2", "nodes_2_light"]
+
+
+def report_payload(count: int = 100, **changed) -> dict:
+    """A report as the node sends it: a face in all but frames 40 to 51, faded before."""
+    times = np.arange(count) / 25
+    found = (np.arange(count) < 40) | (np.arange(count) >= 52)
+    curve = 0.1 + 0.08 * np.sin(9 * times)
+    opening = [round(float(value), 4) if ok else None for value, ok in zip(curve, found, strict=True)]
+    frames = {
+        "time": times.round(4).tolist(),
+        "detected": found.astype(int).tolist(),
+        "confidence": (0.9 * found).round(3).tolist(),
+        "source_opening": opening,
+        "opening": opening[::-1],
+        "faded": [0.5 if 36 <= index < 40 else 0.0 for index in range(count)],
+    }
+    report = {"version": 1, "fps": 25, "duration": count / 25, "num_frames": count, "num_faces": int(found.sum())}
+    waveform = {"rate": 50, "peaks": np.abs(np.sin(times.repeat(2) * 7)).round(3).tolist()}
+    files = {"video": None, "source": None, "audio": None, "source_start": 0}
+    return {**report, "seconds": 3.0, "warnings": [], "frames": frames, "waveform": waveform, **files, **changed}
+
+
+def show(front_end, node_type: str, key: str, payload: dict) -> None:
+    """Give a node what a run would have sent."""
+    front_end.page.evaluate(
+        "([type, key, payload]) => app.graph.nodes.find(n => n.type === type).onExecuted({[key]: [payload]})",
+        [node_type, key, payload],
+    )
+    front_end.page.wait_for_timeout(400)
+
+
+def open_panel(front_end, node_type: str):
+    """Brings a node into view at its natural size; returns its widget on the page. `panel` is its object there."""
+    front_end.page.evaluate(
+        """type => {
+            const node = app.graph.nodes.find(n => n.type === type);
+            Object.assign(app.canvas.ds, {scale: 1, offset: [-node.pos[0] + 120, -node.pos[1] + 90]});
+            app.canvas.setDirty(true, true);
+            window.panel = node.latentsync.panel;
+        }""",
+        node_type,
+    )
+    front_end.page.wait_for_timeout(300)
+    front_end.page.evaluate(  # Nodes 2.0 may show it elsewhere than the graph says
+        """() => {
+            const box = (panel.element.closest(".lg-node") ?? panel.element).getBoundingClientRect();
+            if (panel.element.closest(".lg-node") && box.width) {
+                app.canvas.ds.offset[0] += 120 - box.left;
+                app.canvas.ds.offset[1] += 90 - box.top;
+                app.canvas.setDirty(true, true);
+            }
+        }"""
+    )
+    front_end.page.wait_for_timeout(300)
+    return front_end.page.evaluate_handle("() => panel.element").as_element()
+
+
+def ink(front_end, canvas: str) -> float:
+    """Share of a canvas's pixels that are drawn on."""
+    return front_end.page.evaluate(
+        """expression => {
+            const canvas = eval(expression);
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return data.filter((value, i) => i % 4 === 3 && value > 0).length / (data.length / 4);
+        }""",
+        canvas,
+    )
+
+
+def centre(handle, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
+    box = handle.bounding_box()
+    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+@pytest.fixture
+def lip_synced(front_end):
+    front_end.load_prompt(LIP_SYNC)
+    assert front_end.queue()["kind"] == "execution_success"
+    return front_end
+
+
+def test_timeline_and_player_after_a_run(lip_synced):
+    page = lip_synced.page
+    panel = open_panel(lip_synced, "LatentSyncLipSync")
+    assert f"{FRAMES} of {FRAMES} frames with a face" in panel.inner_text()
+    assert ink(lip_synced, "panel.timeline.base") > 0.03
+
+    # A click on the timeline shows that frame, in both videos; the source began at `start`.
+    timeline = panel.query_selector(".ls-timeline")
+    page.mouse.click(*centre(timeline, across=0.5))
+    page.wait_for_function("() => !panel.player.result.seeking && !panel.player.source.seeking")
+    result, source = page.evaluate("[panel.player.result.currentTime, panel.player.source.currentTime]")
+    assert int(result * 25) == FRAMES // 2
+    assert source - result == pytest.approx(0.4, abs=0.021)
+    assert f"frame {FRAMES // 2}" in panel.inner_text()
+
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert f"frame {FRAMES // 2 + 1}" in panel.inner_text()
+    page.mouse.move(*centre(timeline, across=0.99))
+    assert f"frame {FRAMES - 1}" in panel.inner_text()
+
+    # The divider is dragged, which moves neither node nor time.
+    before = page.evaluate("[...app.graph.nodes.find(n => n.latentsync?.panel === panel).pos]")
+    divider = panel.query_selector(".ls-divider")
+    page.mouse.move(*centre(divider, down=0.2))
+    page.mouse.down()
+    page.mouse.move(*centre(panel.query_selector(".ls-picture"), across=0.25, down=0.2), steps=5)
+    page.mouse.up()
+    assert page.evaluate("panel.player.divided") == pytest.approx(0.25, abs=0.02)
+    assert page.evaluate("panel.player.result.paused")
+    assert page.evaluate("[...app.graph.nodes.find(n => n.latentsync?.panel === panel).pos]") == before
+
+    # It plays with sound and the source beside it.
+    panel.query_selector(".ls-controls button").click()
+    page.wait_for_timeout(600)
+    state = page.evaluate("({muted: panel.player.result.muted, paused: panel.player.result.paused})")
+    assert state == {"muted": False, "paused": False}
+    page.keyboard.press("m")
+    assert page.evaluate("panel.player.result.muted")
+    panel.query_selector(".ls-controls button").click()
+    assert page.evaluate("panel.player.result.paused")
+
+    assert "frames with a face" in open_panel(lip_synced, "LatentSyncReport").inner_text()
+
+
+def test_nothing_goes_into_the_workflow_and_undo_brings_it_back(lip_synced):
+    saved = lip_synced.serialised()
+    widgets = {node["type"]: node.get("widgets_values") for node in saved["nodes"]}
+    assert widgets["LatentSyncReport"] == []
+    assert widgets["LatentSyncLipSync"][2:] == [1, 1, 0.5, "largest", 0.4, 0.8]  # before them the seed, drawn anew
+    assert "waveform" not in json.dumps(saved)
+    prompt = lip_synced.page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert all("latentsync" not in node["inputs"] for node in prompt.values())
+
+    lip_synced.page.evaluate("workflow => app.loadGraphData(workflow, false)", saved)  # as undo does
+    lip_synced.page.wait_for_timeout(800)
+    for node_type in ("LatentSyncLipSync", "LatentSyncReport"):
+        assert "frames with a face" in open_panel(lip_synced, node_type).inner_text()
+
+
+@pytest.mark.parametrize("settings", RENDERERS, ids=NAMES)
+def test_report_in_each_renderer_and_theme(front_end, artefacts, settings):
+    front_end.open(settings)
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    assert "Run the graph" in open_panel(front_end, "LatentSyncReport").inner_text()
+    report = report_payload(warnings=["12 frames have no face"], video=CLIP, source=CLIP)
+    show(front_end, "LatentSyncReport", "latentsync_report", report)
+    panel = open_panel(front_end, "LatentSyncReport")
+    front_end.page.wait_for_function("() => panel.player.result.videoWidth > 0")
+    front_end.page.wait_for_timeout(500)
+    text = panel.inner_text()
+    assert "88 of 100 frames with a face" in text
+    assert "0:01.60 to 0:02.08" in text
+    assert "12 frames have no face" in text
+    assert ink(front_end, "panel.timeline.base") > 0.05
+    inside, outer = panel.query_selector(".ls-warnings").bounding_box(), panel.bounding_box()
+    assert inside["y"] + inside["height"] <= outer["y"] + outer["height"] + 1  # nothing is cut off
+    assert panel.query_selector(".ls-stage").bounding_box()["height"] > 140
+    for frame, words in ((10, "face 90 %"), (38, "face faded 50 %"), (45, "no face")):
+        front_end.page.mouse.move(*centre(panel.query_selector(".ls-timeline"), across=(frame + 0.5) / 100))
+        assert f"frame {frame}" in panel.inner_text()
+        assert words in panel.inner_text()
+    front_end.screenshot(artefacts / "widgets" / f"report_{NAMES[RENDERERS.index(settings)]}.png")
+
+
+def test_missing_files_get_a_sentence(front_end):
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    for files, sentence, height in (
+        ({"video": GONE, "source": CLIP}, "gone.mp4” is not on the server any more", 0),
+        ({"video": CLIP, "source": GONE}, "Only the result plays", 100),
+    ):
+        show(front_end, "LatentSyncReport", "latentsync_report", report_payload(**files))
+        panel = open_panel(front_end, "LatentSyncReport")
+        panel.query_selector(".ls-note").wait_for_element_state("visible")
+        assert sentence in panel.inner_text()
+        stage = panel.query_selector(".ls-stage").bounding_box()
+        assert (stage["height"] if stage else 0) >= height
+        assert ink(front_end, "panel.timeline.base") > 0.05  # the rest is there all the same
+    show(front_end, "LatentSyncReport", "latentsync_report", report_payload())
+    assert open_panel(front_end, "LatentSyncReport").query_selector(".ls-player").bounding_box() is None
+
+    front_end.load_prompt({"blend": {"class_type": "LatentSyncBlend", "inputs": {"mask_smooth": 0.5}}})
+    payload = {"frame": {**GONE, "filename": "gone.jpg"}, "hole": GONE, "size": [64, 64], "side": 30}
+    show(front_end, "LatentSyncBlend", "latentsync_blend", payload)
+    assert "is not on the server any more" in open_panel(front_end, "LatentSyncBlend").inner_text()
+    assert all("404" in problem for problem in front_end.problems)  # the browser notes each file that is not there
+    front_end.problems.clear()
+
+
+def test_a_long_report_is_zoomed_and_drawn_quickly(front_end):
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    show(front_end, "LatentSyncReport", "latentsync_report", report_payload(15_000))  # ten minutes
+    panel = open_panel(front_end, "LatentSyncReport")
+    assert (
+        front_end.page.evaluate(
+            "() => { const t = performance.now(); panel.timeline.refresh(); return performance.now() - t }"
+        )
+        < 200
+    )
+    timeline = panel.query_selector(".ls-timeline")
+    timeline.focus()
+    for _ in range(30):
+        front_end.page.keyboard.press("+")
+    shown = front_end.page.evaluate("panel.timeline.to - panel.timeline.from")
+    assert shown == pytest.approx(12 / 25)
+    front_end.page.mouse.dblclick(*centre(timeline))
+    assert front_end.page.evaluate("panel.timeline.to - panel.timeline.from") == pytest.approx(600)
+
+
+@pytest.fixture
+def blended(front_end):
+    front_end.load_prompt(BLEND)
+    assert front_end.queue()["kind"] == "execution_success"
+    return front_end
+
+
+def test_blend_preview_is_the_library_s_edge(blended, artefacts):
+    open_panel(blended, "LatentSyncBlend")
+    blended.page.wait_for_function("() => panel.weights")
+    blended.screenshot(artefacts / "widgets" / "blend_classic.png")
+    keep = generation_mask(128, bundled_model().blend_mask)
+    for feather in (0.0, 0.3, 0.5, 1.0):
+        blended.page.evaluate(
+            """value => {
+                const widget = app.graph.nodes.find(n => n.type === "LatentSyncBlend").widgets[0];
+                widget.value = value;
+                widget.callback(value);
+            }""",
+            feather,
+        )
+        drawn = np.array(blended.page.evaluate("[...panel.weights]"), np.float32).reshape(256, 256)
+        expected = cv2.resize(feathered_hole(keep, feather), (256, 256), interpolation=cv2.INTER_LINEAR)
+        assert np.abs(drawn - expected).mean() < 0.015, feather  # through a picture of 256 px and back
+        assert ((drawn > 0) & (drawn < 1)).any() == (feather > 0)
+        words = "hard edge" if feather == 0 else f"{10 * feather:g} %"
+        assert words in blended.page.evaluate("panel.amount.textContent")
+
+
+@pytest.mark.parametrize("settings", [{}, NODES_2], ids=["classic", "nodes_2"])
+def test_blend_preview_follows_the_widget(front_end, artefacts, settings):
+    front_end.open(settings)
+    front_end.load_prompt(BLEND)
+    assert front_end.queue()["kind"] == "execution_success"
+    panel = open_panel(front_end, "LatentSyncBlend")
+    front_end.page.wait_for_function("() => panel.weights")
+    ramp = "panel.weights.filter(weight => weight > 0 && weight < 1).length"
+    before = front_end.page.evaluate(ramp)
+    if settings:
+        front_end.page.locator(".lg-node", has_text="LatentSync Blend").locator("input").first.click(click_count=3)
+        front_end.page.keyboard.type("0.9")
+        front_end.page.keyboard.press("Tab")
+    else:
+        front_end.page.evaluate(
+            """() => {
+                const widget = app.graph.nodes.find(n => n.type === "LatentSyncBlend").widgets[0];
+                widget.setValue(0.9, {e: {}, node: widget.node, canvas: app.canvas});
+            }"""
+        )
+    front_end.page.wait_for_timeout(300)
+    assert front_end.page.evaluate(ramp) > 1.3 * before
+    value = front_end.page.evaluate("app.graph.nodes.find(n => n.type === 'LatentSyncBlend').widgets[0].value")
+    assert value >= 0.9  # Nodes 2.0 edits digit by digit and may end at 1
+    assert f"{10 * value:g} %" in panel.inner_text()
+    for button, words in ((".ls-choice >> nth=0", "Face"), (".ls-choice >> nth=1", "Tint")):
+        front_end.page.locator(".ls-blend").locator(button).click()
+        assert words in panel.inner_text()
+    front_end.screenshot(artefacts / "widgets" / f"blend_{'nodes_2' if settings else 'classic'}_mask.png")
+
+
+def test_words_in_chinese(front_end):
+    front_end.open(CHINESE)
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    assert "运行" in open_panel(front_end, "LatentSyncReport").inner_text()
+    show(front_end, "LatentSyncReport", "latentsync_report", report_payload())
+    assert "88 帧" in open_panel(front_end, "LatentSyncReport").inner_text()
