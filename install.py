@@ -3,9 +3,11 @@
     python install.py --demo          make .venv, install what running needs, lip-sync a drawn avatar
     python install.py --test [...]    the same with what tests need, then lint and test; other arguments go to pytest
     python install.py --env           only make or complete .venv
+    python install.py --samples [DIR] put the example workflows' clip and speeches into ComfyUI's input folder
     python install.py                 what ComfyUI's manager runs: check the bundled files, say nothing if all is well
 
 Only --demo, --test and --env install anything, and only into .venv beside this file; repeating them is safe and quick.
+--samples runs in the Python that starts it, which is to be ComfyUI's.
 Exit codes: 0 done, 1 failed, 130 interrupted, with --test pytest's or ruff's.
 """
 
@@ -334,6 +336,18 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
     return tests or lint or style
 
 
+def samples(folder: str) -> int:
+    """The samples' program says itself what it did; it runs in this Python, which is to be ComfyUI's."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an embedded Python does not look beside the script
+    try:
+        from latentsync import samples
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            f"This Python ({sys.executable}) lacks {error.name!r}. Start this with the Python that ComfyUI runs in."
+        ) from error
+    return samples.main([folder] if folder else [])
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -351,6 +365,8 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--demo", action="store_true", help="lip-sync a drawn avatar and show the result")
     what.add_argument("--test", action="store_true", help="lint and test; arguments not listed here go to pytest")
     what.add_argument("--env", action="store_true", help="only make or complete .venv")
+    text = "write the example workflows' clip and speeches into DIR (default: input of the ComfyUI that has this pack)"
+    what.add_argument("--samples", nargs="?", const="", metavar="DIR", help=text)
     parser.add_argument(
         "--cpu", action="store_true", help="Linux, when .venv is made: PyTorch without CUDA, 2 GB instead of 7"
     )
@@ -360,6 +376,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)  # so that pip is stopped too
     try:
         check_python()
+        if arguments.samples is not None:
+            return samples(arguments.samples)
         if not (arguments.demo or arguments.test or arguments.env):
             return check_bundle()
         python = prepare(arguments.test, arguments.cpu)
