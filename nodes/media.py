@@ -16,6 +16,8 @@ IEEE_FLOAT = 3  # the wav format of float samples
 # Lossless RGB; AVI counts frames where Matroska rounds their times to milliseconds.
 SPILL_SUFFIX, SPILL_MUXER, SPILL_CODEC, SPILL_FORMAT = ".avi", "avi", "ffv1", "bgr0"
 
+LEAST_CUT = 0.02  # s, less than a frame
+
 
 class VideoFile(NamedTuple):
     """A VIDEO as a file. reference: how the front end can fetch it; None where it cannot."""
@@ -98,7 +100,7 @@ def as_file(video) -> Iterator[VideoFile]:
     """VIDEO as a file: its own where it has one, else a temporary copy that is removed afterwards.
 
     A video that was put together from frames (Create Video) lies in memory as a whole, 25 MB a frame at 1080p, as long
-    as ComfyUI keeps it; it is copied without loss, frame by frame.
+    as ComfyUI keeps it; it is copied without loss, frame by frame. So is one that is only a part of its file.
     """
     if isinstance(video, host.InputImpl.VideoFromComponents):
         source = None
@@ -107,18 +109,30 @@ def as_file(video) -> Iterator[VideoFile]:
             source = video.get_stream_source()
         except ValueError:  # other videos of frames in memory
             source = None
-    if isinstance(source, str):
+    if isinstance(source, str) and not _is_cut(video, source):
         yield VideoFile(Path(source), host.file_reference(source))
         return
     path = host.temp_path(SPILL_SUFFIX)
     try:
-        if source is None:
+        if source is None or isinstance(source, str):
             _write_frames(video.get_components(), path)
         else:
             path.write_bytes(source.getbuffer())
         yield VideoFile(path, None)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _is_cut(video, path: str) -> bool:
+    """Whether the VIDEO is only a part of its file, as newer releases of ComfyUI can have it."""
+    import av
+
+    try:
+        with av.open(path) as container:
+            whole = container.duration
+    except (OSError, av.FFmpegError):  # no video, or not there: the library's reader tells which
+        return False
+    return whole is not None and video.get_duration() < whole / av.time_base - LEAST_CUT
 
 
 def _write_frames(components, path: Path) -> None:
