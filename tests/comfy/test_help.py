@@ -45,6 +45,7 @@ def test_the_front_end_shows_page_and_picture(front_end, nodes):
     for name in nodes:
         front_end.page.evaluate("() => app.graph.clear()")
         front_end.add_node(name)
+        front_end.fit()  # the help button is above the node
         text = front_end.open_help(name)
         assert "Common mistakes" in text
         assert "|" not in text  # tables are tables

@@ -1,6 +1,6 @@
 // A lip-sync report as the nodes send it (LipSyncReport.to_json), with the questions the widgets ask of it.
 
-const WIDE_OPEN = 0.2; // eye distances: the curves' scale where no mouth opens wider
+const LEAST_SCALE = 0.08; // eye distances: closed mouths should look closed, whatever their noise
 
 export class Report {
   constructor(payload) {
@@ -18,7 +18,7 @@ export class Report {
     this.seconds = payload.seconds ?? null; // how long the run took
     const last = this.times.length ? this.times[this.times.length - 1] + 1 / this.fps : 0;
     this.duration = Math.max(last, payload.duration ?? 0) || 1;
-    this.maxOpening = largest([...this.sourceOpening, ...this.opening], WIDE_OPEN);
+    this.maxOpening = largest([...this.sourceOpening, ...this.opening], LEAST_SCALE);
     this.loudest = largest(this.peaks, 0);
   }
 
