@@ -89,12 +89,24 @@ class FrontEnd:
 
     def __init__(self, browser: Browser, url: str, size: tuple[int, int] = SIZE):
         self.url, self.problems, self.noise = url, [], []
-        self.page: Page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        self.page.set_default_timeout(30_000)
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self._note(f"{error.message}\n{error.stack or ''}"))
-        self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")  # an advertisement
-        self._starting, self._settings = True, {}
+        self._page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self._page.set_default_timeout(30_000)
+        self._page.on("console", self._hear)
+        self._page.on("pageerror", lambda error: self._note(f"{error.message}\n{error.stack or ''}"))
+        self._page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")  # an advertisement
+        self._starting, self._settings, self._is_new = True, {}, True
+
+    @property
+    def page(self) -> Page:
+        """Opened with the defaults at the first use, unless `open` was called with others before."""
+        if self._is_new:
+            self.open()
+        return self._page
+
+    def renew(self) -> None:
+        """The next use begins with an empty canvas; settings are changed then only if they have to be."""
+        self._is_new = True
+        self.problems.clear()
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -107,6 +119,7 @@ class FrontEnd:
 
     def open(self, settings: dict | None = None) -> float:
         """An empty canvas with exactly these settings beside the defaults; seconds until it was ready, 0 if it was."""
+        self._is_new = False
         wanted, started = {**DEFAULTS, **(settings or {})}, time.monotonic()
         if self._settings != wanted:
             self._starting = True
@@ -164,6 +177,14 @@ class FrontEnd:
         """The workflow as the front end would save it."""
         return self.page.evaluate("() => app.graph.serialize()")
 
+    def set_widgets(self, values: dict) -> None:
+        """Give every widget of these names this value."""
+        self.page.evaluate(
+            """values => { for (const node of app.graph.nodes) for (const widget of node.widgets ?? [])
+                if (widget.name in values) widget.value = values[widget.name]; }""",
+            values,
+        )
+
     def queue(self, timeout: float = 240) -> dict:
         """Run it: {"kind": execution_success, execution_error, execution_interrupted, rejected or timeout, "detail"}.
 
@@ -193,16 +214,21 @@ class FrontEnd:
             "type => { app.canvas.deselectAll(); app.canvas.selectNode(app.graph.nodes.find(n => n.type === type)) }",
             node_type,
         )
-        self.page.locator('[data-testid="info-button"]').first.click()
+        # Not by the mouse: an open help page may lie above the button.
+        self.page.locator('[data-testid="info-button"]').first.dispatch_event("click")
         content = self.page.locator(".node-help-content").first
         content.locator("h1, h2, table, p").first.wait_for()
+        self.page.wait_for_timeout(500)
         return content.inner_text()
 
     def node_title(self, node_type: str) -> str:
         return self.page.evaluate("type => app.graph.nodes.find(node => node.type === type).title", node_type)
 
-    def add_node(self, node_type: str) -> None:
-        self.page.evaluate("type => { app.graph.add(LiteGraph.createNode(type)) }", node_type)
+    def add_node(self, node_type: str, at: tuple[float, float] = (0, 0)) -> None:
+        self.page.evaluate(
+            "([type, at]) => { const node = LiteGraph.createNode(type); node.pos = at; app.graph.add(node) }",
+            [node_type, list(at)],
+        )
 
     def playing_videos(self, seconds: float = 2.0) -> list[dict]:
         """Every video element with a source: {"src", "width", "duration", "before", "after" (its times in s)}."""

@@ -86,7 +86,7 @@ def front_end(page, artefacts, request) -> Iterator[FrontEnd]:
 
     At its end the test fails if the console complained of anything; a picture of the page is kept in any case.
     """
-    page.open()
+    page.renew()
     yield page
     page.screenshot(artefacts / "pages" / f"{re.sub(r'[^A-Za-z0-9]+', '_', request.node.name)}.png")
     assert page.problems == []

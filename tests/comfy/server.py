@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -134,10 +133,7 @@ class ComfyServer:
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
             return
-        if os.name == "nt":
-            self.process.terminate()
-        else:
-            self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
@@ -150,9 +146,9 @@ class ComfyServer:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
-    def get_text(self, path: str) -> str:
+    def get_bytes(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return answer.read().decode("utf-8")
+            return answer.read()
 
     def post(self, path: str, body: dict) -> tuple[int, dict]:
         head = {"Content-Type": "application/json"}

@@ -86,7 +86,7 @@ def test_every_node_is_translated_completely(server, nodes, language):
 def test_there_is_a_help_page(server, name):
     page = ROOT / "web" / "docs" / f"{name}.md"
     assert page.is_file()
-    text = server.get_text(f"/extensions/{PACK}/docs/{name}.md")
+    text = server.get_bytes(f"/extensions/{PACK}/docs/{name}.md").decode("utf-8")
     assert text.startswith("#")
     inputs = server.get(f"/object_info/{name}")[name]["input"]
     for label in {**inputs.get("required", {}), **inputs.get("optional", {})}:

@@ -1,0 +1,95 @@
+"""The pack's nodes in the front end: drawn with every widget, in both renderers and themes, with their help."""
+
+import json
+
+import pytest
+
+from tests.comfy.browser import LIGHT, NODES_2
+from tests.comfy.conftest import PACK
+from tests.comfy.setup_host import ROOT
+from tests.comfy.test_pack import NODES
+
+SEED_WIDGET = "control_after_generate"  # the front end adds it below a seed
+WIDGET_KINDS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+LABELS = """type => { const node = app.graph.nodes.find(node => node.type === type);
+    return {title: node.title, widgets: node.widgets?.map(w => [w.name, w.label ?? w.name]) ?? [],
+            inputs: node.inputs.map(i => i.name), outputs: node.outputs.map(o => o.type)}; }"""
+
+
+def texts() -> dict:
+    return json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def add_all(front_end) -> None:
+    for index, name in enumerate(NODES):
+        front_end.add_node(name, at=(index % 4 * 520, index // 4 * 520))
+    front_end.fit()
+
+
+def test_every_node_is_drawn_with_its_widgets(front_end, server):
+    """In English: release 1.32.9 of the front end loads other languages after the packs' texts, and drops these."""
+    add_all(front_end)
+    known, said = server.nodes(PACK), texts()
+    for name in NODES:
+        drawn = front_end.page.evaluate(LABELS, name)
+        inputs = {**known[name]["input"].get("required", {}), **known[name]["input"].get("optional", {})}
+        assert drawn["title"] == said[name]["display_name"]
+        assert set(inputs) <= {widget for widget, _ in drawn["widgets"]} | set(drawn["inputs"])
+        values = {label for label, (kind, _) in inputs.items() if kind in WIDGET_KINDS or isinstance(kind, list)}
+        assert values <= {widget for widget, _ in drawn["widgets"]}
+        assert drawn["outputs"] == NODES[name]
+        for widget, label in drawn["widgets"]:
+            if widget in values:
+                assert label == said[name]["inputs"][widget]["name"]
+
+
+@pytest.mark.parametrize("settings", [NODES_2, {**NODES_2, **LIGHT}, LIGHT], ids=["nodes 2", "nodes 2 light", "light"])
+def test_other_renderers_draw_them_too(front_end, settings):
+    front_end.open(settings)
+    add_all(front_end)
+    assert set(front_end.graph().types) == set(NODES)
+    if settings.get("Comfy.VueNodes.Enabled"):
+        titles = front_end.page.locator("[data-node-id]").all_inner_texts()
+        for name, said in texts().items():
+            if name in NODES:
+                assert any(said["display_name"] in title for title in titles)
+
+
+def test_help_opens_beside_the_node(front_end):
+    add_all(front_end)
+    for name in NODES:
+        text = front_end.open_help(name)
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert page.splitlines()[0].lstrip("# ").strip() in text
+        assert len(text) > 300
+
+
+def test_a_mistake_is_shown_on_the_node(front_end):
+    """A graph of an older pack: the answer of the server names the value, and nothing runs."""
+    front_end.load_prompt(
+        {
+            "model": {
+                "class_type": "LatentSyncModelLoader",
+                "inputs": {
+                    "model": "gone.pt",
+                    "vae": "auto",
+                    "whisper": "auto",
+                    "precision": "auto",
+                    "resolution": "auto",
+                },
+            },
+            "speech": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
+            "clip": {"class_type": "LoadVideo", "inputs": {"file": "talk.mp4"}},
+            "sync": {
+                "class_type": "LatentSyncLipSync",
+                "inputs": {"video": ["clip", 0], "audio": ["speech", 0], "model": ["model", 0]},
+            },
+        }
+    )
+    end = front_end.queue()
+    assert end["kind"] == "rejected"
+    assert "'gone.pt' is not there any more" in json.dumps(end["detail"])
+    shown = front_end.page.locator("body").inner_text()
+    assert "gone.pt" in shown
+    front_end.problems.clear()  # the server's refusal is on the console as well
+    front_end.page.keyboard.press("Escape")

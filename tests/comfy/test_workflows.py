@@ -1,0 +1,74 @@
+"""Every graph in workflows/ loads through the template browser as it was saved, and runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.comfy.conftest import PACK
+from tests.comfy.setup_host import ROOT
+
+FOLDER = ROOT / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.json"))
+DRAWN_BY_THE_FRONT_END = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
+QUICK = {"steps": 2}  # instead of 25: the lips need not be good here, the rest of the graph stays as it is
+
+each = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@each
+def test_it_is_a_template_with_a_picture(server, path):
+    assert path.stem in server.get("/workflow_templates")[PACK]
+    picture = Image.open(path.with_suffix(".jpg"))  # the front end asks for no other format
+    assert min(picture.size) >= 200
+    content = server.get_bytes(f"/api/workflow_templates/{PACK}/{path.stem}.jpg")
+    assert content == path.with_suffix(".jpg").read_bytes()
+
+
+@each
+def test_it_says_what_it_does(path):
+    notes = [node for node in read(path)["nodes"] if node["type"] in ("Note", "MarkdownNote")]
+    assert any(len(str(note["widgets_values"][0])) > 100 for note in notes)
+
+
+@each
+def test_it_needs_no_other_pack(server, path):
+    known = server.nodes()
+    types = {node["type"] for node in read(path)["nodes"]} - DRAWN_BY_THE_FRONT_END
+    assert types <= set(known)
+    modules = {known[name]["python_module"] for name in types}
+    assert {module for module in modules if module.startswith("custom_nodes")} == {f"custom_nodes.{PACK}"}
+
+
+@each
+def test_no_node_covers_another(path):
+    """Nodes that show a picture or a video grow below their end, so they need room there."""
+    boxes = [(n["id"], *n["pos"], n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in read(path)["nodes"]]
+    for index, (a, left, top, right, bottom) in enumerate(boxes):
+        for b, other_left, other_top, other_right, other_bottom in boxes[index + 1 :]:
+            apart = right <= other_left or other_right <= left or bottom <= other_top - 30 or other_bottom <= top - 30
+            assert apart, f"node {a} covers node {b}"
+
+
+@each
+def test_it_loads_and_runs(front_end, artefacts, path):
+    workflow = read(path)
+    graph = front_end.load_template(PACK, path.stem)
+    assert graph.missing == ()
+    assert sorted(graph.types) == sorted(node["type"] for node in workflow["nodes"])
+    assert graph.links == len(workflow["links"])
+    loaded = {node["id"]: node.get("widgets_values") for node in front_end.serialised()["nodes"]}
+    assert loaded == {node["id"]: node.get("widgets_values") for node in workflow["nodes"]}
+    assert front_end.problems == []
+    front_end.set_widgets(QUICK)
+    end = front_end.queue(timeout=280)
+    assert end["kind"] == "execution_success", end["detail"]
+    videos = front_end.playing_videos(0.5)
+    front_end.screenshot(artefacts / "workflows" / f"{path.stem}.png")
+    if any("Video" in name or name == "LatentSyncLipSync" for name in graph.types):
+        assert any(video["width"] and video["after"] > video["before"] for video in videos)
