@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from latentsync.models import BUNDLED
+from latentsync.samples import write_samples
 from latentsync.synthetic.clips import AvatarClip
 from tests.comfy import media
 from tests.comfy.browser import FrontEnd, NoBrowser, chromium
@@ -61,6 +62,12 @@ def server(tmp_path_factory, clips, artefacts) -> Iterator[ComfyServer]:
             yield running
     finally:
         shutil.copyfile(running.log, artefacts / "server.log")
+
+
+@pytest.fixture(scope="session")
+def samples(server) -> None:
+    """The files that the example workflows open, as the user gets them with install.py --samples."""
+    write_samples(server.base / "input")
 
 
 @pytest.fixture(scope="session")
