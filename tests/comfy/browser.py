@@ -144,7 +144,7 @@ class FrontEnd:
         """Through the template browser, by clicking."""
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         for text in (pack, name):
-            self.page.get_by_text(text, exact=True).first.click()
+            self.page.locator(".p-dialog-mask").get_by_text(text, exact=True).first.click()  # not a tab
         self.page.wait_for_function("() => app.graph.nodes.length > 0")
         return self._settled()
 

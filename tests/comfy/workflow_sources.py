@@ -1,0 +1,288 @@
+"""What the workflows in workflows/ consist of: graphs in the API's form, where each node stands, and what is said.
+
+`save_workflows` lets the front end make the files from this; nothing is changed in the files themselves.
+"""
+
+from dataclasses import dataclass
+
+from latentsync.samples import SECOND_SPEECH, SPEECH, VIDEO
+from tests.comfy.graphs import model, node
+
+Place = tuple[int, int, int, int]  # x, y, width, height in the canvas's px; y is where the node's body begins
+
+SAMPLES_COMMAND = "python install.py --samples"
+SAMPLES = f"""**First time?** One command brings the sample clip and speeches; start it in this pack's folder, with the
+Python that ComfyUI uses (portable version: `..\\..\\..\\python_embeded\\python.exe`):
+
+`{SAMPLES_COMMAND}`
+
+Then press **R** here, so that the lists show them, and **Run**.
+"""
+SAMPLER = {"seed": 1247, "guidance_scale": 1.5}
+STEPS, QUICK_STEPS = 25, 8  # main.py's default; a drawn face looks as good with the latter
+FACES = {"face": "largest", "smoothing": "temporal", "mask": "mask", "missing_faces": "keep"}
+INPUT, MODEL, WORK, RESULT = "#8AA", "#8A8", "#b58b2a", "#3f789e"  # colours of groups, of the front end's own palette
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A node of the API's form with where it stands and what its title is, if not its usual one."""
+
+    node: dict
+    place: Place
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    colour: str
+    nodes: tuple[str, ...]  # ids; the group is drawn around them
+
+
+@dataclass(frozen=True)
+class Workflow:
+    nodes: dict[str, Placed]
+    groups: tuple[Group, ...]
+    note: str  # Markdown
+    note_place: Place
+
+    def prompt(self) -> dict:
+        return {key: placed.node for key, placed in self.nodes.items()}
+
+
+def load_video(place: Place) -> Placed:
+    return Placed(node("LoadVideo", file=VIDEO), place, "Load Video: who is to speak")
+
+
+def load_audio(place: Place, name: str = SPEECH, title: str = "Load Audio: what is said") -> Placed:
+    return Placed(node("LoadAudio", audio=name), place, title)
+
+
+def lip_sync(place: Place, video: str, audio: str, model_: str, steps: int) -> Placed:
+    knobs = {**SAMPLER, "steps": steps, "mask_smooth": 0.5, "face": "largest", "start": 0.0, "duration": 0.0}
+    return Placed(node("LatentSyncLipSync", video=[video, 0], audio=[audio, 0], model=[model_, 0], **knobs), place)
+
+
+def face_prepare(place: Place, parts: str, model_: str) -> Placed:
+    links = {"frames": [parts, 0], "model": [model_, 0], "fps": [parts, 2]}
+    return Placed(node("LatentSyncFacePrepare", **links, **FACES), place)
+
+
+def audio_encode(place: Place, parts: str, model_: str, audio: str) -> Placed:
+    return Placed(node("LatentSyncAudioEncode", model=[model_, 0], audio=[audio, 0], fps=[parts, 2]), place)
+
+
+def sampler(place: Place, model_: str, faces: str, audio: str) -> Placed:
+    links = {"model": [model_, 0], "faces": [faces, 0], "audio": [audio, 0]}
+    knobs = {**SAMPLER, "steps": STEPS, "scheduler": "ddim", "chunk_overlap": 4}
+    return Placed(node("LatentSyncSampler", **links, **knobs), place)
+
+
+def blend(place: Place, parts: str, faces: str, **links) -> Placed:
+    return Placed(node("LatentSyncBlend", frames=[parts, 0], faces=[faces, 0], mask_smooth=0.5, **links), place)
+
+
+def create_video(place: Place, images: str, parts: str, audio: str) -> Placed:
+    return Placed(node("CreateVideo", images=[images, 0], fps=[parts, 2], audio=[audio, 0]), place)
+
+
+def save_video(place: Place, video: str, prefix: str, title: str | None = None) -> Placed:
+    saved = node("SaveVideo", video=[video, 0], filename_prefix=f"video/{prefix}", format="auto", codec="auto")
+    return Placed(saved, place, title)
+
+
+def few(place: Place, images: str, output: int) -> Placed:
+    """Nine of many pictures: a preview writes every picture it is given."""
+    return Placed(node("ImageFromBatch", image=[images, output], batch_index=0, length=9), place, "first 9 of")
+
+
+def preview(place: Place, images: str, title: str, output: int = 0) -> Placed:
+    return Placed(node("PreviewImage", images=[images, output]), place, title)
+
+
+QUICK_START = Workflow(
+    nodes={
+        "1": load_video((440, 0, 290, 400)),
+        "2": load_audio((440, 560, 290, 140)),
+        "3": Placed(model(), (0, 470, 380, 160)),
+        "4": lip_sync((790, 0, 440, 960), "1", "2", "3", QUICK_STEPS),
+        "5": save_video((1290, 0, 400, 520), "4", "latentsync"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Clip and speech", INPUT, ("1", "2")),
+        Group("Lip sync", WORK, ("4",)),
+        Group("Result", RESULT, ("5",)),
+    ),
+    note=f"""## Quick start
+
+The person in the video says what is in the audio. Press **Run**; the player on *LatentSync Lip Sync* then shows
+source and result side by side, with sound, and the video is saved in ComfyUI's output folder.
+
+{SAMPLES}
+**Change:** the clip, the speech. The bundled model is small and made for drawn faces; put a released LatentSync
+model into `models/latentsync` for real ones, choose it in *Load LatentSync Model*, and set *steps* to 25.
+""",
+    note_place=(0, 0, 380, 350),
+)
+
+REPORT = Workflow(
+    nodes={
+        "1": load_video((440, 0, 290, 400)),
+        "2": load_audio((440, 560, 290, 140)),
+        "3": Placed(model(), (0, 470, 380, 160)),
+        "4": lip_sync((790, 0, 440, 960), "1", "2", "3", STEPS),
+        "5": Placed(node("LatentSyncReport", report=["4", 1]), (1290, 0, 460, 740)),
+        "6": preview((1800, 0, 480, 260), "5", "Picture, to save or to send"),
+        "7": Placed(node("PreviewAny", source=["5", 1]), (1800, 360, 480, 200), "In words"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Clip and speech", INPUT, ("1", "2")),
+        Group("Lip sync", WORK, ("4",)),
+        Group("What happened in each frame", RESULT, ("5", "6", "7")),
+    ),
+    note=f"""## Report
+
+What the run did, frame by frame: the sound, where a face was found, and how far the mouth is open in the source
+(blue) and in the result (orange). Click a time on the timeline to see that frame.
+
+{SAMPLES}
+**Change:** clip and speech. Where no face is found the frame stays as it was; the words name the longest such
+stretch. Swap *Preview Image* for *Save Image* to keep the picture.
+""",
+    note_place=(0, 0, 380, 350),
+)
+
+STAGES = Workflow(
+    nodes={
+        "1": load_video((440, 0, 280, 400)),
+        "2": load_audio((440, 540, 280, 140)),
+        "3": Placed(model(), (0, 470, 380, 160)),
+        "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
+        "5": face_prepare((780, 160, 290, 250), "4", "3"),
+        "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
+        "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
+        "8": blend((1490, 0, 320, 500), "4", "7"),
+        "9": create_video((1870, 0, 360, 80), "8", "4", "2"),
+        "10": save_video((1870, 170, 360, 470), "9", "latentsync_stages"),
+        "11": few((440, 860, 210, 80), "5", 1),
+        "12": preview((670, 860, 270, 320), "11", "Aligned: what is found"),
+        "13": few((980, 860, 210, 80), "5", 2),
+        "14": preview((1210, 860, 270, 320), "13", "Masked: grey is made anew"),
+        "15": few((1520, 860, 210, 80), "7", 1),
+        "16": preview((1750, 860, 270, 320), "15", "Crops: the new faces"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Clip and speech", INPUT, ("1", "2")),
+        Group("Prepare", WORK, ("4", "5", "6")),
+        Group("Generate and put back", WORK, ("7", "8")),
+        Group("Result", RESULT, ("9", "10")),
+        Group("To look at; delete what you do not need", INPUT, ("11", "12", "13", "14", "15", "16")),
+    ),
+    note=f"""## Every stage, wired
+
+The same as the quick start, one node a stage, to change something between them: other frames, another crop, a
+mask in front of a microphone. Frame rate and sound pass through unchanged; *fps* comes by a link, so it is never
+wrong.
+
+{SAMPLES}
+**Mind:** all frames are in memory here (25 MB each at 1080p). For long clips use *LatentSync Lip Sync*. The
+result is as long as the clip, not as the speech.
+""",
+    note_place=(0, 0, 380, 350),
+)
+
+SECOND_SPEECH_ON_SAME_FACES = Workflow(
+    nodes={
+        "1": load_video((440, 0, 280, 400)),
+        "2": Placed(model(), (0, 470, 380, 160)),
+        "3": Placed(node("GetVideoComponents", video=["1", 0]), (440, 520, 280, 70)),
+        "4": face_prepare((440, 680, 280, 250), "3", "2"),
+        "5": load_audio((800, 0, 280, 140), SPEECH, "First speech"),
+        "6": audio_encode((800, 240, 280, 90), "3", "2", "5"),
+        "7": sampler((1130, 0, 300, 500), "2", "4", "6"),
+        "8": blend((1480, 0, 320, 500), "3", "7"),
+        "9": create_video((1850, 0, 360, 80), "8", "3", "5"),
+        "10": save_video((1850, 170, 360, 470), "9", "latentsync_first", "Save Video: first speech"),
+        "11": load_audio((800, 800, 280, 140), SECOND_SPEECH, "Second speech"),
+        "12": audio_encode((800, 1040, 280, 90), "3", "2", "11"),
+        "13": sampler((1130, 800, 300, 500), "2", "4", "12"),
+        "14": blend((1480, 800, 320, 500), "3", "13"),
+        "15": create_video((1850, 800, 360, 80), "14", "3", "11"),
+        "16": save_video((1850, 970, 360, 470), "15", "latentsync_second", "Save Video: second speech"),
+    },
+    groups=(
+        Group("Model", MODEL, ("2",)),
+        Group("Faces, found once", INPUT, ("1", "3", "4")),
+        Group("First speech", WORK, ("5", "6", "7", "8", "9", "10")),
+        Group("Second speech", RESULT, ("11", "12", "13", "14", "15", "16")),
+    ),
+    note=f"""## A second speech on the same faces
+
+*Face Prepare* runs once; each speech has its own *Audio Encode*, *Sampler* and *Blend*. Change one speech and run
+again: only that half is computed, ComfyUI keeps the rest. Good for another take or another language.
+
+{SAMPLES}
+**Change:** the two sounds; copy a group for a third one. All frames are in memory (25 MB each at 1080p, once more
+for each result).
+""",
+    note_place=(0, 0, 380, 350),
+)
+
+IMAGE_ROUTE = Workflow(
+    nodes={
+        "1": load_video((440, 0, 280, 400)),
+        "2": load_audio((440, 540, 280, 140)),
+        "3": Placed(model(), (0, 470, 380, 160)),
+        "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
+        "5": face_prepare((780, 160, 290, 250), "4", "3"),
+        "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
+        "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
+        "8": Placed(
+            node("ImageScale", image=["7", 1], upscale_method="lanczos", width=256, height=256, crop="disabled"),
+            (1130, 680, 300, 170),
+            "Upscale: any upscaler will do",
+        ),
+        "9": Placed(
+            node("ImageSharpen", image=["8", 0], sharpen_radius=1, sigma=1.0, alpha=0.3), (1130, 950, 300, 110)
+        ),
+        "10": blend((1490, 0, 320, 500), "4", "7", crops=["9", 0]),
+        "11": create_video((1870, 0, 360, 80), "10", "4", "2"),
+        "12": save_video((1870, 170, 360, 470), "11", "latentsync_images"),
+        "13": few((1490, 680, 320, 80), "9", 0),
+        "14": preview((1490, 860, 320, 360), "13", "Crops as they are put back"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Or another pack's loader", INPUT, ("1", "2")),
+        Group("Prepare", WORK, ("4", "5", "6")),
+        Group("Generate", WORK, ("7",)),
+        Group("Your own image nodes, on the crops alone", INPUT, ("8", "9", "13", "14")),
+        Group("Put back", WORK, ("10",)),
+        Group("Or another pack's writer", RESULT, ("11", "12")),
+    ),
+    note=f"""## Frames as IMAGE, for other packs' nodes
+
+Everything between clip and result is a batch of pictures, so any loader and any writer of frames fits: link
+another pack's *frames* and *fps* in place of *Get Video Components*, and give *LatentSync Blend*'s images to its
+*Video Combine*.
+
+Between *Sampler* and *Blend* stand ordinary image nodes that change the small face crops only. They may be of any
+size, but must stay square and as many.
+
+{SAMPLES}
+**Mind:** all frames are in memory, 25 MB each at 1080p.
+""",
+    note_place=(0, 0, 380, 350),
+)
+
+WORKFLOWS = {
+    "quick_start": QUICK_START,
+    "wireable_stages": STAGES,
+    "second_speech": SECOND_SPEECH_ON_SAME_FACES,
+    "image_route": IMAGE_ROUTE,
+    "report": REPORT,
+}
