@@ -27,6 +27,7 @@ CLEAR = {"LiteGraph.Canvas.MinFontSizeForLOD": 0, "LiteGraph.Canvas.LowQualityRe
 CLEAR |= {"Comfy.Graph.CanvasInfo": False}
 LARGEST = 148_000  # bytes a picture
 MARGIN = 14  # px around a node
+SHOW_MASK = 'panel.element.querySelectorAll(".ls-choice")[1].click()'
 # name: workflow, type of node, settings of the front end, what is done on the page before
 WIDGETS = {
     "lip_sync": ("quick_start", "LatentSyncLipSync", {}, ""),
@@ -34,7 +35,7 @@ WIDGETS = {
     "lip_sync_nodes_2": ("quick_start", "LatentSyncLipSync", NODES_2, ""),
     "report_node": ("report", "LatentSyncReport", {}, ""),
     "blend_edge": ("wireable_stages", "LatentSyncBlend", {}, ""),
-    "blend_mask": ("wireable_stages", "LatentSyncBlend", {}, "panel.asMask = true; panel.refresh?.(); panel.draw?.()"),
+    "blend_mask": ("wireable_stages", "LatentSyncBlend", {}, SHOW_MASK),
 }
 WAIT_FOR_MEDIA = """() => [...document.querySelectorAll("video")].every(v => !v.currentSrc || v.readyState >= 2)
     && [...document.images].every(i => i.complete)"""
