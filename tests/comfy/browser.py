@@ -90,7 +90,7 @@ class FrontEnd:
     def __init__(self, browser: Browser, url: str, size: tuple[int, int] = SIZE):
         self.url, self.problems, self.noise = url, [], []
         self._page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        self._page.set_default_timeout(30_000)
+        self._page.set_default_timeout(90_000)  # a busy machine is slow
         self._page.on("console", self._hear)
         self._page.on("pageerror", lambda error: self._note(f"{error.message}\n{error.stack or ''}"))
         self._page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")  # an advertisement
@@ -230,16 +230,26 @@ class FrontEnd:
             [node_type, list(at)],
         )
 
-    def playing_videos(self, seconds: float = 2.0) -> list[dict]:
-        """Every video element with a source: {"src", "width", "duration", "before", "after" (its times in s)}."""
+    def playing_videos(self, address: str = "", patience: float = 30.0) -> list[dict]:
+        """Start every video whose address matches the expression, muted; those whose time moves, as soon as there are
+        any, or none after ``patience`` seconds: {"src", "width" in px, "duration" and "time" in s}."""
         return self.page.evaluate(
-            """async wait => {
-                const videos = [...document.querySelectorAll("video")].filter(v => v.currentSrc || v.src);
-                for (const video of videos) { video.muted = true; await video.play().catch(() => {}) }
-                const before = videos.map(v => v.currentTime);
-                await new Promise(done => setTimeout(done, wait));
-                return videos.map((v, i) => ({src: v.currentSrc || v.src, width: v.videoWidth, duration: v.duration,
-                    before: before[i], after: v.currentTime}));
+            """async ([address, patience]) => {
+                const starts = new Map(), until = performance.now() + 1000 * patience;
+                while (performance.now() < until) {
+                    for (const video of document.querySelectorAll("video")) {
+                        const source = video.currentSrc || video.src;
+                        if (!source || !new RegExp(address).test(source)) continue;
+                        if (!starts.has(video)) starts.set(video, video.currentTime);
+                        video.muted = true;
+                        if (video.paused) video.play().catch(() => {});
+                    }
+                    await new Promise(done => setTimeout(done, 200));
+                    const playing = [...starts].filter(([v, at]) => v.videoWidth && v.currentTime !== at).map(([v]) =>
+                        ({src: v.currentSrc || v.src, width: v.videoWidth, duration: v.duration, time: v.currentTime}));
+                    if (playing.length) return playing;
+                }
+                return [];
             }""",
-            seconds * 1000,
+            [address, patience],
         )
