@@ -15,6 +15,7 @@ TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 @dataclass
 class DataConfig:
     num_clips: int
+    num_voices: int
     duration: float
     frame_size: int
     num_workers: int

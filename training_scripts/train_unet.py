@@ -36,7 +36,7 @@ FPS = 25
 
 @dataclass
 class LatentClips:
-    """float16: clean and masked (N, F, 4, s, s), scaled latents; features (N, L, layers, D); lips (N, F, 2) float32.
+    """float16: clean and masked (N, F, 4, s, s), scaled latents; features (N, V, L, layers, D); lips (N, F, 2) float32.
 
     mask: (1, 1, s, s).
     """
@@ -103,7 +103,8 @@ def draw_batch(clips: LatentClips, stage: StageConfig, dropout: float, sampler: 
         reference.append(clips.clean[clip, other : other + frames])
         centres = [window_centre(index, FPS) for index in range(start, start + frames)]
         heard = float(sampler.random() >= dropout)
-        tokens.append(audio_tokens(clips.features[clip], centres).float() * heard)
+        voice = int(sampler.integers(clips.features.shape[1]))
+        tokens.append(audio_tokens(clips.features[clip, voice], centres).float() * heard)
         lips.append(clips.lips[clip, start : start + frames])
         audible.append(heard)
     stacked = [rearrange(torch.stack(x).float(), "b f c h w -> b c f h w") for x in (clean, masked, reference)]

@@ -90,8 +90,14 @@ class AvatarClip:
     @cached_property
     def speech(self) -> Speech:
         """The voice goes with the speech, not with the face: any face may be given any voice."""
+        return self.speech_by(0)
+
+    def speech_by(self, voice: int) -> Speech:
+        """The same words, with the same lips, in one of any number of voices; 0 is the clip's own."""
         rng = np.random.default_rng([self.speech_seed, 3])
-        return synthesise(rng, self.duration, Voice.random(rng))
+        own = Voice.random(rng)
+        other = Voice.random(np.random.default_rng([self.speech_seed, 4, voice]))
+        return synthesise(rng, self.duration, replace(other, tempo=own.tempo) if voice else own)
 
     @cached_property
     def lips(self) -> np.ndarray:

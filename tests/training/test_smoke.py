@@ -36,7 +36,8 @@ def test_the_data_set(micro_run):
     faces, lips, features = (np.load(data / f"{name}.npy") for name in ("faces", "lips", "features"))
     assert (faces.shape, faces.dtype) == ((2, 30, 64, 64, 3), np.uint8)
     assert lips.shape == (2, 30, 2)
-    assert (features.shape, features.dtype) == ((2, 60, 5, 384), np.float16)
+    assert (features.shape, features.dtype) == ((2, 2, 60, 5, 384), np.float16)  # two voices for each clip
+    assert not np.array_equal(features[:, 0], features[:, 1])
     assert faces.std((1, 2, 3)).min() > 5  # pictures, not blanks
     assert not np.array_equal(faces[0], faces[1])
 

@@ -108,3 +108,12 @@ def test_held_out_seeds_are_not_trained_on():
     drawn = [training_clip(index, config) for index in range(count)]
     assert not identities & {clip.identity_seed for clip in drawn}
     assert not speeches & {clip.speech_seed for clip in drawn}
+
+
+def test_other_voices_say_the_same_with_the_same_lips():
+    clip = AvatarClip(3, 4, duration=1.0)
+    takes = [clip.speech_by(voice) for voice in range(3)]
+    assert np.array_equal(takes[0].waveform, clip.speech.waveform)
+    assert all(np.array_equal(take.lips, clip.speech.lips) for take in takes)
+    assert np.abs(takes[1].waveform - takes[0].waveform).max() > 0.1
+    assert np.abs(takes[2].waveform - takes[1].waveform).max() > 0.1
