@@ -106,7 +106,7 @@ QUICK_START = Workflow(
         "1": load_video((440, 0, 290, 400)),
         "2": load_audio((440, 560, 290, 140)),
         "3": Placed(model(), (0, 470, 380, 160)),
-        "4": lip_sync((790, 0, 440, 960), "1", "2", "3", QUICK_STEPS),
+        "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", QUICK_STEPS),
         "5": save_video((1290, 0, 400, 520), "4", "latentsync"),
     },
     groups=(
@@ -132,7 +132,7 @@ REPORT = Workflow(
         "1": load_video((440, 0, 290, 400)),
         "2": load_audio((440, 560, 290, 140)),
         "3": Placed(model(), (0, 470, 380, 160)),
-        "4": lip_sync((790, 0, 440, 960), "1", "2", "3", STEPS),
+        "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", STEPS),
         "5": Placed(node("LatentSyncReport", report=["4", 1]), (1290, 0, 460, 740)),
         "6": preview((1800, 0, 480, 260), "5", "Picture, to save or to send"),
         "7": Placed(node("PreviewAny", source=["5", 1]), (1800, 360, 480, 200), "In words"),
