@@ -164,13 +164,14 @@ def test_the_sampler_stops_too(server, clips):
 
 
 def test_memory_does_not_grow_with_the_clip(server, tmp_path):
-    """Tall 1080p: the longer one has 36 frames more, 220 MB as bytes and 900 MB as IMAGE.
+    """Tall 1080p: the longer one has 35 frames more, 218 MB as bytes and 871 MB as IMAGE.
 
-    benchmarks/host_memory.py measures a minute against ten seconds.
+    The encoder's look-ahead fills while it runs, at half a byte a colour. benchmarks/host_memory.py measures a minute
+    against ten seconds.
     """
     sample = write_portrait(tmp_path / "sample.mp4", 12)
     peaks = []
-    for seconds in (0.56, 2):
+    for seconds in (1, 2.4):
         name = server.add_input(repeat_video(sample, tmp_path / f"tall_{seconds:g}.mp4", seconds))
         sound = server.add_input(write_speech(tmp_path / f"tall_{seconds:g}.wav", seconds))
         run = server.run(all_in_one(name, sound, steps=1), timeout=280)
@@ -180,5 +181,5 @@ def test_memory_does_not_grow_with_the_clip(server, tmp_path):
         if run.peak_rss is None:
             pytest.skip("this system does not tell the peak memory of a process")
         peaks.append(run.peak_rss)
-    print(f"peak RSS {peaks[0]:.0f} MiB for 14 frames, {peaks[1]:.0f} MiB for 50")
-    assert peaks[1] <= peaks[0] + 120
+    print(f"peak RSS {peaks[0]:.0f} MiB for 25 frames, {peaks[1]:.0f} MiB for 60")
+    assert peaks[1] <= peaks[0] + 170
