@@ -38,6 +38,41 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="also write what happened in each frame: face found or not, mouth opening of source and result",
     )
+    files.add_argument(
+        "--output_audio",
+        type=Path,
+        metavar="FILE",
+        help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
+        "heard); cut off or followed by silence where it is not as long as the result",
+    )
+    times = parser.add_argument_group("time")
+    times.add_argument(
+        "--length",
+        choices=["bounce", "loop", "hold", "trim", "speed"],
+        default="bounce",
+        help="a video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at the "
+        "last frame, trim ends the result there; speed makes the video slower or faster, so that it lasts as long as "
+        "the speech (default: bounce)",
+    )
+    times.add_argument(
+        "--tail",
+        choices=["cut", "keep"],
+        default="cut",
+        help="a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
+        "silence (default: cut)",
+    )
+    times.add_argument(
+        "--audio_offset_ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="let the lips come so much later than in the speech, whose sound stays; negative: earlier (default: 0)",
+    )
+    times.add_argument(
+        "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
+    )
+    times.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
+    times.add_argument("--duration", type=float, help="preview: length in seconds (default: the whole speech)")
     quality = parser.add_argument_group("generation")
     quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999 (default: 25)")
     quality.add_argument(
@@ -68,11 +103,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="reference: reproduce the reference implementation (25 fps, 16-frame chunks without overlap, sampled "
         "posteriors, whole face square blended); an explicit --fps or --mask_smooth wins over it",
     )
-    quality.add_argument(
-        "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
-    )
-    quality.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
-    quality.add_argument("--duration", type=float, help="preview: length in seconds (default: the whole speech)")
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -138,6 +168,9 @@ def options_of(arguments: argparse.Namespace, given: set[str]):
         mask_smooth=arguments.mask_smooth,
         start=arguments.start,
         duration=arguments.duration,
+        length=arguments.length,
+        tail=arguments.tail,
+        audio_offset_ms=arguments.audio_offset_ms,
     )
     if arguments.preset == "reference":
         options = options.as_reference()
@@ -172,7 +205,8 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
     options = options_of(arguments, given)
     detector = make_detector(arguments)
-    inputs = (arguments.video_path, arguments.audio_path)
+    sounds = [arguments.audio_path, *([arguments.output_audio] if arguments.output_audio else [])]
+    inputs = (arguments.video_path, *sounds)
     check_output(arguments.video_out_path, inputs)
     if arguments.report is not None:
         check_output(arguments.report, inputs, suffixes=[".json"])
@@ -182,7 +216,8 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     from latentsync.models import BUNDLED, choose_device, choose_dtype, find_model, load_model
 
     probe_video(arguments.video_path)
-    probe_audio(arguments.audio_path)
+    for sound in sounds:
+        probe_audio(sound)
     say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
     device = choose_device(arguments.device)
     files = find_model(arguments.model, arguments.checkpoints)
@@ -205,6 +240,7 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
             arguments.video_out_path,
             model,
             options,
+            output_audio=arguments.output_audio,
             detector=detector,
             on_progress=bar,
             measure_opening=arguments.report is not None,
@@ -216,8 +252,9 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         write_report(report, arguments.report)
     for warning in report.warnings[len(model.warnings) :]:
         say(f"warning: {warning}")
-    unchanged = report.num_frames - report.num_faces
+    unchanged = report.num_frames - report.num_faces - report.num_tail
     note = f", {unchanged} without a face left as they were" if unchanged else ""
+    note += f", {report.num_tail} after the speech" if report.num_tail else ""
     say(f"{report.num_frames} frames in {report.seconds:.1f} s{note}, seed {options.seed}")
     if not arguments.quiet:
         print(report.path)

@@ -4,6 +4,7 @@ There are 50 features (rows of all hidden states) a second. A frame sees 10 of t
 120 ms after, time-major then layer: (10 * num_states, D) = (50, 384) tokens with Whisper tiny.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -165,8 +166,11 @@ def window_centre(frame: int, fps: float) -> int:
 
 
 def window_centre_at(seconds: float) -> int:
-    """The same for a time, for videos whose frames are not evenly spaced; equals `window_centre(i, fps)` at i / fps."""
-    return int(seconds * FEATURES_PER_SECOND + 1e-6)
+    """The same for a time, for videos whose frames are not evenly spaced; equals `window_centre(i, fps)` at i / fps.
+
+    Times before the beginning have negative centres.
+    """
+    return math.floor(seconds * FEATURES_PER_SECOND + 1e-6)
 
 
 def num_reference_frames(num_features: int, fps: float) -> int:

@@ -3,17 +3,16 @@
 Memory does not depend on the length of the clip: frames are held for one chunk, of the rest only a few numbers a frame.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .audio_tokens import AudioFeatureStream, TokenWindows, num_reference_frames, window_centre_at
+from .audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
 from .chunks import ChunkGenerator, FaceFrame
 from .errors import Cancelled, FaceNotFoundError
 from .face_locator import FaceLocator, LocatedFace
@@ -23,19 +22,17 @@ from .faces.tracking import FaceDetector, FaceTracker
 from .media.audio_reader import read_audio_blocks
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
-from .media.pingpong import read_pingpong
-from .media.video_reader import VideoFacts, VideoFrame, probe_video
+from .media.video_reader import VideoFrame, probe_video
 from .media.video_writer import VideoWriter
+from .mel import SAMPLE_RATE
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
 from .pipeline import range_warning
 from .previews import FacePreview, OnPreview
 from .report import FrameRecord, LipSyncReport
-from .speech_features import frames_in
-from .waveform import WaveformPeaks
-
-SAMPLE_RATE = 16_000
+from .timeline import Timeline, plan_time, sound_warnings, source_frames, time_warnings
+from .waveform import PEAKS_PER_SECOND, WaveformPeaks
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ def lip_sync(
     model: LipSyncModel,
     options: LipSyncOptions = LipSyncOptions(),  # noqa: B008 (frozen)
     *,
+    output_audio: str | Path | None = None,
     detector: FaceDetector | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -74,15 +72,18 @@ def lip_sync(
 ) -> LipSyncReport:
     """Write ``output_path``: the video with its lips speaking the audio, which becomes its sound.
 
-    A video shorter than the speech is played forward and backward; a longer one ends with the speech. The file appears
-    under its name only when it is complete. ``should_stop`` is asked for every block of sound, every frame and every
+    A video shorter than the speech is played forward and backward; a longer one ends with the speech: ``length`` and
+    ``tail`` of the options have other ways. ``output_audio`` is heard in place of the speech that moves the lips, from
+    the same ``start`` on, cut off or followed by silence where it is not as long as the result. The file appears under
+    its name only when it is complete. ``should_stop`` is asked for every block of sound, every frame and every
     denoising step. ``measure_opening`` reads the mouth of every finished frame for the report. ``on_preview`` is given
     estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
 
     Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
     """
     started = time.monotonic()
-    check_output(output_path, (video_path, audio_path))
+    inputs = (video_path, audio_path, *([] if output_audio is None else [output_audio]))
+    check_output(output_path, inputs)
     facts = probe_video(video_path)
 
     outlines: list[WaveformPeaks] = []  # one a reading of the sound
@@ -97,10 +98,11 @@ def lip_sync(
 
     with torch.inference_mode():
         sound = AudioFeatureStream(speech_blocks, model.whisper, options.audio_windows)
-        fps = options.fps or facts.fps
-        total = count_frames(sound, float(fps), options)
+        timeline = plan_time(video_path, facts, sound, audio_path, options)
+        warnings = [*model.warnings, *time_warnings(timeline, options)]
+        if output_audio is not None:
+            warnings += sound_warnings(audio_path, output_audio, options)
         detector = detector or FaceTracker(model.device)
-        length = speech_length(sound, total, fps, options)
         run = _Run(
             model,
             options,
@@ -108,27 +110,33 @@ def lip_sync(
                 detector,
                 model.resolution,
                 options.smoothing,
-                float(fps),
-                bounces=facts.duration < options.start + length,
+                float(timeline.fps),
+                bounces=timeline.repeats,
             ),
-            total,
+            timeline,
             on_progress,
             should_stop,
             None if on_preview is None else FacePreview(model, on_preview, preview_interval),
             _mesh_reader(detector, model) if measure_opening else None,
         )
+        heard = AudioSource(
+            audio_path if output_audio is None else output_audio,
+            options.start,
+            options.duration,
+            fitted=output_audio is not None or options.length == "trim" or options.tail == "keep",
+        )
         with VideoWriter(
             output_path,
             facts.width,
             facts.height,
-            rate=fps,
-            time_base=1 / options.fps if options.fps else facts.time_base,
+            rate=timeline.fps,
+            time_base=timeline.time_base,
             color=facts.output_color,
-            audio=AudioSource(audio_path, options.start, options.duration),
+            audio=heard,
             sample_aspect_ratio=facts.sample_aspect_ratio,
-            inputs=(video_path, audio_path),
+            inputs=inputs,
         ) as writer:
-            for frame, pixels in run.frames(source_frames(video_path, facts, sound, total, options), sound):
+            for frame, pixels in run.frames(source_frames(video_path, facts, timeline, options), sound):
                 writer.write(pixels, frame.pts)
             if not run.num_faces:
                 raise FaceNotFoundError(
@@ -137,57 +145,21 @@ def lip_sync(
                     "Choose another video or another part of it (start, duration)"
                 )
             run.finish()
+    spoken = sound.num_samples / SAMPLE_RATE
+    if options.length == "trim":
+        spoken = min(spoken, run.records[-1].time + 1 / float(timeline.fps))
     return LipSyncReport(
         path=Path(output_path),
         num_frames=run.num_written,
         num_faces=run.num_faces,
         seconds=time.monotonic() - started,
-        fps=float(fps),
-        duration=sound.num_samples / SAMPLE_RATE,
-        warnings=[*model.warnings, *run.warnings],
+        fps=float(timeline.fps),
+        duration=spoken,
+        warnings=[*warnings, *run.warnings],
         frames=tuple(run.records),
-        waveform_peaks=outlines[0].peaks(),
+        waveform_peaks=outlines[0].peaks()[: math.ceil(spoken * PEAKS_PER_SECOND)],
+        pace=float(timeline.pace),
     )
-
-
-def count_frames(sound: AudioFeatureStream, fps: float, options: LipSyncOptions) -> int:
-    """Frames of the output at a constant rate: as long as the speech, or two more as in the reference."""
-    if options.extra_frames:
-        return num_reference_frames(sound.num_features, fps)
-    return frames_in(sound.num_samples / SAMPLE_RATE, fps)
-
-
-def speech_length(sound: AudioFeatureStream, total: int, fps: Fraction, options: LipSyncOptions) -> float:
-    """Seconds of video that are wanted for the speech."""
-    return total / fps if options.extra_frames else sound.num_samples / SAMPLE_RATE
-
-
-def source_frames(
-    path: str | Path, facts: VideoFacts, sound: AudioFeatureStream, total: int, options: LipSyncOptions
-) -> Iterator[VideoFrame]:
-    """The source's frames for the time of the speech, forward and backward where the video is the shorter one.
-
-    A preview that reaches beyond the video shows the frames that the whole run has there, so it is counted from the
-    video's beginning. The length a file declares is not relied on: one that ends early is played backward from there.
-    """
-    fps = options.fps or facts.fps
-    end = speech_length(sound, total, fps, options)
-    if options.start and facts.duration < options.start + end:
-        frames = _from_time(read_pingpong(path, fps=options.fps), options.start - 0.5 / float(fps))
-    else:
-        frames = read_pingpong(path, start=options.start, fps=options.fps)
-    return takewhile(lambda frame: frame.index == 0 or frame.time < end - 1e-6, frames)
-
-
-def _from_time(frames: Iterator[VideoFrame], start: float) -> Iterator[VideoFrame]:
-    """Frames from ``start`` seconds on, counted anew from the first of them."""
-    first = None
-    for frame in frames:
-        if frame.time >= start:
-            first = first or frame
-            yield replace(
-                frame, time=frame.time - first.time, pts=frame.pts - first.pts, index=frame.index - first.index
-            )
 
 
 def _stop_if(should_stop: Callable[[], bool] | None) -> None:
@@ -202,8 +174,9 @@ def _mesh_reader(detector: FaceDetector, model: LipSyncModel) -> FaceTracker:
 class _Run:
     """The state of one run: counters, progress, the face's place."""
 
-    def __init__(self, model, options, locate, total, on_progress, should_stop, preview, mesh_reader):
-        self.model, self.options, self._total, self._locate = model, options, total, locate
+    def __init__(self, model, options, locate, timeline: Timeline, on_progress, should_stop, preview, mesh_reader):
+        self.model, self.options, self._locate = model, options, locate
+        self._total, self._speech = timeline.num_frames, timeline.speech
         self._on_progress, self._should_stop = on_progress, should_stop
         self._started = time.monotonic()
         generator = torch.Generator("cpu").manual_seed(options.seed)
@@ -219,16 +192,20 @@ class _Run:
         self, source: Iterator[VideoFrame], sound: AudioFeatureStream
     ) -> Iterator[tuple[VideoFrame, np.ndarray]]:
         """Every source frame in order, with its finished pixels."""
-        tokens = TokenWindows(sound)
+        tokens, offset = TokenWindows(sound), self.options.audio_offset_ms / 1000
         for frame in source:
             _stop_if(self._should_stop)
+            if frame.index and frame.time >= self._speech - 1e-6:
+                yield from self._pasted(self._chunks.flush())
+                yield self._count(frame, frame.pixels, None, is_tail=True)
+                continue
             face = self._locate(frame)
             if face is None:
                 yield from self._pasted(self._chunks.flush())
                 yield self._count(frame, frame.pixels, None)
                 continue
             aligned = warp_faces([frame.pixels], face.matrix[None], self.model.resolution, self.options.sampling)[0]
-            heard = tokens.tokens([window_centre_at(frame.time)])[0]
+            heard = tokens.tokens([window_centre_at(frame.time - offset)])[0]
             yield from self._pasted(self._chunks.push(FaceFrame(aligned, heard, _Placed(frame, face))))
         yield from self._pasted(self._chunks.flush())
 
@@ -241,11 +218,13 @@ class _Run:
             pixels = self._paste(placed.frame.pixels, face, item.aligned, placed.face.matrix)
             yield self._count(placed.frame, pixels, placed.face)
 
-    def _count(self, frame: VideoFrame, pixels: np.ndarray, face: LocatedFace | None) -> tuple[VideoFrame, np.ndarray]:
+    def _count(
+        self, frame: VideoFrame, pixels: np.ndarray, face: LocatedFace | None, *, is_tail: bool = False
+    ) -> tuple[VideoFrame, np.ndarray]:
         _stop_if(self._should_stop)
         self.num_written += 1
         if face is None:
-            self.records.append(FrameRecord(frame.time, False, 0.0))
+            self.records.append(FrameRecord(frame.time, False, 0.0, faded=float(is_tail)))
         else:
             opening = self._opening(pixels, face)
             self.records.append(FrameRecord(frame.time, True, face.confidence, face.opening, opening))

@@ -6,6 +6,9 @@ from fractions import Fraction
 from typing import Literal
 
 from .errors import OptionError
+from .media.length_modes import LengthMode, TailMode, check_modes
+
+MAX_OFFSET = 10_000  # ms
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,12 @@ class LipSyncOptions:
     fps: Fraction | None = None  # None: the source's own frames and times. The reference resamples to 25.
     start: float = 0.0  # s, of source and speech alike: a preview of what the whole run would show there
     duration: float | None = None  # s; None: to the end of the speech
+    # For a video of another length than the speech, see media/length_modes.py. The reference: bounce, cut.
+    length: LengthMode = "bounce"
+    tail: TailMode = "cut"
+    doubled_turns: bool = False  # the reference shows the frame at which a bounce turns twice, which looks like a stop
+    # ms by which the lips come later than in the speech, which itself stays where it is; negative: earlier
+    audio_offset_ms: float = 0.0
     mask: str = "mask"
     # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
     # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
@@ -50,6 +59,12 @@ class LipSyncOptions:
             raise OptionError(f"start is {self.start}; expected seconds from the beginning, 0 or more")
         if self.duration is not None and not 0 < self.duration < math.inf:
             raise OptionError(f"duration is {self.duration}; expected more than 0 seconds")
+        check_modes(self.length, self.tail)
+        if not -MAX_OFFSET <= self.audio_offset_ms <= MAX_OFFSET:
+            raise OptionError(
+                f"audio_offset_ms is {self.audio_offset_ms:g}; expected {-MAX_OFFSET} to {MAX_OFFSET} milliseconds, "
+                "positive for later lips"
+            )
         if not 1 <= self.chunk_frames <= 24:
             raise OptionError(f"chunk_frames is {self.chunk_frames}; expected 1 to 24, the model was trained with 16")
         if not 0 <= self.chunk_overlap <= self.chunk_frames // 2:
@@ -62,6 +77,7 @@ class LipSyncOptions:
         return replace(
             self,
             fps=Fraction(25),
+            doubled_turns=True,
             chunk_frames=16,
             chunk_overlap=0,
             full_chunks=False,

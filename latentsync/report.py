@@ -22,12 +22,12 @@ class FrameRecord:
     """One frame of the result.
 
     time            s from the beginning of the result
-    detected        whether its face was found, and so generated
+    detected        whether its face was found, and so generated; not looked for after the speech (tail "keep")
     confidence      0..1 that it is a face; 0 without one
     source_opening  mouth opening of the source in units of the distance of the outer eye corners: about 0 closed, 0.3
                     wide open; None where unknown
     opening         the same of the result; None where it was not measured or there is no face
-    faded           weight of the source's picture inside the generated region, 0..1
+    faded           weight of the source's picture inside the generated region, 0..1; 1 in a kept tail
     """
 
     time: float
@@ -51,6 +51,7 @@ class LipSyncReport:
     duration        s, of the speech
     frames          one record a frame
     waveform_peaks  the largest |sample| of the speech in each fiftieth of a second, 0..1
+    pace            how many times faster the video runs than it was taken (length "speed")
     """
 
     path: Path | None
@@ -62,6 +63,12 @@ class LipSyncReport:
     warnings: list[str] = field(default_factory=list)
     frames: tuple[FrameRecord, ...] = ()
     waveform_peaks: tuple[float, ...] = ()
+    pace: float = 1.0
+
+    @property
+    def num_tail(self) -> int:
+        """Frames after the speech, the source's own (tail "keep")."""
+        return sum(map(_is_tail, self.frames))
 
     def to_json(self) -> dict:
         """A dict of plain numbers, strings, lists and None; frames as columns."""
@@ -86,12 +93,14 @@ class LipSyncReport:
 
     def text(self) -> str:
         """A few lines for a person."""
-        missing = self.num_frames - self.num_faces
+        missing = self.num_frames - self.num_faces - self.num_tail
         lines = [
             f"{self.num_frames} frames at {self.fps:g} per second ({self.duration:.2f} s of speech), "
             f"made in {self.seconds:.1f} s",
             f"face found in {self.num_faces} of them, {missing} left as they were" if missing else "face found in each",
         ]
+        if self.num_tail:
+            lines.append(f"the last {self.num_tail} frames, after the speech, are the source's")
         if gap := self.longest_gap():
             lines.append(
                 f"longest stretch without a face: {gap[1] - gap[0]:.2f} s, from {gap[0]:.2f} s to {gap[1]:.2f} s"
@@ -102,6 +111,10 @@ class LipSyncReport:
         """Begin and end in s of the longest stretch of frames without a face; None where every frame has one."""
         gaps = [(first, last) for found, first, last in _stretches(self) if not found]
         return max(gaps, key=lambda gap: gap[1] - gap[0], default=None)
+
+
+def _is_tail(frame: FrameRecord) -> bool:
+    return not frame.detected and frame.faded >= 1
 
 
 def _rounded(opening: float | None) -> float | None:
@@ -115,8 +128,8 @@ def _ends(report: LipSyncReport) -> list[float]:
 
 
 def _stretches(report: LipSyncReport) -> list[tuple[bool, float, float]]:
-    """Runs of frames with a face or without: (found, begin, end) in s."""
-    timed = zip(report.frames, _ends(report), strict=True)
+    """Runs of frames with a face or without: (found, begin, end) in s; a kept tail is neither."""
+    timed = [pair for pair in zip(report.frames, _ends(report), strict=True) if not _is_tail(pair[0])]
     runs = [(found, list(run)) for found, run in groupby(timed, key=lambda pair: pair[0].detected)]
     return [(found, run[0][0].time, run[-1][1]) for found, run in runs]
 

@@ -143,7 +143,7 @@ def sample_faces(
         chunks = ChunkGenerator(model, replace(options, mask=track.mask), generator, on_step, preview)
         for index in range(track.num_frames + 1):
             if index < track.num_frames and track.detected[index]:
-                tokens = speech.tokens([index / speech.fps])[0]
+                tokens = speech.tokens([index / speech.fps - options.audio_offset_ms / 1000])[0]
                 pairs = chunks.push(FaceFrame(track.aligned[index], tokens, payload=index))
             else:
                 pairs = chunks.flush()

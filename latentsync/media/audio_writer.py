@@ -18,6 +18,7 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 6400
 _OPUS_RATES = (48000,)  # Opus knows lower input rates but always plays at 48 kHz
 _AAC_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "quad", "5.0", "5.1")
 _OPUS_LAYOUTS = ("mono", "stereo", "quad", "5.0", "5.1", "6.1", "7.1")
+_SILENCE_BLOCK = 16_384  # samples a channel
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class AudioSource:
     path: str | os.PathLike
     start: float = 0.0  # s
     duration: float | None = None  # s; None: to the end
+    fitted: bool = False  # cut off where the picture ends, or followed by silence until then
 
 
 def output_sample_rate(codec: str, sample_rate: int) -> int:
@@ -67,24 +69,48 @@ class AudioTrack:
             start=source.start,
             duration=source.duration,
         )
+        self._is_fitted = source.fitted
+        self._rest: np.ndarray | None = None  # of a block that reached beyond the time asked for
         self._samples = 0
         self._stream = container.add_stream(codec, rate=self._rate)
         self._stream.layout = self._layout
         self._stream.bit_rate = _BITS_PER_CHANNEL * _count(self._layout)
 
     def write_until(self, time: float) -> None:
-        """Encode up to `time` seconds, or to the end of the source if that is earlier."""
+        """Encode up to `time` seconds, or to the end of the source if that is earlier; by whole blocks.
+
+        Fitted sound goes up to `time` exactly, with silence where the source has ended.
+        """
         while self._blocks is not None and self._samples < time * self._rate:
-            block = next(self._blocks, None)
+            block = next(self._blocks, None) if self._rest is None else self._rest
+            self._rest = None
+            if self._is_fitted:
+                missing = round(time * self._rate) - self._samples
+                if missing <= 0:
+                    self._rest = block
+                    return
+                if block is None:
+                    block = np.zeros((_count(self._layout), min(missing, _SILENCE_BLOCK)), np.float32)
+                elif block.shape[1] > missing:
+                    block, self._rest = block[:, :missing], block[:, missing:]
             if block is None:
-                self._blocks = None
-                self._container.mux(self._stream.encode(None))
+                self._end()
                 return
             # Samples beyond full scale would wrap around or ring in some decoders.
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.clip(-1, 1)), "fltp", self._layout)
             frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._samples
             self._samples += block.shape[1]
             self._container.mux(self._stream.encode(frame))
+
+    def finish(self, time: float) -> None:
+        """Encode what is left; of fitted sound, up to `time` seconds, where the picture ends."""
+        self.write_until(time if self._is_fitted else float("inf"))
+        self._end()
+
+    def _end(self) -> None:
+        if self._blocks is not None:
+            self._blocks = None
+            self._container.mux(self._stream.encode(None))
 
 
 def write_wav(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:

@@ -47,6 +47,7 @@ class VideoFrame:
     pts: int  # the same in ticks: of the file's time base, or of 1 / fps where fps was given
     index: int  # 0, 1, 2, ... in the order given
     source_index: int  # which source frame of the clip this shows; differs from `index` where frames repeat
+    is_repeat: bool = False  # comes after the whole clip was shown, see playback.read_playback
 
 
 class FrameConverter:
@@ -129,6 +130,16 @@ def read_frames(
             yield VideoFrame(convert(selected.frame), time, selected.pts, index, selected.source_index)
         if index < 0:
             raise no_frames(path, start)
+
+
+def video_length(path: str | os.PathLike) -> float:
+    """Seconds from the first frame to the end of the last one, by the packets in the file and not by what it declares.
+
+    Reads all of the file without decoding it. Raises `MediaError` as `probe_video` does.
+    """
+    with VideoDecoder(path) as decoder:
+        index, shortest = decoder.stream.index, float(decoder.interval * decoder.time_base)
+    return max(scan_duration(path, index), shortest)
 
 
 def exact_rate(fps: Fraction | float) -> Fraction:

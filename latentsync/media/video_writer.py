@@ -77,6 +77,8 @@ class VideoWriter:
         is_odd = (width % 2 or height % 2) and codec != "libvpx-vp9"
         pixel_format = "yuv444p" if is_odd else "yuv420p"
         self._to_yuv = YuvConverter(tags, pixel_format, "unspecified" if codec == "libvpx-vp9" else "left")
+        # Where the picture will end is not known before it does, and fitted sound must not be longer.
+        self._ahead = 0.0 if audio and audio.fitted else _AHEAD
         self._last_pts: int | None = None
         self._closed = False
         self._part = PartFile(self._target)
@@ -116,7 +118,7 @@ class VideoWriter:
         with writing_errors(self._target):
             self._mux(frame)
             if self._audio:
-                self._audio.write_until(float(pts * self._time_base) + _AHEAD)
+                self._audio.write_until(float(pts * self._time_base) + self._ahead)
 
     def finish(self) -> None:
         """Write what is left, the rest of the sound included, and give the file its name."""
@@ -128,7 +130,7 @@ class VideoWriter:
             with writing_errors(self._target):
                 self._mux(None)
                 if self._audio:
-                    self._audio.write_until(float("inf"))
+                    self._audio.finish(float((self._last_pts + self._tick_interval) * self._time_base))
                 self._container.close()
             self._part.commit()
             self._closed = True

@@ -21,6 +21,7 @@ from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
 from tests.small_model import small_unet, small_vae
 from tests.unit.media_clips import demo_video, write_clip
+from tests.unit.test_length_modes import triangle
 
 FAST = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
 TWO_STEPS = dataclasses.replace(FAST, num_inference_steps=2)  # with a single one the result hardly leaves the noise
@@ -124,14 +125,14 @@ def test_a_short_video_goes_back_and_forth(small_model, avatar_video, speech, tm
     out = tmp_path / "out.mp4"
     report = lip_sync(avatar_video, speech(1.04), out, small_model, FAST)
     assert report.num_frames == report.num_faces == 26
-    assert shown_sources(avatar_video, [pixels for pixels, _ in written]) == [*range(12), *range(11, -1, -1), 0, 1]
+    assert shown_sources(avatar_video, [pixels for pixels, _ in written]) == [*range(12), *range(10, 0, -1), 0, 1, 2, 3]
     # what the mouth does belongs to the time, not to the source frame
-    assert not np.array_equal(written[11][0], written[12][0])
+    assert not np.array_equal(written[10][0], written[12][0])
 
 
 @pytest.mark.parametrize(
     ("start", "duration", "expected"),
-    [(0.2, 0.2, [5, 6, 7, 8, 9]), (0.6, 0.2, [8, 7, 6, 5, 4]), (0.36, 0.24, [9, 10, 11, 11, 10, 9])],
+    [(0.2, 0.2, [5, 6, 7, 8, 9]), (0.6, 0.2, [7, 6, 5, 4, 3]), (0.36, 0.24, [9, 10, 11, 10, 9, 8])],
 )
 def test_a_preview_shows_what_the_whole_run_shows_there(
     small_model, avatar_video, speech, tmp_path, written, start, duration, expected
@@ -318,7 +319,7 @@ def test_a_file_that_ends_before_its_time_plays_backward_from_there(
     assert 1 < left < 12
     report = lip_sync(cut, speech(0.48), tmp_path / "out.mp4", small_model, FAST)
     assert report.num_frames == 12
-    expected = [*range(left), *range(left - 1, -1, -1), *range(left)][:12]
+    expected = [triangle(index, left) for index in range(12)]
     assert shown_sources(cut, [pixels for pixels, _ in written]) == expected
 
 

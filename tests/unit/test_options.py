@@ -29,6 +29,10 @@ from latentsync.options import LipSyncOptions
         ("chunk_frames", 25, "chunk_frames"),
         ("chunk_overlap", -1, "chunk_overlap"),
         ("chunk_overlap", 9, "chunk_overlap is 9; expected 0 to 8"),
+        ("length", "pingpong", "length is 'pingpong'; expected one of bounce, loop, hold, trim, speed"),
+        ("tail", "fade", "tail is 'fade'; expected one of cut, keep"),
+        ("audio_offset_ms", 10_001, "audio_offset_ms is 10001"),
+        ("audio_offset_ms", float("nan"), "audio_offset_ms is nan"),
         ("seed", -1, "seed"),
         ("seed", 2**63, "seed"),
     ],
@@ -56,13 +60,18 @@ def test_ends_of_the_ranges_are_allowed(field, value):
     assert getattr(LipSyncOptions(**{field: value}), field) == value
 
 
+def test_lengths_that_contradict_each_other_are_told():
+    with pytest.raises(OptionError, match=r"length is 'trim' and tail is 'keep'.* Take tail 'cut', or another length"):
+        LipSyncOptions(length="trim", tail="keep")
+
+
 def test_reference_preset_turns_every_deviation_off_and_keeps_the_rest():
     mine = LipSyncOptions(num_inference_steps=7, guidance_scale=2.0, seed=5, start=1.0, duration=2.0, mask_smooth=0.2)
     reference = mine.as_reference()
     changed = {field.name for field in fields(mine) if getattr(mine, field.name) != getattr(reference, field.name)}
     deviations = (
         "fps blend_mask chunk_overlap full_chunks posterior audio_windows smoothing sampling "
-        "colour_match blend extra_frames"
+        "colour_match blend extra_frames doubled_turns"
     )
     assert changed == set(deviations.split())
     assert reference.fps == 25

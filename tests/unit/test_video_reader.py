@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import MediaError, OptionError
-from latentsync.media.pingpong import read_pingpong
+from latentsync.media.playback import read_playback
 from latentsync.media.video_decoder import FrameClock
 from latentsync.media.video_reader import exact_rate, probe_video, read_frames
 from tests.unit.media_clips import (
@@ -163,7 +163,7 @@ def test_single_frame(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", pictures=1)
     assert numbers(read_frames(path)) == [0]
     assert probe_video(path).duration == pytest.approx(0.04)
-    assert numbers(itertools.islice(read_pingpong(path), 4)) == [0, 0, 0, 0]
+    assert numbers(itertools.islice(read_playback(path), 4)) == [0, 0, 0, 0]
 
 
 def test_duration_is_measured_where_the_header_has_none(tmp_path):
@@ -234,45 +234,69 @@ def test_hdr_becomes_bt709(tmp_path):
 
 
 def forth_and_back(length, count):
+    return list(itertools.islice(itertools.cycle([*range(length), *range(length - 2, 0, -1)]), count))
+
+
+def doubled(length, count):
+    """The same with each turning frame twice, as in the reference."""
     return list(itertools.islice(itertools.cycle([*range(length), *reversed(range(length))]), count))
+
+
+def around(length, count):
+    return list(itertools.islice(itertools.cycle(range(length)), count))
+
+
+def held(length, count):
+    return [min(number, length - 1) for number in range(count)]
 
 
 @pytest.mark.parametrize("memory_limit", [0, 10**9])
 @pytest.mark.parametrize("gop", [5, 250])
-def test_pingpong(tmp_path, memory_limit, gop):
+@pytest.mark.parametrize(
+    ("mode", "turns", "expected"),
+    [("bounce", False, forth_and_back), ("bounce", True, doubled), ("loop", False, around), ("hold", False, held)],
+)
+def test_playback_beyond_the_end(tmp_path, memory_limit, gop, mode, turns, expected):
     path = write_clip(tmp_path / "clip.mp4", fps=25, pictures=37, gop=gop)
-    frames = list(itertools.islice(read_pingpong(path, memory_limit=memory_limit), 160))
-    assert numbers(frames) == forth_and_back(37, 160) == [frame.source_index for frame in frames]
-    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(160)])
-    assert [frame.index for frame in frames] == list(range(160))
+    playback = read_playback(path, mode, doubled_turns=turns, memory_limit=memory_limit)
+    frames = list(itertools.islice(playback, 120))
+    assert numbers(frames) == expected(37, 120) == [frame.source_index for frame in frames]
+    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(120)])
+    assert [frame.index for frame in frames] == list(range(120))
+    assert [frame.is_repeat for frame in frames] == [False] * 37 + [True] * 83
 
 
-def test_pingpong_of_a_window_of_variable_rate(tmp_path):
+@pytest.mark.parametrize("mode", ["trim", "speed"])
+def test_some_modes_repeat_nothing(tmp_path, mode):
+    assert numbers(read_playback(write_clip(tmp_path / "clip.mp4", pictures=5), mode)) == [0, 1, 2, 3, 4]
+
+
+def test_bounce_of_a_window_of_variable_rate(tmp_path):
     pts = [0, 100, 150, 400, 410, 1000, 1040, 1500, 1540, 1600, 1650, 1700, 1800]
     path = write_clip(tmp_path / "clip.mkv", pts=pts, pictures=13, time_base=Fraction(1, 1000))
-    frames = list(itertools.islice(read_pingpong(path, start=0.15, duration=1.55, memory_limit=0), 40))
-    shown = numbers(frames)
-    assert shown[:20] == [*range(2, 11), *range(10, 1, -1), 2, 3]
+    frames = list(itertools.islice(read_playback(path, start=0.15, duration=1.55, memory_limit=0), 40))
+    assert numbers(frames)[:20] == [*range(2, 11), *range(9, 2, -1), 2, 3, 4, 5]
     # Each frame stays as long going back as it does going forth.
-    times = [frame.time for frame in frames]
-    stays = np.diff(times)
+    stays = np.diff([frame.time for frame in frames])
     assert (stays > 0).all()
     np.testing.assert_allclose(stays[:8], [0.25, 0.01, 0.59, 0.04, 0.46, 0.04, 0.06, 0.05], atol=1e-6)
-    np.testing.assert_allclose(stays[10:18], stays[:8][::-1], atol=1e-6)
+    np.testing.assert_allclose(stays[9:16], stays[1:8][::-1], atol=1e-6)
+    np.testing.assert_allclose(stays[16:24], stays[:8], atol=1e-6)
 
 
-def test_pingpong_resampled(tmp_path):
+def test_bounce_resampled(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", fps=60, pictures=61, gop=13)
     once = numbers(read_frames(path, fps=25))
-    frames = list(itertools.islice(read_pingpong(path, fps=25, memory_limit=0), 3 * len(once)))
-    assert numbers(frames) == once + once[::-1] + once
-    assert [frame.pts for frame in frames] == list(range(3 * len(once)))
+    frames = list(itertools.islice(read_playback(path, fps=25, memory_limit=0), 3 * len(once) - 2))
+    assert numbers(frames) == once + once[-2:0:-1] + once
+    assert [frame.pts for frame in frames] == list(range(3 * len(once) - 2))
 
 
-def test_pingpong_of_a_stream_without_timestamps(tmp_path):
+@pytest.mark.parametrize(("mode", "expected"), [("bounce", forth_and_back), ("loop", around)])
+def test_playback_of_a_stream_without_timestamps(tmp_path, mode, expected):
     path = write_clip(tmp_path / "clip.h264", muxer="h264", pictures=30, gop=9)
     assert numbers(read_frames(path)) == list(range(30))
-    assert numbers(itertools.islice(read_pingpong(path, memory_limit=0), 100)) == forth_and_back(30, 100)
+    assert numbers(itertools.islice(read_playback(path, mode, memory_limit=0), 100)) == expected(30, 100)
 
 
 def test_clock_repairs_timestamps():
@@ -339,7 +363,7 @@ def unusable(tmp_path_factory):
     ],
 )
 def test_unusable_files(unusable, name, message):
-    for read in (probe_video, lambda path: next(read_frames(path)), lambda path: next(read_pingpong(path))):
+    for read in (probe_video, lambda path: next(read_frames(path)), lambda path: next(read_playback(path))):
         with pytest.raises(MediaError, match=message) as caught:
             read(unusable / name)
         assert name in str(caught.value)

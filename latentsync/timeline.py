@@ -1,0 +1,151 @@
+"""The time of a run: how long the result is, and which frame of the source is shown when."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice, takewhile
+from pathlib import Path
+
+from .audio_tokens import AudioFeatureStream, num_reference_frames
+from .media.audio_reader import probe_audio
+from .media.length_modes import shown_at, stretched_times
+from .media.playback import read_playback
+from .media.video_reader import VideoFacts, VideoFrame, read_frames, video_length
+from .mel import SAMPLE_RATE
+from .options import LipSyncOptions
+from .speech_features import frames_in
+
+UNUSUAL_SPEED = 2.0  # times faster, or slower, beyond which the report warns
+NOTICEABLE = 0.1  # s; smaller differences of two sounds' lengths are encoders' padding
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What is known before a frame is read.
+
+    fps          of the result, the average where it varies; time_base: seconds per tick of its frames' pts
+    speech       s of the result that are made to speak
+    end          s from which on nothing is shown; inf: to the end of the video
+    num_frames   of the result, an estimate where frame times vary or the file declares a wrong length
+    source       s of the whole video, 0 unless length is "speed"; whole_speech: s of all the speech, of which
+                 start and duration may choose a part
+    repeats      the video may be shown again
+    """
+
+    fps: Fraction
+    time_base: Fraction
+    speech: float
+    end: float
+    num_frames: int
+    source: Fraction
+    whole_speech: Fraction
+    repeats: bool
+
+    @property
+    def pace(self) -> Fraction:
+        """How many times faster than it was taken the video runs."""
+        return self.source / self.whole_speech if self.source else Fraction(1)
+
+
+def plan_time(
+    path: str | Path, facts: VideoFacts, sound: AudioFeatureStream, audio_path: str | Path, options: LipSyncOptions
+) -> Timeline:
+    """The times of a run with the given video, `sound` being the part of `audio_path` to be spoken."""
+    fps = options.fps or facts.fps
+    heard = Fraction(sound.num_samples, SAMPLE_RATE)
+    frames = num_reference_frames(sound.num_features, fps) if options.extra_frames else frames_in(float(heard), fps)
+    speech = float(frames / fps if options.extra_frames else heard)
+    left = max(facts.duration - options.start, 0.0)
+    end = speech if options.tail == "cut" or options.length == "speed" else options.duration or math.inf
+    if options.length == "trim":
+        frames = min(frames, frames_in(left, fps))
+    elif end > speech:
+        frames = max(frames, frames_in(min(left, end), fps))
+    whole, source, is_part = heard, Fraction(0), options.start or options.duration is not None
+    if options.length == "speed":
+        source = Fraction(video_length(path)).limit_denominator(10**9)
+        if is_part:
+            whole = max(heard, Fraction(probe_audio(audio_path).duration).limit_denominator(10**6))
+    return Timeline(
+        fps=fps,
+        time_base=1 / fps if options.fps or options.length == "speed" else facts.time_base,
+        speech=speech,
+        end=end,
+        num_frames=frames,
+        source=source,
+        whole_speech=whole,
+        repeats=options.length in ("bounce", "loop") and facts.duration < options.start + speech,
+    )
+
+
+def time_warnings(time: Timeline, options: LipSyncOptions) -> list[str]:
+    """What a person should know of the video's new pace."""
+    pace = float(time.pace)
+    if options.length != "speed" or 1 / UNUSUAL_SPEED <= pace <= UNUSUAL_SPEED:
+        return []
+    return [
+        f"the video runs {pace:.2f} times as fast as it was taken, to last {float(time.whole_speech):.2f} s like the "
+        f"speech instead of {float(time.source):.2f} s. Movements look unnatural; take another length mode"
+    ]
+
+
+def sound_warnings(speech_path: str | Path, output_path: str | Path, options: LipSyncOptions) -> list[str]:
+    """What a person should know of another sound for the result than the speech."""
+    spoken, heard = (_part(probe_audio(path).duration, options) for path in (speech_path, output_path))
+    if abs(spoken - heard) <= NOTICEABLE:
+        return []
+    what = "its rest is cut off" if heard > spoken else "it is followed by silence"
+    return [
+        f"the output audio lasts {heard:.2f} s and the speech {spoken:.2f} s: where the result is not as long as the "
+        f"output audio, {what}. Give two sounds of one recording if they are meant to fit"
+    ]
+
+
+def _part(duration: float, options: LipSyncOptions) -> float:
+    left = max(duration - options.start, 0.0)
+    return left if options.duration is None else min(left, options.duration)
+
+
+def source_frames(path: str | Path, facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> Iterator[VideoFrame]:
+    """The source's frames in the order and at the times of the result, see LengthMode and TailMode.
+
+    A preview that reaches beyond the video shows the frames that the whole run has there, so it is counted from the
+    video's beginning. The length a file declares is not relied on: one that ends early is continued from there.
+    """
+    if options.length == "speed":
+        frames = _stretched(path, facts, time, options)
+    elif options.length == "trim":
+        frames = read_frames(path, start=options.start, fps=options.fps)
+    else:
+        is_beyond = options.start and facts.duration < options.start + time.speech
+        turns = {"doubled_turns": options.doubled_turns, "fps": options.fps}
+        if is_beyond:
+            frames = _from_time(read_playback(path, options.length, **turns), options.start - 0.5 / float(time.fps))
+        else:
+            frames = read_playback(path, options.length, start=options.start, **turns)
+
+    def is_shown(frame: VideoFrame) -> bool:
+        return frame.index == 0 or frame.time < (time.speech if frame.is_repeat else time.end) - 1e-6
+
+    return takewhile(is_shown, frames)
+
+
+def _stretched(path: str | Path, facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> Iterator[VideoFrame]:
+    """Frames at the result's constant rate whose times in the source run faster or slower."""
+    first = round(options.start * time.fps)
+    times = stretched_times(time.fps, time.source, time.whole_speech, first)
+    shown = shown_at(times, read_frames(path), lambda frame: frame.pts * facts.time_base)
+    for index, frame in enumerate(islice(shown, frames_in(time.speech, float(time.fps)))):
+        yield replace(frame, time=float(index / time.fps), pts=index, index=index)
+
+
+def _from_time(frames: Iterator[VideoFrame], start: float) -> Iterator[VideoFrame]:
+    """Frames from ``start`` seconds on, counted anew from the first of them."""
+    first = None
+    for frame in frames:
+        if frame.time >= start:
+            first = first or frame
+            yield replace(
+                frame, time=frame.time - first.time, pts=frame.pts - first.pts, index=frame.index - first.index
+            )
