@@ -11,6 +11,8 @@ import torch
 import main
 from latentsync import models
 from latentsync.checkpoints import save_unet
+from latentsync.media.audio_reader import probe_audio
+from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
 from latentsync.options import LipSyncOptions
 from tests.cli.conftest import arguments
@@ -31,7 +33,7 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
     text = " ".join(capsys.readouterr().out.split())
     names = "video_path audio_path video_out_path superres mask_smooth sr_ratio inference_steps guidance_scale seed"
     names += " report model resolution device dtype fps start duration quiet verbose preset checkpoints det_model"
-    names += " landmark_model"
+    names += " landmark_model length tail output_audio audio_offset_ms"
     for name in names.split():
         assert f"--{name}" in text
     assert "130 interrupted" in text
@@ -68,6 +70,8 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
         (["--fps", "0"], "more than 0 frames per second, got '0'"),
         (["--fps", "fast"], "expected a number such as 25 or 30000/1001, got 'fast'"),
         (["--fps", "1/0"], "expected a number"),
+        (["--length", "mirror"], "invalid choice: 'mirror'"),
+        (["--tail", "fade"], "invalid choice: 'fade'"),
         (["--quiet", "--verbose"], "not allowed with"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],
@@ -98,6 +102,8 @@ def test_missing_files_in_the_arguments(capsys):
         (["--fps", "1000"], "fps is 1000"),
         (["--start", "-1"], "start is -1"),
         (["--duration", "inf"], "duration is inf"),
+        (["--audio_offset_ms", "20000"], "audio_offset_ms is 20000; expected -10000 to 10000 milliseconds"),
+        (["--length", "trim", "--tail", "keep"], "Take tail 'cut', or another length: bounce, loop or hold"),
         (["--resolution", "100"], "resolution 100 was given; expected a positive multiple of 8"),
         (["--device", "cuda:99"], "the device 'cuda:99' cannot be used here"),
         (["--device", "fast"], "the device 'fast' cannot be used here"),
@@ -138,6 +144,22 @@ def test_preview_window_and_rate(lip_sync, speech, out):
     done = lip_sync("--start", 0.2, "--duration", 0.16, "--fps", 50, audio=speech(0.48))
     assert re.search(r"^8 frames in", done.err, re.MULTILINE)
     assert probe_video(out).fps == 50
+
+
+def test_every_length_of_the_library_can_be_given():
+    given = [options("--length", mode).length for mode in LENGTH_MODES]
+    assert given == list(LENGTH_MODES)
+    assert options("--tail", "keep").tail == "keep"
+    assert options("--audio_offset_ms", "-40.5").audio_offset_ms == -40.5
+    assert options("--preset", "reference", "--length", "loop").length == "loop"
+
+
+def test_a_kept_tail_and_another_sound(lip_sync, speech, out):
+    done = lip_sync("--tail", "keep", "--output_audio", speech(0.48), audio=speech(0.2))
+    assert done.code == 0
+    assert re.search(r"^12 frames in .*, 7 after the speech, seed", done.err, re.MULTILINE)
+    assert "warning: the output audio lasts 0.48 s and the speech 0.20 s" in done.err
+    assert probe_audio(out).duration == pytest.approx(0.48, abs=0.07)
 
 
 def test_report_of_every_frame(avatar_video, speech, out, small_model_folder, capfd):
