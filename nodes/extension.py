@@ -6,6 +6,7 @@ from .blend import LatentSyncBlend
 from .faces import LatentSyncFacePrepare
 from .lip_sync import LatentSyncLipSync
 from .loader import LatentSyncModelLoader
+from .match_length import LatentSyncMatchLength
 from .report import LatentSyncReport
 from .sampler import LatentSyncSampler
 
@@ -20,5 +21,6 @@ class LatentSyncExtension(host.ComfyExtension):
             LatentSyncSampler,
             LatentSyncBlend,
             LatentSyncLipSync,
+            LatentSyncMatchLength,
             LatentSyncReport,
         ]

@@ -1,6 +1,7 @@
 """Inputs that several nodes share, with the command line's defaults."""
 
-from ..latentsync.options import LipSyncOptions
+from ..latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
+from ..latentsync.options import MAX_OFFSET, LipSyncOptions
 from .host import io
 
 DEFAULTS = LipSyncOptions()
@@ -8,6 +9,8 @@ CATEGORY = "LatentSync"
 FACES = ["largest", "left", "right", "centre"]
 MASKS = ["mask", "mask2", "mask3", "mask4"]
 SMOOTHINGS = ["temporal", "p_bias", "none"]
+LENGTHS = list(LENGTH_MODES)
+TAILS = list(TAIL_MODES)
 MAX_SEED = 2**63 - 1
 MIN_FPS, MAX_FPS = 1.0, 240.0
 
@@ -82,3 +85,40 @@ def face() -> io.Combo.Input:
 
 def fps(tooltip: str) -> io.Float.Input:
     return io.Float.Input("fps", default=25.0, min=MIN_FPS, max=MAX_FPS, step=0.001, round=False, tooltip=tooltip)
+
+
+def length(name: str, *, optional: bool = False) -> io.Combo.Input:
+    return io.Combo.Input(
+        name,
+        options=LENGTHS,
+        default=DEFAULTS.length,
+        optional=optional,
+        tooltip="A video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at "
+        "the last frame, trim ends the result there. speed makes the video slower or faster, so that it lasts as long "
+        "as the speech.",
+    )
+
+
+def tail(*, optional: bool = False) -> io.Combo.Input:
+    return io.Combo.Input(
+        "tail",
+        options=TAILS,
+        default=DEFAULTS.tail,
+        optional=optional,
+        tooltip="A video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
+        "silence. Not together with trim; speed leaves no rest.",
+    )
+
+
+def audio_offset_ms() -> io.Float.Input:
+    return io.Float.Input(
+        "audio_offset_ms",
+        default=DEFAULTS.audio_offset_ms,
+        min=-MAX_OFFSET,
+        max=MAX_OFFSET,
+        step=0.01,
+        round=False,
+        optional=True,
+        tooltip="Lets the lips come so many milliseconds later than in the speech; negative: earlier. The sound stays "
+        "where it is. 40 is one frame at 25 frames per second.",
+    )

@@ -76,6 +76,20 @@ def as_images(frames: np.ndarray) -> torch.Tensor:
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
+def chosen_images(images: torch.Tensor, indices: list[int]) -> torch.Tensor:
+    """The frames of an IMAGE at `indices`: the batch itself or a view of its beginning where that is all."""
+    if indices == list(range(len(indices))):
+        return images if len(indices) == len(images) else images[: len(indices)]
+    return images[torch.tensor(indices, device=images.device)]
+
+
+def fitted_sound(audio, seconds: Fraction) -> dict:
+    """AUDIO cut off after `seconds`, or followed by silence until then, at its own rate."""
+    waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
+    missing = round(seconds * sample_rate) - waveform.shape[-1]
+    return {"waveform": torch.nn.functional.pad(waveform, (0, missing)), "sample_rate": sample_rate}
+
+
 @contextlib.contextmanager
 def as_wav(audio) -> Iterator[Path]:
     """AUDIO as a file with all its bits, at its own rate, removed afterwards. Raises ValueError like `waveform_of`."""

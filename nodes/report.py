@@ -19,18 +19,19 @@ class HostedReport:
     """What LATENTSYNC_REPORT carries.
 
     video, source: how the front end fetches the result and the clip it was made of; None where it cannot
-    source_start: s of the source at which the result begins
+    source_start: s of the source at which the result begins; length: what follows on its end, see LengthMode
     """
 
     report: "LipSyncReport"
     video: dict[str, str] | None
     source: dict[str, str] | None
     source_start: float = 0.0
+    length: str = "bounce"
 
     def ui(self) -> dict:
         """For the timeline widget."""
         files = {"video": self.video, "source": self.source, "audio": None}  # the result has the sound
-        files["source_start"] = self.source_start
+        files |= {"source_start": self.source_start, "length": self.length, "pace": self.report.pace}
         return {"latentsync_report": [self.report.to_json() | files]}
 
 

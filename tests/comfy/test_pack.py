@@ -12,6 +12,7 @@ NODES = {
     "LatentSyncSampler": ["LATENTSYNC_FACES", "IMAGE"],
     "LatentSyncBlend": ["IMAGE"],
     "LatentSyncLipSync": ["VIDEO", "LATENTSYNC_REPORT"],
+    "LatentSyncMatchLength": ["IMAGE", "AUDIO", "FLOAT"],
     "LatentSyncReport": ["IMAGE", "STRING"],
 }
 

@@ -8,6 +8,7 @@ import pytest
 from latentsync.faces.alignment import Smoothing
 from latentsync.faces.tracking import FaceChoice
 from latentsync.masks import MASK_NAMES
+from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.options import LipSyncOptions
 from main import build_parser
 from tests.comfy.conftest import PACK
@@ -20,6 +21,7 @@ NODES = {
     "LatentSyncSampler",
     "LatentSyncBlend",
     "LatentSyncLipSync",
+    "LatentSyncMatchLength",
     "LatentSyncReport",
 }
 # Input of a node -> option of the library, and of the command line where it has one.
@@ -30,6 +32,9 @@ OPTIONS = {
     "mask_smooth": ("mask_smooth", "mask_smooth"),
     "start": ("start", "start"),
     "duration": ("duration", "duration"),
+    "length": ("length", "length"),
+    "tail": ("tail", "tail"),
+    "audio_offset_ms": ("audio_offset_ms", "audio_offset_ms"),
     "chunk_overlap": ("chunk_overlap", None),
     "smoothing": ("smoothing", None),
     "mask": ("mask", None),
@@ -75,6 +80,9 @@ def test_choices_are_the_librarys(nodes):
     assert set(prepare["smoothing"][1]["options"]) == set(Smoothing.__args__)
     for node in ("LatentSyncFacePrepare", "LatentSyncLipSync"):
         assert set(inputs_of(nodes[node])["face"][1]["options"]) == set(FaceChoice.__args__)
+    for node, name in (("LatentSyncLipSync", "length"), ("LatentSyncMatchLength", "mode")):
+        assert tuple(inputs_of(nodes[node])[name][1]["options"]) == LENGTH_MODES
+        assert tuple(inputs_of(nodes[node])["tail"][1]["options"]) == TAIL_MODES
     overlap = inputs_of(nodes["LatentSyncSampler"])["chunk_overlap"][1]
     assert overlap["max"] == LipSyncOptions().chunk_frames // 2
 

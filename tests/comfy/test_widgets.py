@@ -218,7 +218,8 @@ def test_nothing_goes_into_the_workflow_and_undo_brings_it_back(lip_synced):
     saved = lip_synced.serialised()
     widgets = {node["type"]: node.get("widgets_values") for node in saved["nodes"]}
     assert widgets["LatentSyncReport"] == []
-    assert widgets["LatentSyncLipSync"][2:] == [1, 1, 0.5, "largest", 0.4, 0.8]  # before them the seed, drawn anew
+    lip_sync = widgets["LatentSyncLipSync"]
+    assert lip_sync[2:] == [1, 1, 0.5, "largest", 0.4, 0.8, "bounce", "cut", 0]  # before them the seed, drawn anew
     assert "waveform" not in json.dumps(saved)
     prompt = lip_synced.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert all("latentsync" not in node["inputs"] for node in prompt.values())

@@ -18,6 +18,8 @@ export class ComparePlayer {
     this.onShape = onShape;
     this.fps = 25;
     this.sourceStart = 0; // s of the source at the result's beginning
+    this.length = "bounce";
+    this.pace = 1;
     this.wanted = null; // s to seek to when the seek under way has ended
     this.build();
     this.listen();
@@ -70,12 +72,17 @@ export class ComparePlayer {
     source.addEventListener("seeked", () => this.result.paused && this.alignSource());
   }
 
-  /** Files as the server names them; source may be null. sourceStart: s of the source where the result begins. */
-  show({ video, source, fps = 25, sourceStart = 0 }) {
+  /**
+   * Files as the server names them; source may be null. sourceStart: s of the source where the result begins; length:
+   * what follows on the source's end; pace: how many times faster the source runs in the result.
+   */
+  show({ video, source, fps = 25, sourceStart = 0, length = "bounce", pace = 1 }) {
     this.pause();
     this.files = { result: video, source };
     this.fps = fps;
     this.sourceStart = sourceStart;
+    this.length = length;
+    this.pace = pace;
     this.note.textContent = "";
     this.note.hidden = true;
     this.element.setAttribute("aria-label", text("player"));
@@ -124,14 +131,18 @@ export class ComparePlayer {
     return this.wanted ?? this.result.currentTime;
   }
 
-  /** Time of the source that belongs to a time of the result: a shorter source is played forward and backward. */
+  /** Time of the source that belongs to a time of the result, by the run's length mode. */
   sourceTime(time) {
     const length = this.source.duration;
     if (!(length > 0)) return { time: 0, backward: false };
-    const turn = (this.sourceStart + time) % (2 * length);
-    const backward = turn > length;
-    const place = backward ? 2 * length - turn : turn;
-    return { time: Math.min(place, length - 0.5 / this.fps), backward };
+    const last = length - 0.5 / this.fps;
+    const at = this.sourceStart + time;
+    if (this.length === "loop") return { time: Math.min(at % length, last), backward: false };
+    if (this.length !== "bounce") return { time: Math.min(at * this.pace, last), backward: false };
+    const turn = at % Math.max(2 * length - 2 / this.fps, 1 / this.fps); // the turning frames come once
+    const backward = turn >= length;
+    const place = backward ? 2 * length - 1 / this.fps - turn : turn;
+    return { time: Math.min(place, last), backward };
   }
 
   /** Show the frame of a time; many calls while one is on its way end at the last. */
@@ -204,7 +215,8 @@ export class ComparePlayer {
     if (source.paused) source.play().catch(() => source.pause());
     if (source.seeking) return;
     if (Math.abs(ahead) > FAR_BEHIND) source.currentTime = time;
-    source.playbackRate = Math.abs(ahead) < 0.25 / this.fps ? 1 : Math.min(1.5, Math.max(0.5, 1 - CATCH_UP * ahead));
+    const rate = Math.abs(ahead) < 0.25 / this.fps ? 1 : Math.min(1.5, Math.max(0.5, 1 - CATCH_UP * ahead));
+    source.playbackRate = Math.min(8, Math.max(0.125, rate * this.pace)); // browsers refuse more
   }
 
   // ---- the rest of the controls

@@ -57,8 +57,9 @@ export class Report {
 
   /** "found", "faded" or "missing". */
   stateOf(index) {
-    if (!this.detected[index]) return "missing";
-    return (this.faded[index] ?? 0) > 0 ? "faded" : "found";
+    const faded = this.faded[index] ?? 0;
+    if (!this.detected[index]) return faded >= 1 ? "faded" : "missing"; // faces after the speech are not looked for
+    return faded > 0 ? "faded" : "found";
   }
 
   /** Stretches of one state: [{state, from, to}], from and to frame indices, both inclusive. */

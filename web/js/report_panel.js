@@ -51,6 +51,8 @@ export class ReportPanel {
         source: payload.source,
         fps: this.report.fps,
         sourceStart: payload.source_start ?? 0,
+        length: payload.length,
+        pace: payload.pace,
       });
     this.timeline.show(this.report);
     this.summary.textContent = this.summaryText();

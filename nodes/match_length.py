@@ -1,0 +1,67 @@
+"""Frames and speech made equally long, before anything is generated."""
+
+from fractions import Fraction
+
+import torch
+
+from . import host, media
+from .host import io
+from .knobs import CATEGORY, LENGTHS, TAILS, check_choices, fps, length, tail
+
+
+class LatentSyncMatchLength(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LatentSyncMatchLength",
+            display_name="LatentSync Match Length",
+            category=CATEGORY,
+            description="Makes frames and speech equally long: repeats, leaves out or spreads frames for a speech of "
+            "another length, before LatentSync Face Prepare. Frame rate and sample rate stay; no frame is blended or "
+            "changed.",
+            inputs=[
+                io.MultiType.Input(
+                    "frames",
+                    types=[io.Image, io.Video],
+                    tooltip="The clip: frames from any video loader, or a video, whose own frame rate is then used.",
+                ),
+                io.Audio.Input("audio", tooltip="The speech whose length is wanted."),
+                length("mode"),
+                tail(),
+                fps("Frames per second of frames; a video brings its own. Link it from Get Video Components."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="frames", tooltip="As many frames as the sound lasts."),
+                io.Audio.Output(
+                    display_name="audio",
+                    tooltip="The speech; cut off with trim, followed by silence where keep shows more frames.",
+                ),
+                io.Float.Output(display_name="fps", tooltip="The frame rate, unchanged."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, mode=None, tail=None):
+        return check_choices(mode=(mode, LENGTHS), tail=(tail, TAILS))
+
+    @classmethod
+    def execute(cls, frames, audio, mode, tail, fps) -> io.NodeOutput:
+        with host.plain_errors():
+            from ..latentsync.media.length_modes import source_indices
+            from ..latentsync.media.video_reader import exact_rate
+            from ..latentsync.speech_features import frames_in
+
+            media.waveform_of(audio)
+            rate = exact_rate(fps)
+            if not isinstance(frames, torch.Tensor):
+                parts = frames.get_components()
+                frames, rate = parts.images, Fraction(parts.frame_rate)
+                fps = float(rate)
+            images = media.checked_images(frames, "frames")
+            seconds = Fraction(audio["waveform"].shape[-1], int(audio["sample_rate"]))
+            wanted = frames_in(float(seconds), rate)
+            indices = source_indices(len(images), wanted, mode, tail, exact=seconds * rate)
+            lasts = Fraction(len(indices)) / rate
+            if (mode == "trim" and lasts < seconds) or len(indices) > wanted:
+                audio = media.fitted_sound(audio, lasts)
+            return io.NodeOutput(media.chosen_images(images, indices), audio, fps)
