@@ -38,9 +38,8 @@ class Motion:
             -1,
         )
         blinks = np.cumsum(rng.uniform(1.2, 4.5, int(duration) + 2)) - rng.uniform(0, 2)
-        glances = np.column_stack(
-            [np.arange(0, duration + 2, 1.3), rng.uniform(-1, 1, (int((duration + 2) / 1.3) + 1, 2))]
-        )
+        num_glances = int((duration + 2) / 1.3) + 1
+        glances = np.column_stack([np.arange(num_glances) * 1.3, rng.uniform(-1, 1, (num_glances, 2))])
         return Motion(base, waves, blinks, glances)
 
     def pose(self, time: float) -> Pose:

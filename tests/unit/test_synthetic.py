@@ -117,3 +117,9 @@ def test_other_voices_say_the_same_with_the_same_lips():
     assert all(np.array_equal(take.lips, clip.speech.lips) for take in takes)
     assert np.abs(takes[1].waveform - takes[0].waveform).max() > 0.1
     assert np.abs(takes[2].waveform - takes[1].waveform).max() > 0.1
+
+
+@pytest.mark.parametrize("duration", [0.6, 3.2, 3.9])  # 3.2: a whole number of glances
+def test_clips_of_any_duration_move(duration):
+    clip = AvatarClip(3, 4, duration)
+    assert clip.frame(clip.num_frames - 1, 48, 48).shape == (48, 48, 3)
