@@ -73,3 +73,17 @@ def test_lips_follow_the_new_speech(tmp_path, capfd):
     print(f"r {right:.2f}, mismatched {mismatched:.2f}, own {correlation(opening, own.lips[:, 0]):.2f}")
     assert right >= 0.6
     assert right - mismatched >= 0.3
+
+
+def test_an_offset_makes_the_lips_come_later(tmp_path):
+    """Three frames, by where the mouth's opening fits the speech's best."""
+    own, new = (AvatarClip(HELD_OUT, speech_seed, 2.0) for speech_seed in (2_000_001, 3_000_001))
+    write_clip(own, tmp_path / "avatar.mp4", side=256)
+    write_speech(new, tmp_path / "speech.wav")
+    given = arguments(tmp_path / "avatar.mp4", tmp_path / "speech.wav", tmp_path / "out.mp4", "--model", "tiny")
+    assert main.main([*given, "--inference_steps", "5", "--audio_offset_ms", "120"]) == 0
+    opening = opening_track([frame.pixels for frame in read_frames(tmp_path / "out.mp4")])
+    fits = {lag: correlation(opening[lag:], new.lips[: len(opening) - lag, 0]) for lag in range(7)}
+    print({lag: round(float(fit), 2) for lag, fit in fits.items()})
+    assert abs(max(fits, key=fits.get) - 3) <= 1
+    assert fits[3] > fits[0] + 0.2
