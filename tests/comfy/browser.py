@@ -84,6 +84,13 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+# A help page left open would lie over the nodes of the next test.
+CLOSE_SIDEBAR = """() => {
+    const bar = app.extensionManager.sidebarTab;
+    if (bar.activeSidebarTab) bar.toggleSidebarTab(bar.activeSidebarTab.id);
+}"""
+
+
 class FrontEnd:
     """One page. ``problems`` collects what the console and the page complain of, less the known noise."""
 
@@ -133,6 +140,7 @@ class FrontEnd:
             self._settings = wanted
         self.page.keyboard.press("Escape")
         self.page.evaluate("() => { app.graph.clear(); app.canvas.deselectAll?.(); }")
+        self.page.evaluate(CLOSE_SIDEBAR)
         self.page.wait_for_timeout(300)
         self._starting = False
         self.problems.clear()
