@@ -33,6 +33,7 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
         prediction_type=config.prediction_type,
     )
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
+    vae.register_to_config(_name_or_path="vae")  # else where it lay on this machine
     shutil.rmtree(folder / "vae", ignore_errors=True)
     vae.save_pretrained(folder / "vae")
     description = {

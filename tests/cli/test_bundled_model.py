@@ -36,6 +36,11 @@ def test_its_description_tells_how_to_make_it_again():
     assert any(command.startswith("python -m training_scripts.") for command in training["commands"])
 
 
+def test_it_knows_no_place_on_a_machine():
+    for description in BUNDLED.rglob("config.json"):
+        assert '"/' not in description.read_text(encoding="utf-8"), description
+
+
 def test_its_size():
     files = [BUNDLED / "unet.safetensors", *(BUNDLED / "vae").rglob("*")]
     assert sum(file.stat().st_size for file in files if file.is_file()) <= MAX_BYTES
