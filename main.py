@@ -264,16 +264,10 @@ def write_report(report, path: Path) -> None:
     """The report as JSON, complete or not at all. Raises OutputError."""
     import json
 
-    from latentsync.media.output_file import PartFile, writing_errors
+    from latentsync.media.output_file import written_whole
 
-    part = PartFile(path)
-    try:
-        with writing_errors(path):
-            part.path.write_text(json.dumps(report.to_json()), encoding="utf-8")
-        part.commit()
-    except BaseException:
-        part.discard()
-        raise
+    with written_whole(path) as part:
+        part.write_text(json.dumps(report.to_json()), encoding="utf-8")
 
 
 class ProgressBar:

@@ -12,12 +12,11 @@ import os
 import shutil
 import sys
 import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LatentSyncError, OutputError
-from .media.output_file import writing_errors
+from .media.output_file import writing_errors, written_whole
 from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
 
@@ -55,7 +54,8 @@ def write_samples(folder: Path) -> Samples:
             )
         written = {file: target for file, target in targets.items() if target not in kept}
         for file, target in written.items():
-            _place(file, target)
+            with written_whole(target) as part:
+                shutil.copyfile(file, part)
         return Samples(tuple(written.values()), tuple(kept))
 
 
@@ -82,16 +82,6 @@ def _draw(folder: Path) -> list[Path]:
     for name, seed in NEW_SPEECHES.items():
         write_speech(AvatarClip(IDENTITY, seed, DURATION), folder / name)
     return [folder / name for name in (VIDEO, *NEW_SPEECHES)]
-
-
-def _place(file: Path, target: Path) -> None:
-    """Copy beside the place, then move: a cut run leaves no half file under the name."""
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        shutil.copyfile(file, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import OutputError
 from .audio_reader import probe_audio, read_audio_blocks
-from .output_file import PartFile, check_output, writing_errors
+from .output_file import check_output, written_whole
 
 _BITS_PER_CHANNEL = 128_000  # per second; transparent for AAC and Opus
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -122,17 +122,11 @@ def write_wav(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) ->
     samples = np.atleast_2d(np.asarray(samples))
     if samples.ndim != 2 or not np.isfinite(samples).all():
         raise OutputError(f"Cannot write '{path}': expected finite samples, (T,) or (C, T), got {samples.shape}.")
-    part = PartFile(check_output(path, suffixes=(".wav",)))
-    try:
-        with writing_errors(path), wave.open(str(part.path), "wb") as file:
-            file.setnchannels(samples.shape[0])
-            file.setsampwidth(2)
-            file.setframerate(sample_rate)
-            file.writeframes(np.round(samples.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        part.commit()
-    except BaseException:
-        part.discard()
-        raise
+    with written_whole(check_output(path, suffixes=(".wav",))) as part, wave.open(str(part), "wb") as file:
+        file.setnchannels(samples.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(np.round(samples.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
 
 
 def _count(layout: str) -> int:

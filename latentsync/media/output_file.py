@@ -86,6 +86,22 @@ def writing_errors(path: str | os.PathLike) -> Iterator[None]:
         raise OutputError(f"Cannot write '{path}': {advice}") from reason
 
 
+@contextlib.contextmanager
+def written_whole(target: str | os.PathLike) -> Iterator[Path]:
+    """The path to write `target` at: it gets its name at the end, or is removed where the end is not reached.
+
+    Raises `OutputError` for what the system or the encoder has against it.
+    """
+    part = PartFile(target)
+    try:
+        with writing_errors(target):
+            yield part.path
+        part.commit()
+    except BaseException:
+        part.discard()
+        raise
+
+
 class PartFile:
     """A file written under a temporary name (`.part` in it) beside its target, and renamed when complete."""
 
