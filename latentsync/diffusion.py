@@ -101,6 +101,8 @@ def predict_noise(
 ) -> torch.Tensor:
     """Predicted noise (B, 4, F, h, w) with classifier-free guidance against silent (all-zero) tokens.
 
+    Of a U-Net that predicts the velocity (see `ddim_scheduler`) the velocity: guidance is the same for both.
+
     Args:
         latents: (B, 4, F, h, w) noisy latents.
         conditioning: (B, 9, F, h, w): mask (1 = keep), masked latents, reference latents.

@@ -183,10 +183,17 @@ class _Run:
         self._chunks = ChunkGenerator(model, options, generator, self._on_step, preview)
         self._paste = FacePaster(model.resolution, options, model.blend_mask)
         self._mesh_reader: FaceTracker | None = mesh_reader
-        self.num_written = self.num_faces = 0
         self._fraction = 0.0
         self.warnings: list[str] = []
         self.records: list[FrameRecord] = []
+
+    @property
+    def num_written(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_faces(self) -> int:
+        return sum(record.detected for record in self.records)
 
     def frames(
         self, source: Iterator[VideoFrame], sound: AudioFeatureStream
@@ -214,7 +221,6 @@ class _Run:
             placed: _Placed = item.payload
             if not self.warnings and (warning := range_warning(self.model, self._chunks.out_of_range)):
                 self.warnings.append(warning)
-            self.num_faces += 1
             pixels = self._paste(placed.frame.pixels, face, item.aligned, placed.face.matrix)
             yield self._count(placed.frame, pixels, placed.face)
 
@@ -222,7 +228,6 @@ class _Run:
         self, frame: VideoFrame, pixels: np.ndarray, face: LocatedFace | None, *, is_tail: bool = False
     ) -> tuple[VideoFrame, np.ndarray]:
         _stop_if(self._should_stop)
-        self.num_written += 1
         if face is None:
             self.records.append(FrameRecord(frame.time, False, 0.0, faded=float(is_tail)))
         else:
