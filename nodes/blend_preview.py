@@ -19,8 +19,8 @@ def edge_preview(images, faces) -> dict:
     import cv2
 
     from ..latentsync.faces.alignment import canvas_size, square_to_canvas
-    from ..latentsync.faces.blending import FaceBlender
-    from ..latentsync.masks import generation_mask
+    from ..latentsync.options import LipSyncOptions
+    from ..latentsync.pasting import FacePaster
 
     found = np.flatnonzero(faces.detected)
     index = int(found[len(found) // 2])
@@ -29,8 +29,8 @@ def edge_preview(images, faces) -> dict:
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     matrix = faces.matrices[index]
-    mask = generation_mask(faces.resolution, faces.blend_mask or faces.mask)
-    region = FaceBlender(faces.resolution, mask=mask, feather=0).region(frame.shape, matrix)
+    hard = LipSyncOptions(mask=faces.mask, mask_smooth=0)
+    region = FacePaster(faces.resolution, hard, faces.blend_mask).blender.region(frame.shape, matrix)
     hole = np.zeros((height, width), np.float32)
     hole[region.slices] = region.alpha
     hole = cv2.resize(hole, size, interpolation=cv2.INTER_AREA)

@@ -10,13 +10,11 @@ from . import host
 if TYPE_CHECKING:
     from ..latentsync.models import LipSyncModel
 
-LATENT_SCALE = 8  # px of the face per latent
 # How many numbers each network holds at once beside its weights, by its structure: skip connections, the widest layer
 # of a block and its inputs.
 UNET_VALUES = 24  # per latent pixel, frame and channel of the first level
 VAE_VALUES = 8  # per picture pixel and channel of the first level
 WHISPER_BYTES = 256 * 2**20  # one window of 30 s; small's is the largest
-VAE_PIXELS = 2**20  # that go through the VAE together, as latentsync.pipeline does
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,9 @@ class HostedModel:
 
     def memory_required(self, parts: tuple[str, ...], num_frames: int, guided: bool) -> int:
         """Bytes beside the weights; the parts work one after another, so the largest counts."""
+        from ..latentsync.models import LATENT_SCALE
+        from ..latentsync.pipeline import PIXELS_AT_ONCE
+
         size = self.model.dtype.itemsize
         side = self.model.resolution // LATENT_SCALE
         needs = {"whisper": WHISPER_BYTES}
@@ -54,6 +55,6 @@ class HostedModel:
             values = num_frames * (2 if guided else 1) * side**2 * self.model.unet.config.block_out_channels[0]
             needs["unet"] = UNET_VALUES * values * size
         if "vae" in parts:
-            pixels = max(VAE_PIXELS, self.model.resolution**2)
+            pixels = max(PIXELS_AT_ONCE, self.model.resolution**2)
             needs["vae"] = VAE_VALUES * pixels * self.model.vae.config.block_out_channels[0] * size
         return max(needs[part] for part in parts)
