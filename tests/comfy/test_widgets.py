@@ -12,80 +12,14 @@ from latentsync.faces.blending import feathered_hole
 from latentsync.masks import generation_mask
 from latentsync.models import bundled_model
 from tests.comfy.browser import CHINESE, LIGHT, NODES_2
+from tests.comfy.graphs import all_in_one, node, stages
 
-MODEL = {
-    "class_type": "LatentSyncModelLoader",
-    "inputs": {
-        "model": "tiny (bundled)",
-        "vae": "auto",
-        "whisper": "auto",
-        "precision": "auto",
-        "resolution": "auto",
-    },
-}
 FRAMES = 20
 LIP_SYNC = {
-    "video": {"class_type": "LoadVideo", "inputs": {"file": "talk.mp4"}},
-    "speech": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
-    "model": MODEL,
-    "sync": {
-        "class_type": "LatentSyncLipSync",
-        "inputs": {
-            "video": ["video", 0],
-            "audio": ["speech", 0],
-            "model": ["model", 0],
-            "seed": 1,
-            "steps": 1,
-            "guidance_scale": 1.0,
-            "mask_smooth": 0.5,
-            "face": "largest",
-            "start": 0.4,
-            "duration": FRAMES / 25,
-        },
-    },
-    "report": {"class_type": "LatentSyncReport", "inputs": {"report": ["sync", 1]}},
+    **all_in_one("talk.mp4", "speech.wav", steps=1, start=0.4, duration=FRAMES / 25),
+    "report": node("LatentSyncReport", report=["sync", 1]),
 }
-BLEND = {
-    "video": {"class_type": "LoadVideo", "inputs": {"file": "talk.mp4"}},
-    "parts": {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}},
-    "few": {"class_type": "ImageFromBatch", "inputs": {"image": ["parts", 0], "batch_index": 0, "length": 3}},
-    "speech": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
-    "model": MODEL,
-    "encode": {
-        "class_type": "LatentSyncAudioEncode",
-        "inputs": {"model": ["model", 0], "audio": ["speech", 0], "fps": ["parts", 2]},
-    },
-    "faces": {
-        "class_type": "LatentSyncFacePrepare",
-        "inputs": {
-            "frames": ["few", 0],
-            "model": ["model", 0],
-            "face": "largest",
-            "smoothing": "temporal",
-            "mask": "mask",
-            "missing_faces": "keep",
-            "fps": ["parts", 2],
-        },
-    },
-    "sampler": {
-        "class_type": "LatentSyncSampler",
-        "inputs": {
-            "model": ["model", 0],
-            "faces": ["faces", 0],
-            "audio": ["encode", 0],
-            "seed": 1,
-            "steps": 1,
-            "guidance_scale": 1.0,
-            "scheduler": "ddim",
-            "chunk_overlap": 0,
-        },
-    },
-    "blend": {
-        "class_type": "LatentSyncBlend",
-        "inputs": {"frames": ["few", 0], "faces": ["sampler", 0], "mask_smooth": 0.5},
-    },
-    "see": {"class_type": "PreviewImage", "inputs": {"images": ["blend", 0]}},
-}
+BLEND = {**stages("talk.mp4", "speech.wav", count=3, steps=1), "see": node("PreviewImage", images=["put", 0])}
 CLIP = {"filename": "talk.mp4", "subfolder": "", "type": "input"}
 GONE = {"filename": "gone.mp4", "subfolder": "", "type": "temp"}
 RENDERERS = [{}, LIGHT, NODES_2, {**NODES_2, **LIGHT}]

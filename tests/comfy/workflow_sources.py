@@ -45,7 +45,7 @@ class Workflow:
     nodes: dict[str, Placed]
     groups: tuple[Group, ...]
     note: str  # Markdown
-    note_place: Place
+    note_place: Place = (0, 0, 380, 350)
 
     def prompt(self) -> dict:
         return {key: placed.node for key, placed in self.nodes.items()}
@@ -101,11 +101,25 @@ def preview(place: Place, images: str, title: str, output: int = 0) -> Placed:
     return Placed(node("PreviewImage", images=[images, output]), place, title)
 
 
+# What several graphs begin with, at the same places.
+TO_LIP_SYNC = {
+    "1": load_video((440, 0, 290, 400)),
+    "2": load_audio((440, 560, 290, 140)),
+    "3": Placed(model(), (0, 470, 380, 160)),
+}
+TO_SAMPLER = {
+    "1": load_video((440, 0, 280, 400)),
+    "2": load_audio((440, 540, 280, 140)),
+    "3": Placed(model(), (0, 470, 380, 160)),
+    "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
+    "5": face_prepare((780, 160, 290, 250), "4", "3"),
+    "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
+    "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
+}
+
 QUICK_START = Workflow(
     nodes={
-        "1": load_video((440, 0, 290, 400)),
-        "2": load_audio((440, 560, 290, 140)),
-        "3": Placed(model(), (0, 470, 380, 160)),
+        **TO_LIP_SYNC,
         "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", QUICK_STEPS),
         "5": save_video((1290, 0, 400, 520), "4", "latentsync"),
     },
@@ -124,14 +138,11 @@ source and result side by side, with sound, and the video is saved in ComfyUI's 
 **Change:** the clip, the speech. The bundled model is small and made for drawn faces; put a released LatentSync
 model into `models/latentsync` for real ones, choose it in *Load LatentSync Model*, and set *steps* to 25.
 """,
-    note_place=(0, 0, 380, 350),
 )
 
 REPORT = Workflow(
     nodes={
-        "1": load_video((440, 0, 290, 400)),
-        "2": load_audio((440, 560, 290, 140)),
-        "3": Placed(model(), (0, 470, 380, 160)),
+        **TO_LIP_SYNC,
         "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", STEPS),
         "5": Placed(node("LatentSyncReport", report=["4", 1]), (1290, 0, 460, 740)),
         "6": preview((1800, 0, 480, 260), "5", "Picture, to save or to send"),
@@ -152,18 +163,11 @@ What the run did, frame by frame: the sound, where a face was found, and how far
 **Change:** clip and speech. Where no face is found the frame stays as it was; the words name the longest such
 stretch. Swap *Preview Image* for *Save Image* to keep the picture.
 """,
-    note_place=(0, 0, 380, 350),
 )
 
 STAGES = Workflow(
     nodes={
-        "1": load_video((440, 0, 280, 400)),
-        "2": load_audio((440, 540, 280, 140)),
-        "3": Placed(model(), (0, 470, 380, 160)),
-        "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
-        "5": face_prepare((780, 160, 290, 250), "4", "3"),
-        "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
-        "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
+        **TO_SAMPLER,
         "8": blend((1490, 0, 320, 500), "4", "7"),
         "9": create_video((1870, 0, 360, 80), "8", "4", "2"),
         "10": save_video((1870, 170, 360, 470), "9", "latentsync_stages"),
@@ -192,7 +196,6 @@ wrong.
 **Mind:** all frames are in memory here (25 MB each at 1080p). For long clips use *LatentSync Lip Sync*. The
 result is as long as the clip, not as the speech.
 """,
-    note_place=(0, 0, 380, 350),
 )
 
 SECOND_SPEECH_ON_SAME_FACES = Workflow(
@@ -229,18 +232,11 @@ again: only that half is computed, ComfyUI keeps the rest. Good for another take
 **Change:** the two sounds; copy a group for a third one. All frames are in memory (25 MB each at 1080p, once more
 for each result).
 """,
-    note_place=(0, 0, 380, 350),
 )
 
 IMAGE_ROUTE = Workflow(
     nodes={
-        "1": load_video((440, 0, 280, 400)),
-        "2": load_audio((440, 540, 280, 140)),
-        "3": Placed(model(), (0, 470, 380, 160)),
-        "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
-        "5": face_prepare((780, 160, 290, 250), "4", "3"),
-        "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
-        "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
+        **TO_SAMPLER,
         "8": Placed(
             node("ImageScale", image=["7", 1], upscale_method="lanczos", width=256, height=256, crop="disabled"),
             (1130, 680, 300, 170),
@@ -276,7 +272,6 @@ size, but must stay square and as many.
 {SAMPLES}
 **Mind:** all frames are in memory, 25 MB each at 1080p.
 """,
-    note_place=(0, 0, 380, 350),
 )
 
 WORKFLOWS = {
