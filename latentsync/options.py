@@ -9,6 +9,9 @@ from .errors import OptionError
 from .media.length_modes import LengthMode, TailMode, check_modes
 
 MAX_OFFSET = 10_000  # ms
+BLEND_METHODS = ("feather", "multiband", "poisson")
+MASK_SHAPES = ("drawn", "landmarks")
+SILENCES = ("off", "close", "source")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,18 @@ class LipSyncOptions:
     smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
     sampling: Literal["quality", "reference"] = "quality"  # anti-aliased and rounded, instead of truncated
     colour_match: bool = True  # broad colours around the lips are the source's: model and VAE shift them (colours.py)
+    blend_method: Literal["feather", "multiband", "poisson"] = "feather"  # how the edge is hidden
+    mask_shape: Literal["drawn", "landmarks"] = "drawn"  # the mask as drawn, or as the face's own jaw and cheeks lie
+    edge_match: bool = True  # colour and gain along the edge are made the source's
     blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
+    # In pauses of the speech the mouth closes, or the source's picture comes back. The reference lets the model move it.
+    silence: Literal["off", "close", "source"] = "close"
+    # A face that is lost, tiny, turned away or covered gives way to the source's picture over so many seconds, instead
+    # of from one frame to the next as in the reference.
+    fade: float = 0.16
+    max_yaw: float = 60.0  # degrees from frontal at which a face counts as turned away
+    sr_ratio: int = 2  # side of a restored face, in sides of the generated one
+    sr_strength: float = 1.0  # of restoration: 0 none .. 1 whole
     extra_frames: bool = False  # the reference writes two frames more than the speech lasts
 
     def __post_init__(self):
@@ -60,6 +74,17 @@ class LipSyncOptions:
         if self.duration is not None and not 0 < self.duration < math.inf:
             raise OptionError(f"duration is {self.duration}; expected more than 0 seconds")
         check_modes(self.length, self.tail)
+        _check_choice("blend_method", self.blend_method, BLEND_METHODS)
+        _check_choice("mask_shape", self.mask_shape, MASK_SHAPES)
+        _check_choice("silence", self.silence, SILENCES)
+        if not 0 <= self.fade <= 5:
+            raise OptionError(f"fade is {self.fade}; expected 0 (at once) to 5 seconds")
+        if not 0 < self.max_yaw <= 90:
+            raise OptionError(f"max_yaw is {self.max_yaw}; expected more than 0 to 90 degrees")
+        if self.sr_ratio not in (1, 2, 3, 4):
+            raise OptionError(f"sr_ratio is {self.sr_ratio}; expected 1, 2, 3 or 4")
+        if not 0 <= self.sr_strength <= 1:
+            raise OptionError(f"sr_strength is {self.sr_strength}; expected 0 (no restoration) to 1 (whole)")
         if not -MAX_OFFSET <= self.audio_offset_ms <= MAX_OFFSET:
             raise OptionError(
                 f"audio_offset_ms is {self.audio_offset_ms:g}; expected {-MAX_OFFSET} to {MAX_OFFSET} milliseconds, "
@@ -87,6 +112,17 @@ class LipSyncOptions:
             smoothing="p_bias",
             sampling="reference",
             colour_match=False,
+            blend_method="feather",
+            mask_shape="drawn",
+            edge_match=False,
             blend="reference",
+            silence="off",
+            fade=0.0,
+            max_yaw=90.0,
             extra_frames=True,
         )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{name} is {value!r}; expected one of {', '.join(choices)}")

@@ -35,6 +35,8 @@ class VAEConfig:
     lower_half_weight: float
     gradient_weight: float
     colour_weight: float
+    mouth_weight: float
+    train_encoder: bool
     initial: Path | None
     kl_weight: float
 

@@ -10,28 +10,36 @@ def vae_loss(
     pixels: Tensor,
     mean: Tensor,
     logvar: Tensor,
+    mouth: Tensor,
     *,
     lower_half_weight: float,
     gradient_weight: float,
     colour_weight: float,
+    mouth_weight: float,
     kl_weight: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """L1; L1 of the lower half (the mouth) again, of the gradients and of the colours of 8 x 8 blocks; a light KL term.
+    """L1; L1 of the lower half again, of the gradients and of the colours of 8 x 8 blocks; a light KL term.
+
+    And the mean over the mouth alone of error and gradients, where blur shows most and few pixels would count little.
 
     The colour term is there because a small VAE learns shapes long before it keeps unusual colours.
 
-    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, 4, s, s) of the posterior.
+    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, 4, s, s) of the posterior;
+    mouth: (S, S), 1 where inference pastes, else 0.
     Returns the loss and its unweighted parts.
     """
     error = reconstruction - pixels
     l1 = error.abs().mean()
     lower = error[:, :, error.shape[2] // 2 :].abs().mean()
-    gradient = 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+    rows, columns = error.diff(dim=2).abs(), error.diff(dim=3).abs()
+    gradient = 0.5 * (rows.mean() + columns.mean())
+    at_mouth = (error.abs() * mouth).mean() + (rows * mouth[1:]).mean() + (columns * mouth[:, 1:]).mean()
+    at_mouth = at_mouth / mouth.mean()
     colour = F.avg_pool2d(error, 8).abs().mean()
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
     loss = l1 + lower_half_weight * lower + 2 * gradient_weight * gradient
-    loss = loss + colour_weight * colour + kl_weight * kl
-    parts = {"l1": l1, "lower": lower, "gradient": gradient, "colour": colour, "kl": kl}
+    loss = loss + colour_weight * colour + mouth_weight * at_mouth + kl_weight * kl
+    parts = {"l1": l1, "lower": lower, "gradient": gradient, "colour": colour, "mouth": at_mouth, "kl": kl}
     return loss, {name: part.item() for name, part in parts.items()}
 
 

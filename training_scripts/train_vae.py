@@ -57,10 +57,16 @@ def train_vae(config: TrainingConfig) -> Path:
     torch.manual_seed(config.seed)
     faces = np.load(run_dir / "data" / "faces.npy", mmap_mode="r")
     mask = generation_mask(config.resolution, config.mask).float()
+    mouth = (generation_mask(config.resolution, config.blend_mask) < 0.5).float()
     vae = build_vae(config).to(memory_format=torch.channels_last)
     if config.vae.initial is not None:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(config.vae.initial).state_dict())
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.vae.learning_rate, betas=(0.9, 0.99))
+        initial = AutoencoderKL.from_pretrained(config.vae.initial)
+        vae.load_state_dict(initial.state_dict())
+        vae.register_to_config(scaling_factor=initial.config.scaling_factor)
+    learned = vae if config.vae.train_encoder else torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
+    vae.requires_grad_(False)
+    learned.requires_grad_(True)
+    optimizer = torch.optim.AdamW(learned.parameters(), lr=config.vae.learning_rate, betas=(0.9, 0.99))
     vae, optimizer = accelerator.prepare(vae, optimizer)
     model = accelerator.unwrap_model(vae)
     ema = EMAModel(model.parameters(), decay=config.ema_decay)
@@ -82,7 +88,8 @@ def train_vae(config: TrainingConfig) -> Path:
             accelerator.device, memory_format=torch.channels_last
         )
         with accelerator.autocast():
-            posterior = model.encode(pixels).latent_dist
+            with torch.set_grad_enabled(config.vae.train_encoder):
+                posterior = model.encode(pixels).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=state.generator).to(accelerator.device)
             latents = posterior.mean + posterior.std * noise.to(posterior.mean)
             reconstruction = model.decode(latents).sample
@@ -91,9 +98,11 @@ def train_vae(config: TrainingConfig) -> Path:
             pixels,
             posterior.mean.float(),
             posterior.logvar.float(),
+            mouth.to(accelerator.device),
             lower_half_weight=config.vae.lower_half_weight,
             gradient_weight=config.vae.gradient_weight,
             colour_weight=config.vae.colour_weight,
+            mouth_weight=config.vae.mouth_weight,
             kl_weight=config.vae.kl_weight,
         )
         optimizer.zero_grad()
@@ -109,7 +118,8 @@ def train_vae(config: TrainingConfig) -> Path:
         if state.step % config.save_every == 0:
             state.save(run_dir / "vae_state.pt")
     ema.copy_to(model.parameters())
-    model.register_to_config(scaling_factor=latent_scale(model.cpu(), faces))
+    if config.vae.train_encoder:
+        model.register_to_config(scaling_factor=latent_scale(model.cpu(), faces))
     part = target.with_name("vae.part")
     model.save_pretrained(part)
     part.rename(target)
