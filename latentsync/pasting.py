@@ -41,15 +41,20 @@ class FacePaster:
         aligned: np.ndarray,
         matrix: np.ndarray,
         protect: np.ndarray | None = None,
+        *,
+        contour: np.ndarray | None = None,
+        weight: float = 1.0,
     ) -> np.ndarray:
         """A new frame of the given one's shape and dtype, see FaceBlender.paste.
 
         frame: (H, W, 3) uint8, or float32 in [0, 1]; face: (3, S', S') float32, about [-1, 1]; aligned: (S, S, 3)
-        uint8, what was seen of the face; matrix: (2, 3); protect: (H, W) in [0, 1], 1 keeps the frame.
+        uint8, what was seen of the face; matrix: (2, 3); protect: (H, W) in [0, 1], 1 keeps the frame;
+        contour: (K, 2) px of the frame, landmarks of LOWER_FACE, for the mask_shape "landmarks"; weight: 0..1 of the
+        face as a whole.
         """
         if self._keep_surroundings:
             pixels = to_pixels(torch.from_numpy(aligned)[None])
             if pixels.shape[-2:] != face.shape[-2:]:
                 pixels = F.interpolate(pixels, face.shape[-2:], mode="bicubic", antialias=True)
             face = keep_surroundings(face, pixels[0], self._mask)
-        return self.blender.paste(frame, face, matrix, protect)
+        return self.blender.paste(frame, face, matrix, protect, weight)

@@ -118,13 +118,19 @@ class FaceBlender:
         return BlendRegion(box, alpha if self.feather > 0 else (alpha >= 0.5).astype(np.float32))
 
     def paste(
-        self, frame: np.ndarray, face: Tensor | np.ndarray, matrix: np.ndarray, protect: np.ndarray | None = None
+        self,
+        frame: np.ndarray,
+        face: Tensor | np.ndarray,
+        matrix: np.ndarray,
+        protect: np.ndarray | None = None,
+        weight: float = 1.0,
     ) -> np.ndarray:
         """Frame (H, W, 3) RGB with face (3, S', S') float in [-1, 1] pasted in: a new array like the frame.
 
         frame    uint8, or float32 in [0, 1], which is never rounded to levels
         matrix   (2, 3), frame px to canvas px, as the face was aligned with
         protect  (H, W) float in [0, 1]: 1 keeps the frame (a hand or microphone before the face)
+        weight   0..1 of the face as a whole: 0 gives the frame, 1 the face (a face that fades in or out)
         Pixels where the blend region's alpha is 0 are the frame's own, bit for bit; inputs are not modified.
         """
         pixels = torch.as_tensor(face).detach().float().cpu()
@@ -136,14 +142,19 @@ class FaceBlender:
             )
         if protect is not None and protect.shape != frame.shape[:2]:
             raise ValueError(f"expected protect of shape {frame.shape[:2]}, got {protect.shape}")
+        if not 0 <= weight <= 1:
+            raise OptionError(f"weight is {weight}; expected 0 (the frame alone) to 1 (the whole face)")
         pasted = frame.copy()
+        if weight == 0:
+            return pasted
         if self.mode == "reference":
             region, eroded = _reference_region(frame.shape, _canvas_to_frame(matrix), canvas_size(self.resolution))
+            region = _weighted(region, weight)
             if region.alpha.size:
                 warped = _reference_face(pixels, _canvas_to_frame(matrix), region.box, canvas_size(self.resolution))
                 _blend(pasted, region, warped * eroded[..., None], protect, rounded=False)
             return pasted
-        region = self.region(frame.shape, matrix)
+        region = _weighted(self.region(frame.shape, matrix), weight)
         if region.alpha.size:
             _blend(pasted, region, self._warped_face(pixels, matrix, region.box), protect, rounded=True)
         return pasted
@@ -203,6 +214,10 @@ def _canvas_to_frame(matrix: np.ndarray) -> np.ndarray:
 
 def _empty_region() -> BlendRegion:
     return BlendRegion((0, 0, 0, 0), np.zeros((0, 0), np.float32))
+
+
+def _weighted(region: BlendRegion, weight: float) -> BlendRegion:
+    return region if weight == 1 else BlendRegion(region.box, region.alpha * np.float32(weight))
 
 
 def _frame_box(to_frame: np.ndarray, rectangle: tuple, frame_shape: tuple) -> tuple[int, int, int, int] | None:

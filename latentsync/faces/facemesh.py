@@ -22,6 +22,11 @@ INNER_LIPS = (13, 14)  # middle of the upper and of the lower
 LEFT_BROW = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55)  # left in the image
 RIGHT_BROW = (300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
 NOSE = (195, 5, 4, 1)  # lower bridge to tip
+# A closed polygon around what speech moves: along the jaw from ear to ear, and back over the cheeks and below the nose.
+LOWER_FACE = (
+    *(93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323),
+    *(411, 425, 327, 2, 98, 205, 187),
+)
 
 
 @dataclass(frozen=True)
