@@ -33,8 +33,8 @@ def vae_loss(
     lower = error[:, :, error.shape[2] // 2 :].abs().mean()
     rows, columns = error.diff(dim=2).abs(), error.diff(dim=3).abs()
     gradient = 0.5 * (rows.mean() + columns.mean())
-    at_mouth = (error.abs() * mouth).mean() + (rows * mouth[1:]).mean() + (columns * mouth[:, 1:]).mean()
-    at_mouth = at_mouth / mouth.mean()
+    at_mouth = (error.abs() * mouth).sum() + (rows * mouth[1:]).sum() + (columns * mouth[:, 1:]).sum()
+    at_mouth = at_mouth / (mouth.sum() * error.shape[0] * error.shape[1])
     colour = F.avg_pool2d(error, 8).abs().mean()
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
     loss = l1 + lower_half_weight * lower + 2 * gradient_weight * gradient

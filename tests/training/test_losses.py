@@ -7,7 +7,15 @@ from latentsync.diffusion import ddim_scheduler
 from training_scripts.losses import lip_loss, noise_loss, region_weights, vae_loss
 
 TABLE = ddim_scheduler().alphas_cumprod
-VAE_WEIGHTS = {"lower_half_weight": 0.0, "gradient_weight": 0.0, "colour_weight": 0.0, "kl_weight": 0.0}
+VAE_WEIGHTS = {
+    "lower_half_weight": 0.0,
+    "gradient_weight": 0.0,
+    "colour_weight": 0.0,
+    "mouth_weight": 0.0,
+    "kl_weight": 0.0,
+}
+MOUTH = torch.zeros(16, 16)
+MOUTH[8:12, 4:12] = 1
 
 
 def noise_error(error, timesteps, region_weight=1.0, max_timestep_weight=20.0):
@@ -61,7 +69,7 @@ def test_what_is_pasted_weighs_most_then_the_rest_of_the_hole():
 def vae_error(error, mean=0.0, logvar=0.0, **weights):
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     posterior = torch.full((2, 4, 2, 2), mean), torch.full((2, 4, 2, 2), logvar)
-    return vae_loss(pixels + error, pixels, *posterior, **{**VAE_WEIGHTS, **weights})
+    return vae_loss(pixels + error, pixels, *posterior, MOUTH, **{**VAE_WEIGHTS, **weights})
 
 
 def test_a_perfect_vae_of_unit_latents_costs_nothing():
@@ -83,6 +91,15 @@ def test_the_lower_half_counts_again():
     upper = vae_error(error, lower_half_weight=2.0)[0].item()
     lower = vae_error(error.flip(2), lower_half_weight=2.0)[0].item()
     assert (upper, lower) == pytest.approx((0.25, 0.25 + 2 * 0.5), rel=1e-5)
+
+
+def test_the_mouth_counts_by_itself():
+    error = torch.zeros(2, 3, 16, 16)
+    error[:, :, 8:12, 4:12] = 0.5
+    loss, parts = vae_error(error, mouth_weight=2.0)
+    edges = 0.5 * (1 / 4 + 1 / 8)  # of the mouth's pixels, those whose upper or left neighbour has no error
+    assert parts["mouth"] == pytest.approx(0.5 + edges, rel=1e-4)
+    assert loss.item() == pytest.approx(0.5 / 8 + 2 * (0.5 + edges), rel=1e-4)
 
 
 def test_fine_errors_are_gradients_and_no_colour():

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from latentsync.engine import lip_sync
@@ -18,6 +20,7 @@ from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 from training_scripts.export_tiny import export_tiny
 from training_scripts.train_unet import encode_clips
+from training_scripts.train_vae import train_vae
 
 FRAMES, SIZE = 8, 192
 
@@ -47,6 +50,17 @@ def test_latents_have_unit_variance_and_a_hole(micro_run):
     assert clips.clean.float().std().item() == pytest.approx(1, abs=0.1)
     assert 0 < clips.mask.mean() < 1
     assert not torch.equal(clips.clean, clips.masked)
+
+
+def test_a_decoder_that_learns_alone_leaves_the_latents_as_they_are(micro_run, tmp_path):
+    (tmp_path / "data").symlink_to(micro_run.run_dir.resolve() / "data")
+    settings = replace(micro_run.vae, initial=micro_run.run_dir / "vae", train_encoder=False)
+    train_vae(replace(micro_run, run_dir=tmp_path, vae=settings))
+    before, after = (AutoencoderKL.from_pretrained(folder / "vae") for folder in (micro_run.run_dir, tmp_path))
+    assert after.config.scaling_factor == before.config.scaling_factor
+    for name, value in after.state_dict().items():
+        is_learned = name.startswith(("decoder", "post_quant"))
+        assert torch.equal(value, before.state_dict()[name]) != is_learned, name
 
 
 def test_exported_files_are_half_precision(exported):
