@@ -17,6 +17,9 @@ MARGIN = 1.5  # side of the region over the longest side of the face
 EYE_CORNERS = (33, 263)  # outer, image left and right
 INNER_LIPS = (13, 14)  # middle of the upper and of the lower
 
+# left and right of the face as seen in the image: corners of eyes and mouth, ends of brows, sides of face and jaw
+MIRRORED = ((33, 263), (61, 291), (70, 300), (127, 356), (234, 454), (172, 397))
+
 # The three points of the alignment template. The released U-Nets were trained on crops from InsightFace's 106 points;
 # this is the one place that says which mesh points stand in for them.
 LEFT_BROW = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55)  # left in the image
@@ -64,9 +67,10 @@ def _angle(left_eye: np.ndarray, right_eye: np.ndarray) -> float:
 
 
 class FaceMesh:
-    """`mesh(frame, region)` with `frame` (H, W, 3) uint8 RGB gives landmarks (468, 2) float32 px and confidence 0..1.
+    """`mesh(frame, region)` with `frame` (H, W, 3) uint8 RGB gives landmarks (468, 3) float32 px and confidence 0..1.
 
-    Landmarks may lie outside the frame. Reads only the pixels of the region; outside the frame it is black.
+    The third coordinate is depth, growing away from the viewer, from a zero of its own. Landmarks may lie outside the
+    frame. Reads only the pixels of the region; outside the frame it is black.
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
@@ -78,9 +82,10 @@ class FaceMesh:
         crop = _crop(frame, region)
         pixels = torch.from_numpy(crop).to(self.device).permute(2, 0, 1)[None].float() / 255
         points, logit = (output.flatten().float().cpu() for output in self._graph(pixels))
-        unit = points.reshape(NUM_LANDMARKS, 3)[:, :2].double().numpy() / INPUT_SIDE
+        unit = points.reshape(NUM_LANDMARKS, 3).double().numpy() / INPUT_SIDE
         matrix = region.to_frame()
-        landmarks = unit @ matrix[:, :2].T + matrix[:, 2]
+        flat = unit[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        landmarks = np.concatenate([flat, unit[:, 2:] * region.side], 1)
         return landmarks.astype(np.float32), float(logit.sigmoid())
 
 
@@ -119,3 +124,13 @@ def mouth_opening(landmarks: np.ndarray) -> float:
     upper, lower = landmarks[INNER_LIPS[0]], landmarks[INNER_LIPS[1]]
     left, right = landmarks[EYE_CORNERS[0]], landmarks[EYE_CORNERS[1]]
     return float(np.linalg.norm(upper - lower) / max(float(np.linalg.norm(left - right)), 1e-6))
+
+
+def head_yaw(landmarks: np.ndarray) -> float:
+    """Degrees by which the face (468, 3) px turns to the picture's right, negative to its left; 0 is frontal.
+
+    The direction in depth of what lies straight across a face, in the picture's plane along the line of the eyes.
+    """
+    left, right = (landmarks[[pair[side] for pair in MIRRORED]].astype(np.float64) for side in (0, 1))
+    across = (right - left).sum(0)
+    return math.degrees(math.atan2(across[2], math.hypot(across[0], across[1])))

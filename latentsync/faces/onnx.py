@@ -32,20 +32,20 @@ NOSE = (74, 77, 83, 86)
 
 @dataclass(frozen=True)
 class ScoredBoxes:
-    """`boxes` (N, 4) float32 px x0 y0 x1 y1, `scores` (N,) float32, best first."""
+    """`boxes` (N, 4) float32 px x0 y0 x1 y1, `scores` (N,) float32."""
 
     boxes: np.ndarray
     scores: np.ndarray
 
 
 class InsightFaceDetector:
-    """A FaceDetector (see tracking.py) as the reference has it: RGB frames although the nets expect BGR, faces below
+    """A FaceFinder and a FaceDetector (see tracking.py) as the reference has it: RGB frames although the nets expect BGR, faces below
     50 x 80 px or of odd proportions dropped, 106 landmarks and the three points rounded to whole px.
 
     detection_path, landmark_path  the two .onnx files
     providers  onnxruntime execution providers in order of preference
-    follow     stay with the face that overlaps the previous one; False takes the largest in every frame, as the
-               reference does, which may jump between people
+    follow     when called, stay with the face that overlaps the previous one; False takes the largest in every
+               frame, as the reference does, which may jump between people
     rounded    round landmarks, then points, to whole px as the reference does; False spares half a pixel of jitter
     Raises ModelNotFoundError for a missing file, OptionError without onnxruntime, ForeignCheckpointError for a file
     that is another kind of model.
@@ -62,31 +62,46 @@ class InsightFaceDetector:
     ):
         self._detection = _session(detection_path, providers, num_outputs=3 * len(STRIDES))
         self._landmarks = _session(landmark_path, providers, num_outputs=1)
-        self.follow, self.rounded = follow, rounded
+        self.rounded, self._stays = rounded, follow
+        self._latest: tuple[np.ndarray, ScoredBoxes] | None = None  # several faces are followed in one frame
 
     def __call__(self, frame: np.ndarray, previous: FaceObservation | None = None) -> FaceObservation | None:
-        found = self.detect(frame)
-        keep = [i for i, box in enumerate(found.boxes) if acceptable(box)]
-        if not keep:
-            return None
-        choice = max(keep, key=lambda i: _area(found.boxes[i]))
-        if self.follow and previous is not None:
-            nearest = max(keep, key=lambda i: overlap(found.boxes[i], previous.box))
-            choice = nearest if overlap(found.boxes[nearest], previous.box) > 0 else choice
-        landmarks = self.landmarks(frame, found.boxes[choice])
+        followed = self.follow(frame, previous) if self._stays and previous is not None else None
+        if followed is not None:
+            return followed
+        found = self.boxes(frame)
+        return self._read(frame, found, 0) if len(found.boxes) else None
+
+    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
+        """All acceptable faces of a frame (H, W, 3) uint8 RGB, largest first."""
+        found = self.boxes(frame)
+        return [self._read(frame, found, index) for index in range(len(found.boxes))]
+
+    def follow(self, frame: np.ndarray, previous: FaceObservation) -> FaceObservation | None:
+        """The face that overlaps `previous` most."""
+        found = self.boxes(frame)
+        overlaps = [overlap(box, previous.box) for box in found.boxes]
+        return self._read(frame, found, int(np.argmax(overlaps))) if max(overlaps, default=0) > 0 else None
+
+    def boxes(self, frame: np.ndarray) -> ScoredBoxes:
+        """All faces of a frame (H, W, 3) uint8 RGB with score 0.5 and more that pass the size filters, in frame px,
+        largest first."""
+        if self._latest is None or self._latest[0] is not frame:
+            canvas, scale = letterbox(frame)
+            tensor = cv2.dnn.blobFromImage(canvas, 1 / 128, mean=(127.5, 127.5, 127.5), swapRB=True)
+            outputs = self._detection.run(None, {self._detection.get_inputs()[0].name: tensor})
+            found = suppress(decode_scrfd(outputs, DETECTION_SIDE))
+            boxes = found.boxes / scale
+            keep = sorted((i for i, box in enumerate(boxes) if acceptable(box)), key=lambda i: -_area(boxes[i]))
+            self._latest = (frame, ScoredBoxes(boxes[keep], found.scores[keep]))
+        return self._latest[1]
+
+    def _read(self, frame: np.ndarray, found: ScoredBoxes, index: int) -> FaceObservation:
+        landmarks = self.landmarks(frame, found.boxes[index])
         if self.rounded:
             landmarks = np.round(landmarks)
-        return FaceObservation(
-            found.boxes[choice], None, points_of_106(landmarks, self.rounded), float(found.scores[choice])
-        )
-
-    def detect(self, frame: np.ndarray) -> ScoredBoxes:
-        """All faces of a frame (H, W, 3) uint8 RGB with score 0.5 and more, in frame px, before the size filters."""
-        canvas, scale = letterbox(frame)
-        tensor = cv2.dnn.blobFromImage(canvas, 1 / 128, mean=(127.5, 127.5, 127.5), swapRB=True)
-        outputs = self._detection.run(None, {self._detection.get_inputs()[0].name: tensor})
-        found = suppress(decode_scrfd(outputs, DETECTION_SIDE))
-        return ScoredBoxes(found.boxes / scale, found.scores)
+        points = points_of_106(landmarks, self.rounded)
+        return FaceObservation(found.boxes[index], None, points, float(found.scores[index]))
 
     def landmarks(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         """106 landmarks (106, 2) float32 px of the face in `box` (4,)."""

@@ -1,15 +1,15 @@
-"""From frames to one face: detect once, then follow its landmarks."""
+"""From frames to faces: detect once, then follow the landmarks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 
 from ..errors import OptionError
 from .blazeface import BlazeFace, FaceDetection
-from .facemesh import FaceMesh, FaceRegion, alignment_points, region_of_keypoints, region_of_landmarks
+from .facemesh import FaceMesh, FaceRegion, alignment_points, head_yaw, region_of_keypoints, region_of_landmarks
 
 FaceChoice = Literal["largest", "left", "right", "centre"]
 
@@ -17,6 +17,7 @@ MIN_CONFIDENCE = 0.5
 MIN_SIDE = 12.0  # px; a smaller face holds no mouth to speak of
 MAX_MOVE = 0.06  # of the region's side: beyond it the landmarks are read again from a region around themselves
 MAX_GROWTH = 1.6  # between frames; more is another face or no face
+SAME_FACE = 0.3  # intersection over union of two detections of one face
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,26 @@ class FaceObservation:
     landmarks   (468, 2) float32 px, FaceMesh order, or None where the detector has none
     points      (3, 2) float32 px: left brow, right brow (as seen in the image), nose
     confidence  0..1 that this is a face
+    yaw         degrees, see facemesh.head_yaw; None where the detector cannot tell
     """
 
     box: np.ndarray
     landmarks: np.ndarray | None
     points: np.ndarray
     confidence: float
+    yaw: float | None = None
+
+
+class FaceFinder(Protocol):
+    """Finds all faces of a frame (H, W, 3) uint8 RGB and follows one of them. Has no state that a result depends on."""
+
+    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
+        """All faces, largest first."""
+        ...
+
+    def follow(self, frame: np.ndarray, previous: FaceObservation) -> FaceObservation | None:
+        """The face that was at `previous` a moment before; None where there is none now."""
+        ...
 
 
 FaceDetector = Callable[[np.ndarray, FaceObservation | None], FaceObservation | None]
@@ -40,7 +55,7 @@ FaceDetector = Callable[[np.ndarray, FaceObservation | None], FaceObservation | 
 
 
 class FaceTracker:
-    """A FaceDetector on BlazeFace and FaceMesh.
+    """A FaceFinder on BlazeFace and FaceMesh, and a FaceDetector of one face.
 
     `tracker(frame, previous)`: with `previous`, the landmarks are sought where they were, which needs no detection;
     when that fails (cut, occlusion) faces are detected again. Of several faces the one that overlaps `previous` is
@@ -64,34 +79,55 @@ class FaceTracker:
         self.choose, self.min_confidence = choose, min_confidence
 
     def __call__(self, frame: np.ndarray, previous: FaceObservation | None = None) -> FaceObservation | None:
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(f"expected a frame of shape (H, W, 3) and dtype uint8, got {frame.shape} {frame.dtype}")
+        check_frame(frame)
         if previous is not None and previous.landmarks is not None:
-            observation = self.follow(frame, region_of_landmarks(previous.landmarks))
+            observation = self.follow(frame, previous)
             if observation is not None:
                 return observation
         for face in self._by_preference(self.detector(frame), previous, frame.shape):
-            observation = self.follow(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+            observation = self._read_detected(frame, face)
             if observation is not None:
                 return observation
         return None
 
-    def follow(self, frame: np.ndarray, region: FaceRegion, num_passes: int = 1) -> FaceObservation | None:
-        """The face in the region of a frame (H, W, 3) uint8 RGB, without any detection; None where there is none.
+    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
+        """All faces of a frame (H, W, 3) uint8 RGB, largest first."""
+        check_frame(frame)
+        faces: list[FaceObservation] = []
+        for detection in self.detector(frame):
+            face = self._read_detected(frame, detection)
+            if face is not None and not any(overlap(face.box, other.box) > SAME_FACE for other in faces):
+                faces.append(face)
+        return faces
 
-        Landmarks are read again, from a region around themselves, where the region did not fit them well.
+    def follow(self, frame: np.ndarray, previous: FaceObservation | FaceRegion) -> FaceObservation | None:
+        """The face that was at `previous`, in a frame (H, W, 3) uint8 RGB, without any detection; None where there is
+        none. Landmarks are read again, from a region around themselves, where the region did not fit them well.
+
+        Raises ValueError for an observation without landmarks.
         """
-        landmarks, confidence = self.mesh(frame, region)
-        fitted = region_of_landmarks(landmarks)
+        if isinstance(previous, FaceRegion):
+            return self._read(frame, previous)
+        if previous.landmarks is None:
+            raise ValueError("expected an observation with landmarks: this one comes from another detector")
+        return self._read(frame, region_of_landmarks(previous.landmarks))
+
+    def _read_detected(self, frame: np.ndarray, face: FaceDetection) -> FaceObservation | None:
+        return self._read(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+
+    def _read(self, frame: np.ndarray, region: FaceRegion, num_passes: int = 1) -> FaceObservation | None:
+        solid, confidence = self.mesh(frame, region)
+        fitted = region_of_landmarks(solid[:, :2])
         if num_passes > 1 or _moved(region, fitted):
             if not _plausible(fitted, region, frame, limit=2 * MAX_GROWTH if num_passes > 1 else MAX_GROWTH):
                 return None
-            landmarks, confidence = self.mesh(frame, fitted)
-            region, fitted = fitted, region_of_landmarks(landmarks)
+            solid, confidence = self.mesh(frame, fitted)
+            region, fitted = fitted, region_of_landmarks(solid[:, :2])
         if confidence < self.min_confidence or not _plausible(fitted, region, frame, limit=MAX_GROWTH):
             return None
+        landmarks = np.ascontiguousarray(solid[:, :2])
         box = np.concatenate([landmarks.min(0), landmarks.max(0)])
-        return FaceObservation(box, landmarks, alignment_points(landmarks), confidence)
+        return FaceObservation(box, landmarks, alignment_points(landmarks), confidence, head_yaw(solid))
 
     def _by_preference(
         self, faces: list[FaceDetection], previous: FaceObservation | None, frame_shape: tuple
@@ -102,6 +138,12 @@ class FaceTracker:
         if previous is None:
             return faces
         return sorted(faces, key=lambda face: -overlap(face.box, previous.box))  # stable: keeps the order otherwise
+
+
+def check_frame(frame: np.ndarray) -> None:
+    """Raises ValueError for what is no frame (H, W, 3) uint8."""
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"expected a frame of shape (H, W, 3) and dtype uint8, got {frame.shape} {frame.dtype}")
 
 
 def _moved(before: FaceRegion, after: FaceRegion) -> bool:

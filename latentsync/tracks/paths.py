@@ -1,0 +1,67 @@
+"""The faces of a scanned clip: numbers only, a few hundred bytes a face and frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FacePath:
+    """One person through a clip: what was seen in n of its frames. Arrays are shared: treat them as read-only.
+
+    rows        (n,) int64, ascending: which of the scanned frames
+    points      (n, 3, 2) float32 px: left brow, right brow, nose, as alignment wants them
+    confidence  (n,) float32, 0..1 that this is a face
+    opening     (n,) float32, of the mouth in units of the distance of the outer eye corners; NaN unknown
+    yaw         (n,) float32 degrees, 0 frontal, positive turned to the picture's right; NaN unknown
+    side        (n,) float32 px, longest side of the box around the landmarks
+    region      (n, 4) float32: centre x, y and side in px, angle in radians of the FaceRegion; NaN unknown
+    contour     (n, K, 2) float32 px, the landmarks facemesh.LOWER_FACE; NaN unknown
+    box         (n, 4) float32 px, x0 y0 x1 y1
+    look        (D,) float32, what the person looks like, see appearance.py
+    """
+
+    rows: np.ndarray
+    points: np.ndarray
+    confidence: np.ndarray
+    opening: np.ndarray
+    yaw: np.ndarray
+    side: np.ndarray
+    region: np.ndarray
+    contour: np.ndarray
+    box: np.ndarray
+    look: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """(n, 2) px, of the boxes."""
+        return (self.box[:, :2] + self.box[:, 2:]) / 2
+
+
+@dataclass(frozen=True)
+class ClipFaces:
+    """All faces of a scanned stretch of a clip of N frames.
+
+    times       (N,) float64 s from the first scanned frame, ascending
+    shots       (N,) int64: 0 for the first shot, 1 after the first cut, ...
+    frame_size  (H, W) px
+    paths       persons, by how much of the picture they fill over the clip, largest first; a person's place in it is
+                the index a user gives
+    """
+
+    times: np.ndarray
+    shots: np.ndarray
+    frame_size: tuple[int, int]
+    paths: tuple[FacePath, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def interval(self) -> float:
+        """s from one frame to the next, usually."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.04
