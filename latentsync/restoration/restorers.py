@@ -1,0 +1,172 @@
+"""Networks that sharpen a face, loaded by spandrel, all called the same way."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from spandrel import MAIN_REGISTRY, ImageModelDescriptor, UnsupportedModelError
+from spandrel import canonicalize_state_dict as canonical
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..pipeline import vae_batch
+from ..vae import in_batches
+from ..weight_files import read_weights
+from . import portrait
+from .restorer_files import find_restorer, official_restorer
+
+Network = Callable[[Tensor], Tensor]
+CPU = torch.device("cpu")
+CODEFORMER_LICENCE = (
+    "CodeFormer's code and weights are under the S-Lab License 1.0: for non-commercial use only, this result included"
+)
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A network that restores or enlarges pictures of faces.
+
+    A host's upscale model becomes one with its name and a function alone.
+
+    name          to show
+    network       (N, 3, h, w) in [0, 1], RGB, on `device` in `dtype` -> (N, 3, R, R), the same; frozen
+    path, sha256  of the file, where there is one
+    is_portrait   the network knows faces only where portraits of 512 px have them (see portrait.py)
+    warnings      for the user, once a run
+    """
+
+    name: str
+    network: Network
+    path: Path | None = None
+    sha256: str | None = None
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    is_portrait: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @torch.inference_mode()
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Aligned faces (F, 3, S, S) float32 in [-1, 1] -> (F, 3, R, R) float32, about [-1, 1], on the faces' device.
+
+        A few faces at a time are in the network; fewer where memory does not suffice. Raises CheckpointError where what
+        comes out is no picture.
+        """
+        side = portrait.SIDE if self.is_portrait else faces.shape[-1]
+        restored = in_batches(self._restore, faces, vae_batch(side))
+        if not restored.isfinite().all():
+            raise CheckpointError(
+                f"the restorer {self.name} produced values that are not finite numbers in "
+                f"{str(self.dtype).removeprefix('torch.')}; check that its file is whole, or try float32 (fp32)"
+            )
+        return restored
+
+    def _restore(self, faces: Tensor) -> Tensor:
+        pixels = (faces.clamp(-1, 1) + 1) / 2
+        if not self.is_portrait:
+            return self._apply(pixels) * 2 - 1
+        # What the network changed is added to the face, so that the way into the portrait and back costs no detail.
+        placed = portrait.place(pixels)
+        change = self._apply(placed) - placed
+        side = max(portrait.SIDE, faces.shape[-1])
+        return F.interpolate(faces, (side, side), mode="bicubic", antialias=True) + portrait.take(change, side) * 2
+
+    def _apply(self, pixels: Tensor) -> Tensor:
+        restored = self.network(pixels.to(self.device, self.dtype)).to(pixels.device, torch.float32)
+        if restored.shape[:2] != pixels.shape[:2] or restored.shape[2] != restored.shape[3]:
+            raise CheckpointError(
+                f"the restorer {self.name} makes {tuple(restored.shape)} of {tuple(pixels.shape)}; expected square "
+                "pictures with three channels. Choose another model"
+            )
+        return restored
+
+
+def load_restorer(
+    name: str | Path,
+    *,
+    folders: Sequence[Path] = (),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    fidelity: float = 0.5,
+) -> Restorer:
+    """A restorer by name or path, see `find_restorer`; any restoration or upscale model that spandrel knows.
+
+    folders    where to look, e.g. checkpoints/
+    dtype      float32 is taken where the network does not support another
+    fidelity   CodeFormer's w: 0 takes the most from its codebook, 1 stays nearest to the face
+    Raises ModelNotFoundError, OptionError and CheckpointError's subclasses.
+    """
+    if not 0 <= fidelity <= 1:
+        raise OptionError(f"the fidelity of CodeFormer is {fidelity}; expected 0 (most restored) to 1 (most faithful)")
+    path = find_restorer(name, folders)
+    official = official_restorer(name)
+    found = _describe(path)
+    architecture = found.architecture.id
+    if official and architecture != official.architecture:
+        raise ForeignCheckpointError(f"{path} holds {found.architecture.name}, not {name}. Put the right file there.")
+    supported = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}.get(dtype, True)
+    dtype = dtype if supported else torch.float32
+    found.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return Restorer(
+        name=path.name if Path(name) == path else str(name),
+        network=_network(found, fidelity),
+        path=path,
+        sha256=_sha256(path),
+        device=torch.device(device),
+        dtype=dtype,
+        is_portrait=found.purpose == "FaceSR",
+        warnings=(CODEFORMER_LICENCE,) if architecture == "CodeFormer" else (),
+    )
+
+
+def _network(found: ImageModelDescriptor, fidelity: float) -> Network:
+    """The network on [0, 1]. spandrel's own call leaves out GFPGAN's and CodeFormer's mapping to [-1, 1].
+
+    GFPGAN draws noise of its own in every call, which would flicker: the noise stored in its file is taken.
+    """
+    net, architecture = found.model, found.architecture.id
+    if architecture == "GFPGAN":
+        return lambda x: (net(x * 2 - 1, return_rgb=False, randomize_noise=False)[0] + 1) / 2
+    if architecture == "CodeFormer":
+        return lambda x: (net(x * 2 - 1, weight=fidelity)[0] + 1) / 2
+    return found
+
+
+def _describe(path: Path) -> ImageModelDescriptor:
+    content, _ = read_weights(path)
+    tensors = canonical(content)
+    registry = MAIN_REGISTRY.copy()
+    if "position_emb" in tensors and "idx_pred_layer.1.weight" in tensors:
+        try:
+            from spandrel_extra_arches import EXTRA_REGISTRY
+        except ImportError as error:
+            raise OptionError("CodeFormer needs spandrel_extra_arches: pip install spandrel_extra_arches") from error
+        registry.add(*EXTRA_REGISTRY)
+    try:
+        found = registry.load(tensors)
+    except UnsupportedModelError as error:
+        raise ForeignCheckpointError(
+            f"{path} is not a restorer: spandrel knows no such network. Expected GFPGAN, CodeFormer or another "
+            "restoration or upscale model"
+        ) from error
+    except (RuntimeError, KeyError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise IncompleteCheckpointError(
+            f"{path} does not fit its network ({first_line[:200]}). Download it again."
+        ) from error
+    if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
+        raise ForeignCheckpointError(
+            f"{path} holds {found.architecture.name}, which does not make a colour picture of a colour picture. "
+            "Expected a restoration or upscale model"
+        )
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
