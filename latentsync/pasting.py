@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .faces.blending import FaceBlender, keep_surroundings
-from .masks import generation_mask
+from .masks import DRAWN_SIDE, generation_mask
 from .options import LipSyncOptions
 from .pipeline import to_pixels
 
@@ -15,7 +15,7 @@ class FacePaster:
     """Pastes faces of one size; masks are made once.
 
     resolution  side S of the aligned faces, px
-    options     mask, blend_mask, mask_smooth and blend are what counts
+    options     blend, mask, blend_mask, mask_smooth, mask_shape, blend_method and edge_match are what counts
     blend_mask  what suits the model, used where the options name none
     side        S', px of the generated faces where they were enlarged since
     """
@@ -25,13 +25,16 @@ class FacePaster:
     ):
         side = side or resolution
         self._keep_surroundings = options.blend == "reference"
+        self._follows_landmarks = options.mask_shape == "landmarks"
         self._mask = generation_mask(side, options.mask)
         self.blender = FaceBlender(
             resolution,
             mode=options.blend,
-            mask=generation_mask(side, options.blend_mask or blend_mask or options.mask),
+            mask=generation_mask(DRAWN_SIDE, options.blend_mask or blend_mask or options.mask),
             feather=options.mask_smooth,
             side=side,
+            method=options.blend_method,
+            edge_match=options.edge_match,
         )
 
     def __call__(
@@ -47,14 +50,16 @@ class FacePaster:
     ) -> np.ndarray:
         """A new frame of the given one's shape and dtype, see FaceBlender.paste.
 
-        frame: (H, W, 3) uint8, or float32 in [0, 1]; face: (3, S', S') float32, about [-1, 1]; aligned: (S, S, 3)
-        uint8, what was seen of the face; matrix: (2, 3); protect: (H, W) in [0, 1], 1 keeps the frame;
-        contour: (K, 2) px of the frame, landmarks of LOWER_FACE, for the mask_shape "landmarks"; weight: 0..1 of the
-        face as a whole.
+        frame: (H, W, 3) uint8, or float32 in [0, 1]; face: (3, S', S') float32, about [-1, 1]; aligned: (N, N, 3)
+        uint8, what was seen of the face, best at the side S' but of any; matrix: (2, 3); protect: (H, W) in [0, 1], 1
+        keeps the frame; contour: (K, 2) px of the frame, landmarks of LOWER_FACE, for the mask_shape "landmarks" (None
+        or NaN where unknown: the drawn mask); weight: 0..1 of the face as a whole.
         """
         if self._keep_surroundings:
             pixels = to_pixels(torch.from_numpy(aligned)[None])
             if pixels.shape[-2:] != face.shape[-2:]:
                 pixels = F.interpolate(pixels, face.shape[-2:], mode="bicubic", antialias=True)
             face = keep_surroundings(face, pixels[0], self._mask)
-        return self.blender.paste(frame, face, matrix, protect, weight)
+        if not self._follows_landmarks or contour is None or not np.isfinite(contour).all():
+            contour = None
+        return self.blender.paste(frame, face, matrix, protect, weight, source=aligned, contour=contour)

@@ -1,11 +1,11 @@
 """Pasting a generated face back into its frame.
 
-Mode "mask" (default) replaces only what was generated: the mask's hole with a feathered edge. Everything else in the
-frame keeps its bits. Mode "reference" blends the whole aligned rectangle, as the reference does, so the surroundings of
-the mouth are resampled too; for parity. Both work inside the rectangle only.
+Mode "mask" (default) replaces only what was generated: the hole of a mask with a feathered edge, or what the landmarks
+of the lower face leave of it. Everything else in the frame keeps its bits. Mode "reference" blends the whole aligned
+rectangle, as the reference does, so the surroundings of the mouth are resampled too; for parity. Both work inside the
+rectangle only.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -16,29 +16,13 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..masks import generation_mask
-from .alignment import FILL, canvas_size, square_to_canvas
+from .alignment import canvas_size, square_to_canvas
+from .blend_shape import BlendShape, resized, shape_of_mask
+from .frame_region import BlendRegion, blend, canvas_to_frame, empty_region, frame_box, warp
+from .harmonisation import BlendMethod, Harmoniser
+from .reference_blending import paste_rectangle, reference_region
 
 PasteMode = Literal["mask", "reference"]
-
-FEATHER_WIDTH = 0.1  # of the face's side, at feather 1: from fully generated to fully original
-BOX_MARGIN = 2  # px around a warped shape: its bilinear edge and rounding
-
-
-@dataclass(frozen=True)
-class BlendRegion:
-    """Where and how strongly a face is blended into a frame.
-
-    box    (x0, y0, x1, y1) px of the frame, last ones exclusive; empty (all 0) where the face is outside
-    alpha  (y1 - y0, x1 - x0) float32 in [0, 1], 1 = generated
-    """
-
-    box: tuple[int, int, int, int]
-    alpha: np.ndarray
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Index of the box in a frame."""
-        return slice(self.box[1], self.box[3]), slice(self.box[0], self.box[2])
 
 
 def keep_surroundings(generated: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
@@ -49,37 +33,16 @@ def keep_surroundings(generated: Tensor, aligned: Tensor, mask: Tensor) -> Tenso
     return generated * (1 - mask) + aligned * mask
 
 
-def feathered_hole(mask: Tensor | np.ndarray, feather: float = 0.5) -> np.ndarray:
-    """Keep-mask (S, S) -> alpha (S, S) float32 for the face's square: 1 in the hole, 0 away from it.
-
-    `feather` in [0, 1] sets the width of the ramp as a fraction of the square's side, a tenth of it at 1 (13 px of 256
-    at 0.5), half of it on each side of the hole's edge. 0 is a hard edge. The ramp also reaches 0 at the border of the
-    square, so a hole that touches it leaves no seam.
-    """
-    if not 0 <= feather <= 1:
-        raise OptionError(f"feather must be from 0 (hard edge) to 1 (softest), got {feather}")
-    hole = (np.asarray(mask, np.float32) < 0.5).astype(np.uint8)
-    width = feather * FEATHER_WIDTH * len(hole)
-    if width < 1:
-        return hole.astype(np.float32)
-    inside = cv2.distanceTransform(np.pad(hole, 1, mode="edge"), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    outside = cv2.distanceTransform(1 - hole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # distances are from centre to centre: the edge lies half a pixel nearer. No edge at all gives huge ones: bounded.
-    distance = np.minimum(np.where(hole, inside, outside), len(hole)) - 0.5
-    ramp = np.clip(0.5 + np.where(hole, distance, -distance) / width, 0, 1)
-    index = np.arange(len(hole), dtype=np.float32)
-    border = np.clip(np.minimum(index, index[::-1]) / (width / 2), 0, 1)
-    ramp = np.minimum(ramp, np.minimum(border[:, None], border[None, :]))
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
-
-
 class FaceBlender:
-    """Pastes faces of one resolution: the feathered mask is made once.
+    """Pastes faces of one resolution: what depends on the mask alone is made once.
 
     resolution  side S of the faces as they were aligned, px
-    mask        (S', S') keep-mask in [0, 1]; None for the default generation mask; not used by mode "reference"
-    feather     0 hard edge .. 1 softest (see feathered_hole); not used by mode "reference"
+    mask        (M, M) keep-mask in [0, 1] of any side; None for the default generation mask
+    feather     0 hard edge .. 1 softest (see BlendShape)
     side        S', px: that of the faces to paste, where they were resized since; None for S
+    method      how the edge is hidden where the source's face is given too (see Harmoniser)
+    edge_match  whether colour and gain along the edge are made those of that source
+    Mode "reference" uses none of mask, feather, method and edge_match.
     """
 
     def __init__(
@@ -90,32 +53,24 @@ class FaceBlender:
         mask: Tensor | np.ndarray | None = None,
         feather: float = 0.5,
         side: int | None = None,
+        method: BlendMethod = "feather",
+        edge_match: bool = True,
     ):
         if mode not in get_args(PasteMode):
             raise OptionError(f"unknown paste mode {mode!r}: choose one of {', '.join(get_args(PasteMode))}")
         side = resolution if side is None else side
         mask = generation_mask(side) if mask is None else mask
-        if tuple(mask.shape) != (side, side):
-            raise ValueError(f"expected a mask of shape {(side, side)}, got {tuple(mask.shape)}")
-        self.resolution, self.mode, self.feather, self.side = resolution, mode, feather, side
-        self._hole = feathered_hole(mask, feather)
-        scale = resolution / side  # an ordinary resize keeps the square's edges where they are
-        resized = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1]])
-        self._to_canvas = square_to_canvas(resolution) @ resized
+        if mask.ndim != 2 or mask.shape[0] != mask.shape[1]:
+            raise ValueError(f"expected a square mask, got {tuple(mask.shape)}")
+        self.resolution, self.mode, self.side, self.method, self.edge_match = resolution, mode, side, method, edge_match
+        self._shape = shape_of_mask(mask, feather)
+        self._harmoniser = Harmoniser(self._shape, side, method, edge_match)
 
-    def region(self, frame_shape: tuple, matrix: np.ndarray) -> BlendRegion:
-        """What a paste with this matrix would change in a frame of shape (H, W, ...)."""
+    def region(self, frame_shape: tuple, matrix: np.ndarray, contour: np.ndarray | None = None) -> BlendRegion:
+        """What a paste with this matrix, and contour, would change in a frame of shape (H, W, ...)."""
         if self.mode == "reference":
-            return _reference_region(frame_shape, _canvas_to_frame(matrix), canvas_size(self.resolution))[0]
-        to_frame = _canvas_to_frame(matrix) @ self._to_canvas
-        rows, columns = np.nonzero(self._hole.any(1))[0], np.nonzero(self._hole.any(0))[0]
-        if not len(rows):
-            return _empty_region()
-        box = _frame_box(to_frame, (columns[0], rows[0], columns[-1], rows[-1]), frame_shape)
-        if box is None:
-            return _empty_region()
-        alpha = _warp(self._hole, to_frame, box, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-        return BlendRegion(box, alpha if self.feather > 0 else (alpha >= 0.5).astype(np.float32))
+            return reference_region(frame_shape, canvas_to_frame(matrix), canvas_size(self.resolution))[0]
+        return self._region(frame_shape, matrix, self._shape_in(matrix, contour))
 
     def paste(
         self,
@@ -124,6 +79,9 @@ class FaceBlender:
         matrix: np.ndarray,
         protect: np.ndarray | None = None,
         weight: float = 1.0,
+        *,
+        source: np.ndarray | None = None,
+        contour: np.ndarray | None = None,
     ) -> np.ndarray:
         """Frame (H, W, 3) RGB with face (3, S', S') float in [-1, 1] pasted in: a new array like the frame.
 
@@ -131,6 +89,9 @@ class FaceBlender:
         matrix   (2, 3), frame px to canvas px, as the face was aligned with
         protect  (H, W) float in [0, 1]: 1 keeps the frame (a hand or microphone before the face)
         weight   0..1 of the face as a whole: 0 gives the frame, 1 the face (a face that fades in or out)
+        source   (N, N, 3) uint8 of any side, the frame's own face on the square, to which the generated one is fitted:
+                 where both are alike the frame stays as it is. None: the face is pasted as given
+        contour  (K, 2) px of the frame, a polygon beyond which (with a margin) nothing is pasted
         Pixels where the blend region's alpha is 0 are the frame's own, bit for bit; inputs are not modified.
         """
         pixels = torch.as_tensor(face).detach().float().cpu()
@@ -148,33 +109,64 @@ class FaceBlender:
         if weight == 0:
             return pasted
         if self.mode == "reference":
-            region, eroded = _reference_region(frame.shape, _canvas_to_frame(matrix), canvas_size(self.resolution))
-            region = _weighted(region, weight)
-            if region.alpha.size:
-                warped = _reference_face(pixels, _canvas_to_frame(matrix), region.box, canvas_size(self.resolution))
-                _blend(pasted, region, warped * eroded[..., None], protect, rounded=False)
+            paste_rectangle(pasted, pixels, matrix, self.resolution, protect, weight)
             return pasted
-        region = _weighted(self.region(frame.shape, matrix), weight)
+        shape = self._shape_in(matrix, contour)
+        region = self._region(frame.shape, matrix, shape)
         if region.alpha.size:
-            _blend(pasted, region, self._warped_face(pixels, matrix, region.box), protect, rounded=True)
+            layer = (pixels.clamp(-1, 1) + 1).mul_(127.5).permute(1, 2, 0).contiguous().numpy()
+            if source is not None:
+                layer = self._harmonised(layer, source, shape)
+            blend(pasted, region, self._drawn(layer, matrix, region, frame), protect, weight, rounded=True)
         return pasted
 
-    def _warped_face(self, pixels: Tensor, matrix: np.ndarray, box: tuple) -> np.ndarray:
-        """Face in the box: (h, w, 3) float32 in 0..255. Averaged first where the frame shows it smaller, else bicubic.
+    def _shape_in(self, matrix: np.ndarray, contour: np.ndarray | None) -> BlendShape:
+        if contour is None:
+            return self._shape
+        to_grid = np.linalg.inv(canvas_to_frame(matrix) @ self._to_canvas(len(self._shape.distance)))
+        return self._shape.within(contour @ to_grid[:2, :2].T + to_grid[:2, 2])
 
-        Beyond its square the face is continued, not filled, so no rim of another colour can enter the blend.
+    def _harmonised(self, face: np.ndarray, source: np.ndarray, shape: BlendShape) -> np.ndarray:
+        harmonise = self._harmoniser
+        if shape is not self._shape:
+            harmonise = Harmoniser(shape, self.side, self.method, self.edge_match)
+        return harmonise(face, resized(source.astype(np.float32), self.side))
+
+    def _region(self, frame_shape: tuple, matrix: np.ndarray, shape: BlendShape) -> BlendRegion:
+        ramp = shape.ramp
+        to_frame = canvas_to_frame(matrix) @ self._to_canvas(len(ramp))
+        rows, columns = np.nonzero((ramp > 0).any(1))[0], np.nonzero((ramp > 0).any(0))[0]
+        if not len(rows):
+            return empty_region()
+        box = frame_box(to_frame, (columns[0], rows[0], columns[-1], rows[-1]), frame_shape)
+        if box is None:
+            return empty_region()
+        return BlendRegion(box, shape.eased(warp(ramp, to_frame, box, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)))
+
+    def _to_canvas(self, side: int) -> np.ndarray:
+        """(3, 3), from px of a picture of the square with this side to px of the canvas."""
+        scale = self.resolution / side  # an ordinary resize keeps the square's edges where they are
+        return square_to_canvas(self.resolution) @ _scaling(np.array([scale, scale]))
+
+    def _drawn(self, layer: np.ndarray, matrix: np.ndarray, region: BlendRegion, frame: np.ndarray) -> np.ndarray:
+        """Layer (S', S', 3) in levels, or 4 channels (see Harmoniser), in the region's box: (h, w, 3) in 0..255.
+
+        Averaged first where the frame shows it smaller, else bicubic. Beyond its square the face is continued, not
+        filled, so no rim of another colour can enter the blend.
         """
-        to_frame = _canvas_to_frame(matrix) @ self._to_canvas
+        to_frame = canvas_to_frame(matrix) @ self._to_canvas(self.side)
         scale = np.minimum(np.hypot(*to_frame[:2, :2]), 1)  # px of the frame per px of the face, each axis
         if (scale < 1).any():
             width, height = np.maximum(np.rint(scale * self.side).astype(int), 1)
-            pixels = F.interpolate(pixels[None], (int(height), int(width)), mode="bicubic", antialias=True)[0]
-            shrunk = np.array([self.side / width, self.side / height])
-            to_frame = to_frame @ np.array(
-                [[shrunk[0], 0, (shrunk[0] - 1) / 2], [0, shrunk[1], (shrunk[1] - 1) / 2], [0, 0, 1]]
-            )
-        levels = (pixels.clamp(-1, 1) + 1).mul_(127.5).permute(1, 2, 0).contiguous().numpy()
-        return np.clip(_warp(levels, to_frame, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE), 0, 255)
+            pixels = torch.from_numpy(layer).permute(2, 0, 1)[None]
+            pixels = F.interpolate(pixels, (int(height), int(width)), mode="bicubic", antialias=True)[0]
+            layer = pixels.permute(1, 2, 0).contiguous().numpy()
+            to_frame = to_frame @ _scaling(np.array([self.side / width, self.side / height]))
+        drawn = warp(layer, to_frame, region.box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        if layer.shape[2] == 4:
+            part = frame[region.slices].astype(np.float32)
+            drawn = drawn[..., :3] + drawn[..., 3:] * (part if frame.dtype == np.uint8 else part * 255)
+        return np.clip(drawn, 0, 255)
 
 
 def paste_face(
@@ -204,97 +196,6 @@ def blend_alpha(
     return FaceBlender(resolution, mode=mode, mask=mask, feather=feather).region(frame_shape, matrix)
 
 
-def _canvas_to_frame(matrix: np.ndarray) -> np.ndarray:
-    """(2, 3) frame px to canvas px -> its inverse (3, 3) float64."""
-    matrix = np.asarray(matrix, np.float64)
-    if matrix.shape != (2, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-12:
-        raise ValueError(f"expected an invertible matrix of shape (2, 3), got {matrix.tolist()}")
-    return np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
-
-
-def _empty_region() -> BlendRegion:
-    return BlendRegion((0, 0, 0, 0), np.zeros((0, 0), np.float32))
-
-
-def _weighted(region: BlendRegion, weight: float) -> BlendRegion:
-    return region if weight == 1 else BlendRegion(region.box, region.alpha * np.float32(weight))
-
-
-def _frame_box(to_frame: np.ndarray, rectangle: tuple, frame_shape: tuple) -> tuple[int, int, int, int] | None:
-    """Rectangle (x0, y0, x1, y1) of source pixels, inclusive -> box of the frame around it, or None if outside."""
-    x0, y0, x1, y1 = rectangle
-    x0, y0, x1, y1 = x0 - 1, y0 - 1, x1 + 1, y1 + 1  # bilinear sampling reaches one pixel out
-    corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]]) @ to_frame[:2].T
-    limits = [frame_shape[1], frame_shape[0]]
-    low = np.clip(np.floor(corners.min(0)) - BOX_MARGIN, 0, limits).astype(int)
-    high = np.clip(np.ceil(corners.max(0)) + BOX_MARGIN + 1, 0, limits).astype(int)
-    return None if (high <= low).any() else (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-
-
-def _warp(source: np.ndarray, to_frame: np.ndarray, box: tuple, interpolation: int, border: int) -> np.ndarray:
-    """Source image (h, w[, C]) float32 drawn into the box of the frame."""
-    shifted = to_frame[:2].copy()
-    shifted[:, 2] -= box[:2]
-    size = (box[2] - box[0], box[3] - box[1])
-    return cv2.warpAffine(source, shifted, size, flags=interpolation, borderMode=border)
-
-
-def _blend(
-    frame: np.ndarray, region: BlendRegion, generated: np.ndarray, protect: np.ndarray | None, rounded: bool
-) -> None:
-    """generated (h, w, 3) in 0..255 over the frame's box, in place; rounded or cut off where the frame is uint8."""
-    alpha = region.alpha if protect is None else region.alpha * (1 - protect[region.slices].astype(np.float32))
-    part = frame[region.slices]
-    if frame.dtype != np.uint8:
-        generated = generated / 255
-    mixed = alpha[..., None] * generated + (1 - alpha[..., None]) * part.astype(np.float32)
-    if rounded and frame.dtype == np.uint8:
-        np.rint(mixed, out=mixed)
-    np.copyto(part, mixed.astype(frame.dtype), where=alpha[..., None] > 0)
-
-
-def _reference_region(
-    frame_shape: tuple, to_frame: np.ndarray, canvas: tuple[int, int]
-) -> tuple[BlendRegion, np.ndarray]:
-    """The reference's soft rectangle, and its hard one (h, w) that multiplies the face.
-
-    The warped rectangle is eroded by 2 x 2 px: the hard one. Eroded by twice the edge width and blurred: the alpha.
-    The edge width is a twentieth of the square root of the rectangle's area inside the frame.
-    """
-    width, height = canvas
-    box = _frame_box(to_frame, (0, 0, width - 1, height - 1), frame_shape)
-    if box is None:
-        return _empty_region(), np.zeros((0, 0), np.float32)
-    ones = torch.ones(1, 1, height, width)
-    hard = _sample(ones, to_frame, box)[0, 0].numpy()
-    eroded = cv2.erode(hard, np.ones((2, 2), np.uint8), anchor=(1, 1))
-    edge = int(np.sqrt(eroded.sum(dtype=np.float64))) // 20
-    centre = cv2.erode(eroded, np.ones((2 * edge, 2 * edge), np.uint8)) if edge else eroded
-    kernel = 2 * edge + 1
-    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
-    soft = cv2.GaussianBlur(centre, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
-    return BlendRegion(box, soft), eroded
-
-
-def _reference_face(face: Tensor, to_frame: np.ndarray, box: tuple, canvas: tuple[int, int]) -> np.ndarray:
-    """Face resized to the canvas and drawn into the box: (h, w, 3) float32 in 0..255.
-
-    Outside the canvas the reference's fill of 127 counts in the face's own range, where it is far beyond white.
-    """
-    width, height = canvas
-    resized = F.interpolate(face[None], (height, width), mode="bicubic", antialias=True)
-    warped = _sample(resized - FILL, to_frame, box)[0] + FILL
-    return ((warped / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
-
-
-def _sample(source: Tensor, to_frame: np.ndarray, box: tuple) -> Tensor:
-    """Source (1, C, h, w) drawn into the box, bilinear, zeros outside, positions exact in float32."""
-    to_source = np.linalg.inv(to_frame)[:2]
-    size = np.array([source.shape[3], source.shape[2]])
-    theta = to_source * (2 / size)[:, None]
-    theta[:, 2] += 1 / size - 1
-    columns = torch.arange(box[0], box[2], dtype=torch.float64)
-    rows = torch.arange(box[1], box[3], dtype=torch.float64)
-    theta = torch.from_numpy(theta)
-    grid = (rows[:, None, None] * theta[:, 1] + theta[:, 2]) + columns[None, :, None] * theta[:, 0]
-    return F.grid_sample(source, grid.float()[None], mode="bilinear", padding_mode="zeros", align_corners=False)
+def _scaling(scale: np.ndarray) -> np.ndarray:
+    """(3, 3) of an enlargement by (x, y), from px to px, counted from their centres."""
+    return np.array([[scale[0], 0, (scale[0] - 1) / 2], [0, scale[1], (scale[1] - 1) / 2], [0, 0, 1]])

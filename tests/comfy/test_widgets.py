@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error
 
-from latentsync.faces.blending import feathered_hole
+from latentsync.faces.blend_shape import feathered_hole
 from latentsync.masks import generation_mask
 from latentsync.models import bundled_model
 from tests.comfy.browser import CHINESE, LIGHT, NODES_2

@@ -7,7 +7,8 @@ import torch
 
 from latentsync.errors import OptionError
 from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
-from latentsync.faces.blending import FEATHER_WIDTH, FaceBlender, blend_alpha, feathered_hole, paste_face
+from latentsync.faces.blend_shape import FEATHER_WIDTH, feathered_hole
+from latentsync.faces.blending import FaceBlender, blend_alpha, paste_face
 from latentsync.masks import generation_mask
 
 SHAPE = (480, 640, 3)
@@ -206,7 +207,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(OptionError, match="poisson"):
         paste_face(frame, face, matrix, mode="poisson")
     with pytest.raises(ValueError, match="mask"):
-        paste_face(frame, face, matrix, mask=torch.ones(64, 64))
+        paste_face(frame, face, matrix, mask=torch.ones(64, 32))
     with pytest.raises(ValueError, match="uint8"):
         paste_face(frame.astype(np.float64), face, matrix)
     with pytest.raises(ValueError, match="invertible"):

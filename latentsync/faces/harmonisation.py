@@ -1,0 +1,116 @@
+"""A generated face made to join the picture it is pasted into, on the face's own square.
+
+The source's face is known on the same square, so what is added is the difference of the two: fitted along the edge in
+colour and gain, and blended by feather, in bands of detail (Burt & Adelson, 1983) or without a step in gradients (Pérez
+et al., "Poisson Image Editing", 2003). All of it vanishes with the difference.
+"""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from scipy.sparse import csc_matrix, diags
+from scipy.sparse.linalg import splu
+
+from ..errors import OptionError
+from .blend_shape import BlendShape, ease, resized
+
+BlendMethod = Literal["feather", "multiband", "poisson"]
+
+GRID_SIDE = 64  # px, of everything that is smooth
+EDGE_BAND = 0.03  # sides to both sides of the edge in which colours are compared
+EDGE_REACH = 4.0  # px of the grid: standard deviation of what they are averaged over
+GAIN_TOE = 16.0  # grey levels: darker pixels are shifted rather than multiplied
+MAX_GAIN = 1.25
+BANDS = (1 / 128, 1 / 32)  # sides: standard deviations between fine, middle and coarse detail
+BAND_RAMPS = (0.25, 0.5, 1.0)  # of the feather's width, for each of them
+ALIKE, UNLIKE = 3.0, 12.0  # grey levels: where face and source differ less, the source's own detail stays; more, none
+ALIKE_REACH = 1 / 128  # sides: standard deviation of what that is averaged over
+
+
+class Harmoniser:
+    """Fits faces of one side into one shape; what depends on the shape alone is made once.
+
+    side        S', px of the faces
+    method      "feather": the face as it is; "multiband": finer detail changes within a narrower ramp; "poisson": the
+                difference along the outer edge of the ramp is taken back, smoothly over the whole shape
+    edge_match  colour and gain along the edge are made the source's
+    """
+
+    def __init__(self, shape: BlendShape, side: int, method: BlendMethod = "feather", edge_match: bool = True):
+        if method not in get_args(BlendMethod):
+            raise OptionError(f"unknown blend method {method!r}: choose one of {', '.join(get_args(BlendMethod))}")
+        self.shape, self.side, self.method, self.edge_match = shape, side, method, edge_match
+        self._grid = min(GRID_SIDE, side)
+
+    def __call__(self, face: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Layer (S', S', 4) float32 to paste: levels to add to the frame's own, times the share in the last channel.
+
+        face, source: (S', S', 3) float32 in grey levels. The share of the frame itself is 1 where the face equals the
+        source, so that it keeps what the square could not hold of it; the layer of a face equal to the source is 0, 1.
+        """
+        if self.edge_match:
+            face = self._edge_matched(face, source)
+        difference = face - source
+        if self.method == "multiband":
+            difference = self._banded(difference)
+        elif self.method == "poisson":
+            difference = difference - self._membrane(difference)
+        share = self._share(difference)
+        return np.dstack([source * (1 - share) + difference, share])
+
+    def _share(self, difference: np.ndarray) -> np.ndarray:
+        """(S', S', 1) in [0, 1]: how much of the frame's own detail stays."""
+        distance = cv2.GaussianBlur(np.abs(difference).max(2), (0, 0), ALIKE_REACH * self.side)
+        return ease((UNLIKE - distance) / (UNLIKE - ALIKE))[..., None]
+
+    @cached_property
+    def _edge_weight(self) -> np.ndarray:
+        """(g, g, 1): 1 at the edge, falling to both sides; nowhere nothing, so that averages are defined everywhere."""
+        distance = resized(self.shape.distance, self._grid)
+        return (np.exp(-0.5 * (distance / EDGE_BAND) ** 2) + 1e-6)[..., None]
+
+    def _edge_matched(self, face: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Gain from averages along the edge, carried on smoothly into the face (normalised convolution)."""
+        weight = self._edge_weight
+        pair = np.dstack([resized(face, self._grid), resized(source, self._grid)]) + GAIN_TOE
+        averages = cv2.GaussianBlur(pair * weight, (0, 0), EDGE_REACH * self._grid / GRID_SIDE)
+        gain = np.clip(averages[..., 3:] / np.maximum(averages[..., :3], 1e-9), 1 / MAX_GAIN, MAX_GAIN)
+        return (face + GAIN_TOE) * resized(gain, self.side) - GAIN_TOE
+
+    @cached_property
+    def _band_weights(self) -> list[np.ndarray]:
+        """(S', S', 1) each: alpha of a band over the alpha of the widest ramp, which is applied in the frame."""
+        ramp = resized(self.shape.ramp, self.side)
+        alphas = [self.shape.eased(0.5 + (ramp - 0.5) / width) for width in BAND_RAMPS]
+        return [(alpha / np.maximum(alphas[-1], 1e-6))[..., None] for alpha in alphas]
+
+    def _banded(self, difference: np.ndarray) -> np.ndarray:
+        smooth = [difference, *(cv2.GaussianBlur(difference, (0, 0), sigma * self.side) for sigma in BANDS)]
+        bands = [*(finer - coarser for finer, coarser in pairwise(smooth)), smooth[-1]]
+        return sum(weight * band for weight, band in zip(self._band_weights, bands, strict=True))
+
+    @cached_property
+    def _domain(self):
+        """Where Laplace is solved (g, g), the solver, and the matrix from the values around to its right side."""
+        inside = resized((self.shape.ramp > 0).astype(np.float32), self._grid) > 0
+        inside[[0, -1]] = inside[:, [0, -1]] = False
+        number = inside.size
+        index = np.arange(number).reshape(inside.shape)
+        steps = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])]
+        first, second = (np.concatenate([pair[k].ravel() for pair in steps]) for k in (0, 1))
+        neighbours = csc_matrix((np.ones(len(first)), (first, second)), (number, number))
+        neighbours = (neighbours + neighbours.T).tocsr()
+        rows = neighbours[inside.ravel()]
+        laplacian = diags(np.full(int(inside.sum()), 4.0)) - rows[:, inside.ravel()]
+        return inside, splu(laplacian.tocsc()) if inside.any() else None, rows[:, ~inside.ravel()]
+
+    def _membrane(self, difference: np.ndarray) -> np.ndarray:
+        """(S', S', 3): the smoothest surface with the difference's values around the shape."""
+        inside, solver, edge = self._domain
+        small = resized(difference, self._grid).astype(np.float64)
+        if solver is not None:
+            small[inside] = solver.solve(edge @ small[~inside])
+        return resized(small.astype(np.float32), self.side)
