@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from ..errors import OutputError
-from .audio_reader import probe_audio, read_audio_blocks
+from .audio_mix import probe_mix, read_mix_blocks
 from .output_file import check_output, written_whole
 
 _BITS_PER_CHANNEL = 128_000  # per second; transparent for AAC and Opus
@@ -23,12 +23,17 @@ _SILENCE_BLOCK = 16_384  # samples a channel
 
 @dataclass(frozen=True)
 class AudioSource:
-    """The part of a media file whose sound goes into a video."""
+    """The part of a media file whose sound goes into a video, alone or together with those of other files."""
 
     path: str | os.PathLike
     start: float = 0.0  # s
     duration: float | None = None  # s; None: to the end
     fitted: bool = False  # cut off where the picture ends, or followed by silence until then
+    mixed_with: tuple[str | os.PathLike, ...] = ()  # heard at the same time, see audio_mix.py
+
+    @property
+    def paths(self) -> tuple[str | os.PathLike, ...]:
+        return (self.path, *self.mixed_with)
 
 
 def output_sample_rate(codec: str, sample_rate: int) -> int:
@@ -57,14 +62,13 @@ class AudioTrack:
 
     def __init__(self, container: av.container.OutputContainer, codec: str, source: AudioSource):
         """Raises `AudioError` where the source has no readable sound."""
-        facts = probe_audio(source.path)
+        facts = probe_mix(source.paths)
         self._rate = output_sample_rate(codec, facts.sample_rate)
         self._layout = output_layout(codec, facts.layout, facts.channels)
         self._container = container
-        self._blocks: Iterator[np.ndarray] | None = read_audio_blocks(
-            source.path,
+        self._blocks: Iterator[np.ndarray] | None = read_mix_blocks(
+            source.paths,
             sample_rate=self._rate,
-            mono=False,
             layout=self._layout,
             start=source.start,
             duration=source.duration,

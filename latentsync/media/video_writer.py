@@ -58,7 +58,7 @@ class VideoWriter:
         sample_aspect_ratio: Fraction | None = None,
         inputs: tuple[str | os.PathLike, ...] = (),
     ):
-        self._target = check_output(path, (*inputs, *([audio.path] if audio else [])))
+        self._target = check_output(path, (*inputs, *(audio.paths if audio else ())))
         container = CONTAINERS[self._target.suffix.lower()]
         codec = codec or container.video_codec
         if codec not in _ENCODERS or (container.muxer == "webm") != (codec == "libvpx-vp9"):
