@@ -1,6 +1,7 @@
 """Where somebody speaks: Silero VAD (version 6, 16 kHz), a small recurrent network that also knows music and noise.
 
-The network is the Silero Team's (https://github.com/snakers4/silero-vad, MIT); its weights are the released ones, read from its TorchScript file.
+The network is the Silero Team's (https://github.com/snakers4/silero-vad, MIT); its weights are the released ones, read
+from its TorchScript file.
 """
 
 from collections.abc import Iterable, Iterator

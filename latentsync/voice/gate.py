@@ -39,8 +39,7 @@ class VoiceGate:
         shortest_pause: float = 0.4,
     ):
         self.spoken = _stretches(voiced_windows(activity), max(shortest_pause, attack + release))
-        corners = self.spoken[:, :1], self.spoken[:, :1], self.spoken[:, 1:], self.spoken[:, 1:]
-        self._times = (np.concatenate(corners, 1) + [-attack, 0, 0, release]).reshape(-1)
+        self._times = (self.spoken[:, [0, 0, 1, 1]] + [-attack, 0, 0, release]).reshape(-1)
         self._open = np.tile([0.0, 1.0, 1.0, 0.0], len(self.spoken))
 
     def at(self, times: float | np.ndarray) -> float | np.ndarray:
