@@ -13,7 +13,7 @@ import numpy as np
 from einops import rearrange
 
 from ..errors import ForeignCheckpointError, ModelNotFoundError, OptionError
-from .tracking import FaceObservation, overlap
+from .tracking import FaceObservation, is_among, overlap
 
 DETECTION_SIDE = 512  # px; the reference used 640 for a few weeks in spring 2025
 STRIDES = (8, 16, 32)
@@ -39,8 +39,8 @@ class ScoredBoxes:
 
 
 class InsightFaceDetector:
-    """A FaceFinder and a FaceDetector (see tracking.py) as the reference has it: RGB frames although the nets expect BGR, faces below
-    50 x 80 px or of odd proportions dropped, 106 landmarks and the three points rounded to whole px.
+    """A FaceFinder and a FaceDetector (see tracking.py) as the reference has it: RGB frames although the nets expect
+    BGR, faces below 50 x 80 px or of odd proportions dropped, 106 landmarks and the three points rounded to whole px.
 
     detection_path, landmark_path  the two .onnx files
     providers  onnxruntime execution providers in order of preference
@@ -72,10 +72,10 @@ class InsightFaceDetector:
         found = self.boxes(frame)
         return self._read(frame, found, 0) if len(found.boxes) else None
 
-    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
-        """All acceptable faces of a frame (H, W, 3) uint8 RGB, largest first."""
+    def detect(self, frame: np.ndarray, known: Sequence[FaceObservation] = ()) -> list[FaceObservation]:
+        """All acceptable faces of a frame (H, W, 3) uint8 RGB but the `known` ones, largest first."""
         found = self.boxes(frame)
-        return [self._read(frame, found, index) for index in range(len(found.boxes))]
+        return [self._read(frame, found, index) for index, box in enumerate(found.boxes) if not is_among(box, known)]
 
     def follow(self, frame: np.ndarray, previous: FaceObservation) -> FaceObservation | None:
         """The face that overlaps `previous` most."""

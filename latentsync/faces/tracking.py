@@ -1,6 +1,6 @@
 """From frames to faces: detect once, then follow the landmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -41,8 +41,8 @@ class FaceObservation:
 class FaceFinder(Protocol):
     """Finds all faces of a frame (H, W, 3) uint8 RGB and follows one of them. Has no state that a result depends on."""
 
-    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
-        """All faces, largest first."""
+    def detect(self, frame: np.ndarray, known: Sequence[FaceObservation] = ()) -> list[FaceObservation]:
+        """All faces but those at the places of `known` ones, largest first."""
         ...
 
     def follow(self, frame: np.ndarray, previous: FaceObservation) -> FaceObservation | None:
@@ -90,13 +90,15 @@ class FaceTracker:
                 return observation
         return None
 
-    def detect(self, frame: np.ndarray) -> list[FaceObservation]:
-        """All faces of a frame (H, W, 3) uint8 RGB, largest first."""
+    def detect(self, frame: np.ndarray, known: Sequence[FaceObservation] = ()) -> list[FaceObservation]:
+        """All faces of a frame (H, W, 3) uint8 RGB but the `known` ones, largest first."""
         check_frame(frame)
         faces: list[FaceObservation] = []
         for detection in self.detector(frame):
+            if is_among(detection.box, known):
+                continue  # before its landmarks are read: that is the larger part of the work
             face = self._read_detected(frame, detection)
-            if face is not None and not any(overlap(face.box, other.box) > SAME_FACE for other in faces):
+            if face is not None and not is_among(face.box, [*known, *faces]):
                 faces.append(face)
         return faces
 
@@ -163,6 +165,11 @@ def _distance(face: FaceDetection, choose: FaceChoice, frame_shape: tuple) -> fl
     if choose == "centre":
         return float(np.hypot(x - (frame_shape[1] - 1) / 2, y - (frame_shape[0] - 1) / 2))
     return float(x if choose == "left" else -x)
+
+
+def is_among(box: np.ndarray, faces: Sequence[FaceObservation]) -> bool:
+    """Whether a box (4,) lies where one of the faces is."""
+    return any(overlap(box, face.box) > SAME_FACE for face in faces)
 
 
 def overlap(box: np.ndarray, other: np.ndarray) -> float:

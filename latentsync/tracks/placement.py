@@ -1,6 +1,7 @@
 """Where in each frame one chosen face is generated, and how strongly it shows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def place(path: FacePath, clip: ClipFaces, resolution: int, options: LipSyncOpti
     starts = np.concatenate([[0], breaks, [len(path)]])
     points = path.points.astype(np.float64)
     if options.smoothing == "temporal":
-        for first, last in zip(starts[:-1], starts[1:], strict=True):
+        for first, last in pairwise(starts.tolist()):
             points[first:last] = smooth_points(points[first:last], times[first:last])
     aligner = Aligner(resolution, "none" if options.smoothing == "temporal" else options.smoothing)
     faces, before = {}, -1

@@ -1,0 +1,194 @@
+"""All faces of a clip: one pass over its frames that keeps numbers only."""
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from ..errors import MediaError
+from ..faces.facemesh import LOWER_FACE, mouth_opening, region_of_landmarks
+from ..faces.tracking import FaceFinder, FaceObservation, overlap
+from ..media.video_reader import VideoFrame
+from .appearance import face_look, look_distance
+from .linking import Piece, link
+from .paths import ClipFaces, FacePath
+from .shots import ShotDetector
+
+DETECT_EVERY = 0.5  # s between looks for new faces while the known ones are followed
+SEARCH_EVERY, SEARCH_WHOLE = 0.12, 1.0  # s: a face that was lost is sought in each frame for so long, then less often
+SAME_PLACE = 0.5  # intersection over union at which two followed faces are one
+JUMP = 0.3  # look distance from one frame to the next at which a followed face is another one
+LOOK_MEMORY = 0.3  # share of the newest frame in what a followed face is expected to look like
+BRIEFEST = 0.1  # s; who is seen for less is an error of the detector, where others are seen for longer
+
+# What is kept of a face in a frame, as in FacePath.
+_SHAPES = {
+    "points": (3, 2),
+    "confidence": (),
+    "opening": (),
+    "yaw": (),
+    "side": (),
+    "region": (4,),
+    "contour": (len(LOWER_FACE), 2),
+    "box": (4,),
+}
+_ENDS = np.cumsum([int(np.prod(shape)) for shape in _SHAPES.values()])
+
+
+class _Followed:
+    """A face followed without a break: its observations, as rows of numbers."""
+
+    def __init__(self, shot: int, is_new: bool):
+        self.shot, self.is_new = shot, is_new
+        self.rows: list[int] = []
+        self._numbers = array("f")
+        self.latest: FaceObservation | None = None
+        self.expected: np.ndarray | None = None
+        self._looks, self._num_looks = 0.0, 0
+
+    def add(self, row: int, face: FaceObservation, look: np.ndarray | None) -> None:
+        self.rows.append(row)
+        self._numbers.extend(_numbers(face))
+        self.latest = face
+        if look is not None:
+            self._looks, self._num_looks = self._looks + look, self._num_looks + 1
+            old = look if self.expected is None else self.expected
+            self.expected = old + LOOK_MEMORY * (look - old)
+
+    def is_another(self, look: np.ndarray | None) -> bool:
+        return look is not None and self.expected is not None and look_distance(look, self.expected) > JUMP
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(n, D) float32: the columns of _SHAPES beside each other."""
+        return np.frombuffer(self._numbers, np.float32).reshape(len(self.rows), -1)
+
+    def piece(self, times: np.ndarray, width: int) -> Piece:
+        first, last = self.rows[0], self.rows[-1]
+        look = self._looks / self._num_looks if self._num_looks else np.full(width, np.nan)
+        boxes = self.numbers[[0, -1], -4:]
+        return Piece(self.shot, first, last, times[first], times[last], boxes, look, len(self.rows), self.is_new)
+
+
+def scan_faces(
+    frames: Iterable[VideoFrame],
+    finder: FaceFinder,
+    *,
+    detect_every: float = DETECT_EVERY,
+    on_frame: Callable[[int], None] | None = None,
+) -> ClipFaces:
+    """Follow every face through the frames of one size, in the order of their times, and tell who is who.
+
+    Faces are detected in the first frame, at cuts, every `detect_every` seconds, and where one was lost; else they are
+    followed, which costs the same a face whatever the size of the frame. One frame is in memory at a time.
+    `on_frame(i)` is called after frame i and may raise to stop. Raises MediaError for no frames.
+    """
+    scan = _Scan(finder, detect_every)
+    size = None
+    for row, frame in enumerate(frames):
+        size = size or frame.pixels.shape[:2]
+        scan.add(row, frame)
+        if on_frame is not None:
+            on_frame(row)
+    if size is None:
+        raise MediaError("there are no frames; expected at least one")
+    times = np.array(scan.times) - scan.times[0]
+    return ClipFaces(times, np.array(scan.shots), (int(size[0]), int(size[1])), _paths(scan.all, times))
+
+
+class _Scan:
+    """The state of a scan: who is followed, and when faces were last looked for."""
+
+    def __init__(self, finder: FaceFinder, detect_every: float):
+        self._finder, self._every = finder, detect_every
+        self._is_cut = ShotDetector()
+        self._shot = 0
+        self._detected = self._lost = -np.inf  # s
+        self.times: list[float] = []
+        self.shots: list[int] = []
+        self.all: list[_Followed] = []
+        self._active: list[_Followed] = []
+        self._source: int | None = None
+
+    def add(self, row: int, frame: VideoFrame) -> None:
+        pixels, time = frame.pixels, frame.time
+        is_repeat, self._source = frame.source_index == self._source, frame.source_index
+        self.times.append(time)
+        if is_repeat:  # of a higher rate than the file's
+            for track in self._active:
+                track.add(row, track.latest, None)
+            self.shots.append(self._shot)
+            return
+        is_cut = self._is_cut(pixels)
+        followed = [] if is_cut else self._follow(pixels)
+        others = [track for track, _, look in followed if track.is_another(look)]
+        if others and len(others) == len(followed):
+            is_cut = True  # one that the whole picture did not show: everybody is someone else
+        if is_cut:
+            self._shot, followed = self._shot + 1, []
+        kept = [item for item in followed if item[0] not in others]
+        if len(kept) < len(self._active):
+            self._lost = time
+        self._active = [track for track, _, _ in kept]
+        for track, face, look in kept:
+            track.add(row, face, look)
+        if is_cut or self._is_due(time):
+            self._detect(row, pixels, time, is_new=bool(others))
+        self.shots.append(self._shot)
+
+    def _follow(self, pixels: np.ndarray) -> list[tuple[_Followed, FaceObservation, np.ndarray | None]]:
+        """Those still there; of two that have run into one face the one that was followed longer."""
+        found = []
+        for track in sorted(self._active, key=lambda track: track.rows[0]):
+            face = self._finder.follow(pixels, track.latest)
+            if face is not None and all(overlap(face.box, other.box) < SAME_PLACE for _, other, _ in found):
+                found.append((track, face, face_look(pixels, face.points)))
+        return found
+
+    def _is_due(self, time: float) -> bool:
+        if time - self._lost < SEARCH_WHOLE or not self.times[1:]:
+            return True
+        return time - self._detected >= (self._every if self._active else SEARCH_EVERY) - 1e-6
+
+    def _detect(self, row: int, pixels: np.ndarray, time: float, is_new: bool) -> None:
+        self._detected = time
+        for face in self._finder.detect(pixels, [track.latest for track in self._active]):
+            track = _Followed(self._shot, is_new)
+            track.add(row, face, face_look(pixels, face.points))
+            self._active.append(track)
+            self.all.append(track)
+
+
+def _numbers(face: FaceObservation) -> np.ndarray:
+    """(D,) float32, the columns of _SHAPES."""
+    side, yaw = (face.box[2:] - face.box[:2]).max(), np.nan if face.yaw is None else face.yaw
+    if face.landmarks is None:
+        opening, square, contour = np.nan, np.full(4, np.nan), np.full(_SHAPES["contour"], np.nan)
+    else:
+        region = region_of_landmarks(face.landmarks)
+        opening, square = mouth_opening(face.landmarks), np.array([*region.centre, region.side, region.angle])
+        contour = face.landmarks[list(LOWER_FACE)]
+    columns = (face.points, face.confidence, opening, yaw, side, square, contour, face.box)
+    return np.concatenate([np.ravel(column) for column in columns]).astype(np.float32)
+
+
+def _paths(tracks: Sequence[_Followed], times: np.ndarray) -> tuple[FacePath, ...]:
+    known = [track.expected for track in tracks if track.expected is not None]
+    pieces = [track.piece(times, len(known[0]) if known else 1) for track in tracks]
+    people = [_joined([tracks[index] for index in group], [pieces[index] for index in group]) for group in link(pieces)]
+    interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    lasting = [path for path in people if len(path) * interval >= BRIEFEST]
+    return tuple(sorted(lasting or people, key=lambda path: -float((path.side.astype(np.float64) ** 2).sum())))
+
+
+def _joined(tracks: Sequence[_Followed], pieces: Sequence[Piece]) -> FacePath:
+    known = [piece for piece in pieces if np.isfinite(piece.look).all()]
+    weights = [piece.weight for piece in known]
+    columns = np.split(np.concatenate([track.numbers for track in tracks]), _ENDS[:-1], axis=1)
+    return FacePath(
+        rows=np.array([row for track in tracks for row in track.rows]),
+        look=np.average([piece.look for piece in known], axis=0, weights=weights).astype(np.float32)
+        if known
+        else np.zeros(0, np.float32),
+        **{name: column.reshape(-1, *shape) for (name, shape), column in zip(_SHAPES.items(), columns, strict=True)},
+    )

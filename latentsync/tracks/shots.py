@@ -1,0 +1,46 @@
+"""Where one shot of a clip ends and the next begins."""
+
+from collections import deque
+
+import cv2
+import numpy as np
+
+THUMBNAIL = (32, 18)  # cells, across and down
+CHANGED = 14.0  # grey levels in any channel by which a cell has changed
+MIN_CHANGED = 0.4  # share of changed cells at a cut
+MIN_RATIO = 2.5  # and so many times as many as between the frames just before: fast movement is no cut
+MEMORY = 8  # frames
+SAMPLES = 160  # px looked at along the longer side of a frame
+
+
+class ShotDetector:
+    """`detector(frame)`: whether this frame (H, W, 3) uint8 begins another shot than the one before.
+
+    Compares frames a few cells in size. Dissolves and fades are not cuts: a face that is followed through one is told
+    by its looks (see scan.py).
+    """
+
+    def __init__(self):
+        self._before: np.ndarray | None = None
+        self._shares: deque[float] = deque(maxlen=MEMORY)
+
+    def __call__(self, frame: np.ndarray) -> bool:
+        cells = thumbnail(frame)
+        before, self._before = self._before, cells
+        if before is None:
+            return False
+        share = float((np.abs(cells - before).max(-1) > CHANGED).mean())
+        usual = float(np.median(self._shares)) if self._shares else 0.0
+        is_cut = share > max(MIN_CHANGED, MIN_RATIO * usual)
+        if is_cut:
+            self._shares.clear()
+        else:
+            self._shares.append(share)
+        return is_cut
+
+
+def thumbnail(frame: np.ndarray) -> np.ndarray:
+    """(18, 32, 3) float32 of a frame (H, W, 3) uint8, thinned before it is averaged."""
+    step = max(1, max(frame.shape[:2]) // SAMPLES)
+    thinned = np.ascontiguousarray(frame[::step, ::step])
+    return cv2.resize(thinned, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
