@@ -10,6 +10,7 @@ import numpy as np
 from ..faces.alignment import TEMPLATE
 
 BROW_DISTANCE = 22.0  # px, in the small picture that is looked at
+REACH = 2.3  # of that distance, around the face's middle, are looked at
 DARKEST = 12.0  # grey levels added before logarithms: noise in black is no colour
 HAIR_WEIGHT, CLOTHES_WEIGHT = 0.4, 0.3  # against the face's 1: both are often half hidden
 MIN_SPREAD = 0.25  # of the template's: brows and nose nearly in one line are a face in profile, or none
@@ -55,8 +56,8 @@ def look_distance(look: np.ndarray, other: np.ndarray) -> float:
 def _shrunk(frame: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The head and its surroundings at one size, and the points there."""
     brows = max(float(np.linalg.norm(points[1] - points[0])), 1.0)
-    reach, centre = 4 * brows, points.mean(0)
-    step = max(1, int(brows / (2 * BROW_DISTANCE)))  # thinned first: averaging a close-up costs more than it tells
+    reach, centre = REACH * brows, points.mean(0)
+    step = max(1, int(brows / (1.5 * BROW_DISTANCE)))  # thinned first: averaging a close-up costs more than it tells
     low = np.clip(np.floor(centre - reach), 0, None).astype(int)
     patch = frame[low[1] : int(centre[1] + reach) + 1 : step, low[0] : int(centre[0] + reach) + 1 : step]
     scale = BROW_DISTANCE / brows

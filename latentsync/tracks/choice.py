@@ -1,0 +1,147 @@
+"""Which of a clip's faces a user means."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import OptionError
+from ..faces.tracking import FaceFinder
+from .appearance import face_look, look_distance
+from .paths import ClipFaces, FacePath
+
+PLACES = ("largest", "left", "right", "centre", "all")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+EXPECTED = (
+    "largest, left, right, centre, all, a face's number (0, 1, ..), a point x,y of the picture (in pixels, or as "
+    "fractions like 0.25,0.4) or a picture of the person (png, jpg, webp)"
+)
+MIN_PRESENCE = 0.2  # of the time of whom is seen longest: who is seen for less is not the one at the left
+MAX_UNLIKE = 0.45  # look distance to a picture, which has another light and other clothes than the clip
+POINT_MARGIN = 0.15  # of a face's box, by which a point may miss it
+
+_NUMBER = re.compile(r"\d+")
+_POINT = re.compile(r"(\d*\.?\d+)\s*[,;]\s*(\d*\.?\d+)")
+
+
+@dataclass(frozen=True)
+class FaceChoice:
+    """What a user said, see `parse_choice`. `point` is (x, y) in px, or as fractions of width and height."""
+
+    kind: Literal["largest", "left", "right", "centre", "all", "index", "point", "picture"]
+    index: int = 0
+    point: tuple[float, float] = (0.0, 0.0)
+    is_fraction: bool = False
+    picture: Path | None = None
+
+
+def parse_choice(text: str) -> FaceChoice:
+    """A choice of faces as a user writes it.
+
+    "largest", "left", "right", "centre", "all"; a number as the list of faces gives it; "x,y", a point of the picture:
+    fractions of its width and height where both have a decimal point and are 1 at most, else px; or the path of a
+    picture of the person. Raises OptionError for anything else, or a picture that is not there.
+    """
+    text = text.strip()
+    word = {"center": "centre"}.get(text.lower(), text.lower())
+    if word in PLACES:
+        return FaceChoice(word)
+    if _NUMBER.fullmatch(text):
+        return FaceChoice("index", index=int(text))
+    if match := _POINT.fullmatch(text):
+        x, y = match.groups()
+        is_fraction = all("." in value and float(value) <= 1 for value in (x, y))
+        return FaceChoice("point", point=(float(x), float(y)), is_fraction=is_fraction)
+    if Path(text).suffix.lower() in PICTURES:
+        if not Path(text).is_file():
+            raise OptionError(f"no picture of the person at '{text}'; give the path of a png, jpg or webp file")
+        return FaceChoice("picture", picture=Path(text))
+    raise OptionError(f"unknown choice of the face '{text}'; expected {EXPECTED}")
+
+
+def choose(clip: ClipFaces, choice: FaceChoice | str, finder: FaceFinder | None = None) -> list[int]:
+    """Indices of the chosen paths, one but for "all"; empty where the clip has no face.
+
+    "left", "right" and "centre" go by where a face is most of the time, of those seen for a fifth of the time of the
+    one seen longest. A point means the face that is there first. `finder` reads the face of a picture.
+
+    Raises OptionError for a number or a point without a face, a picture without one, or one that resembles nobody.
+    """
+    if isinstance(choice, str):
+        choice = parse_choice(choice)
+    if not clip.paths:
+        return []
+    if choice.kind == "all":
+        return list(range(len(clip.paths)))
+    if choice.kind == "index":
+        if choice.index >= len(clip.paths):
+            raise OptionError(f"there is no face {choice.index}; the clip has {described(clip)}")
+        return [choice.index]
+    if choice.kind == "point":
+        return [_at_point(clip, choice)]
+    if choice.kind == "picture":
+        return [_like_picture(clip, choice.picture, finder)]
+    return [min(_lasting(clip), key=lambda index: _preference(clip.paths[index], choice.kind, clip.frame_size))]
+
+
+def described(clip: ClipFaces) -> str:
+    """All faces of the clip, with what tells them apart, for a person to choose from."""
+    lines = []
+    for index, path in enumerate(clip.paths):
+        x, y = np.median(path.centres, axis=0)
+        lines.append(
+            f"{index} at {x:.0f},{y:.0f} ({np.median(path.side):.0f} px, seen for {len(path) * clip.interval:.1f} s "
+            f"from {clip.times[path.rows[0]]:.1f} s)"
+        )
+    if not lines:
+        return "no face"
+    return f"{len(lines)} face{'s' * (len(lines) > 1)}, largest first: {', '.join(lines)}"
+
+
+def _lasting(clip: ClipFaces) -> list[int]:
+    longest = max(map(len, clip.paths))
+    return [index for index, path in enumerate(clip.paths) if len(path) >= MIN_PRESENCE * longest]
+
+
+def _preference(path: FacePath, kind: str, frame_size: tuple[int, int]) -> float:
+    """The least is chosen. Paths come largest first, and of equals the first is taken."""
+    x, y = np.median(path.centres, axis=0)
+    if kind == "centre":
+        return float(np.hypot(x - (frame_size[1] - 1) / 2, y - (frame_size[0] - 1) / 2))
+    return {"left": float(x), "right": -float(x)}.get(kind, 0.0)
+
+
+def _at_point(clip: ClipFaces, choice: FaceChoice) -> int:
+    scale = clip.frame_size[::-1] if choice.is_fraction else (1, 1)
+    point = np.array(choice.point) * scale
+    found = []
+    for index, path in enumerate(clip.paths):
+        margin = POINT_MARGIN * path.side[:, None]
+        inside = ((point >= path.box[:, :2] - margin) & (point <= path.box[:, 2:] + margin)).all(1)
+        if inside.any():
+            at = int(np.argmax(inside))
+            found.append((int(path.rows[at]), float(np.linalg.norm(path.centres[at] - point)), index))
+    if not found:
+        raise OptionError(f"no face comes to the point {point[0]:.0f},{point[1]:.0f}; the clip has {described(clip)}")
+    return min(found)[2]
+
+
+def _like_picture(clip: ClipFaces, picture: Path, finder: FaceFinder | None) -> int:
+    if finder is None:
+        raise OptionError("a face is chosen by a picture, which needs a detector of faces; choose it by its number")
+    try:
+        with Image.open(picture) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise OptionError(f"'{picture}' cannot be read as a picture ({error}); give a png, jpg or webp file") from error
+    faces = finder.detect(pixels)
+    look = face_look(pixels, faces[0].points) if faces else None
+    if look is None:
+        raise OptionError(f"no face seen from the front was found in '{picture}'; give a picture of the person's face")
+    distances = [look_distance(look, path.look) if len(path.look) else np.inf for path in clip.paths]
+    if min(distances) > MAX_UNLIKE:
+        raise OptionError(f"nobody in the clip looks like '{picture}'; choose by number: {described(clip)}")
+    return int(np.argmin(distances))
