@@ -19,8 +19,8 @@ STEP = 0.01  # s between lags
 NEIGHBOURHOOD = 0.15  # s around the best lag that belong to it
 SMOOTHING = 0.04  # s, standard deviation, of the loudness: lips are slower than the voice
 DRIFT = 2.0  # s; slower changes are the head's and the speaker's distance, not speech
-# Margin of the best correlation over those elsewhere, times the root of the seconds. Of synthetic speech, from 3 s on and
-# with noise on the openings, half of SURE put 19 of 20 estimates within 80 ms, LEAST 3 of 4.
+# Margin of the best correlation over those elsewhere, times the root of the seconds. Of synthetic speech of 3 s or more
+# and noisy openings, half of SURE put 19 of 20 estimates within 80 ms, LEAST 3 of 4.
 SURE, LEAST = 0.8, 0.15
 LONGEST_COUNTED = 16.0  # s
 
