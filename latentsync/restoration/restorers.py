@@ -1,6 +1,5 @@
 """Networks that sharpen a face, loaded by spandrel, all called the same way."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..file_hash import sha256_of
 from ..pipeline import vae_batch
 from ..vae import in_batches
 from ..weight_files import read_weights
@@ -113,7 +113,7 @@ def load_restorer(
         name=path.name if Path(name) == path else str(name),
         network=_network(found, fidelity),
         path=path,
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         device=torch.device(device),
         dtype=dtype,
         is_portrait=found.purpose == "FaceSR",
@@ -162,11 +162,3 @@ def _describe(path: Path) -> ImageModelDescriptor:
             "Expected a restoration or upscale model"
         )
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
