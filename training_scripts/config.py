@@ -68,6 +68,23 @@ class LipReaderConfig:
 
 
 @dataclass
+class RestorerConfig:
+    num_clips: int
+    frames_per_clip: int
+    variants: int
+    latent_noise: float
+    blur: float
+    noise: float
+    width: int
+    depth: int
+    crop: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    gradient_weight: float
+
+
+@dataclass
 class LossConfig:
     noise_alpha: float
     audio_dropout: float
@@ -91,6 +108,7 @@ class TrainingConfig:
     stage1: StageConfig
     stage2: StageConfig
     lip_reader: LipReaderConfig
+    restorer: RestorerConfig
     loss: LossConfig
     ema_decay: float
     max_grad_norm: float
