@@ -27,6 +27,7 @@ import subprocess
 import sys
 import zipfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -198,12 +199,14 @@ class Environment:
         self.remember(busy=False)
         return version
 
-    def install(self, requirements: list[str], version: str, *, cpu: bool, covers: list[list[str]]) -> None:
+    def install(
+        self, requirements: list[str], version: str, *, cpu: bool, covers: list[list[str]], alone: Sequence[str] = ()
+    ) -> None:
         """Install unless exactly this was installed before; ``covers`` are smaller lists that are then there too.
 
-        Raises InstallError when pip fails.
+        ``alone`` are installed without the packages that they ask for. Raises InstallError when pip fails.
         """
-        keys = [fingerprint(lines, version) for lines in (requirements, *covers)]
+        keys = [fingerprint(lines, version) for lines in ([*requirements, *alone], *covers)]
         if keys[0] in self.state().get("keys", []):
             return
         say(f"installing {len(requirements)} packages and what they need; the first time takes minutes")
@@ -214,19 +217,13 @@ class Environment:
                 ["--index-url", CPU_INDEX, *(line for line in requirements if re.match(r"torch(vision)?\b", line))]
             )
         self._pip(requirements)
+        if alone:
+            self._pip(["--no-deps", *alone])
         self.remember(busy=False, keys=[*self.state().get("keys", []), *keys])
 
     def _pip(self, arguments: list[str]) -> None:
-        command = [
-            self.python,
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            *arguments,
-        ]
+        quiet = ["--disable-pip-version-check", "--progress-bar", "off"]
+        command = [self.python, "-m", "pip", "install", *quiet, *arguments]
         last: deque[str] = deque(maxlen=15)
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -305,7 +302,9 @@ def prepare(with_tests: bool, cpu: bool) -> Path:
         version = environment.ensure()
         running = requirements_of(ROOT, with_tests=False)
         if with_tests:
-            environment.install(requirements_of(ROOT, with_tests=True), version, cpu=cpu, covers=[running])
+            compared = extra_requirements(ROOT / "pyproject.toml", "parity")
+            requirements = requirements_of(ROOT, with_tests=True)
+            environment.install(requirements, version, cpu=cpu, covers=[running], alone=compared)
             # Where ComfyUI cannot be had this says so, and the tests that need it are skipped.
             subprocess.run([environment.python, ROOT / "tests" / "comfy" / "setup_host.py"], cwd=ROOT)
         else:

@@ -142,6 +142,16 @@ def test_pip_runs_once_for_the_same_lists(install, environment, pip_calls):
     assert pip_calls == [["a", "b"], ["a", "b>=2"], ["a", "b>=2"]]
 
 
+def test_packages_to_compare_with_come_alone(install, environment, pip_calls):
+    version = environment.ensure()
+    for _ in range(2):
+        environment.install(["a", "b"], version, cpu=False, covers=[["a"]], alone=["c"])
+    environment.install(["a"], version, cpu=False, covers=[])
+    assert pip_calls == [["a", "b"], ["--no-deps", "c"]]
+    environment.install(["a", "b"], version, cpu=False, covers=[])  # another list: without c
+    assert pip_calls[2:] == [["a", "b"]]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyPI's PyTorch is small")
 def test_cpu_takes_only_torch_from_its_index(install, environment, pip_calls):
     environment.install(["torch", "torchvision", "torchmetrics", "numpy"], "3.11.0", cpu=True, covers=[])
