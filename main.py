@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+BLEND_METHOD = "feather"  # LipSyncOptions' own, which is not imported for --help
 FAILED, WRONG_ARGUMENTS, KILLED = 1, 2, 128  # KILLED plus the signal's number
 OUT_OF_MEMORY = "not enough memory. Close other programs, or try a shorter --duration, --dtype float16 or --device cpu"
 
@@ -30,13 +31,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files = parser.add_argument_group("files")
     files.add_argument("--video_path", type=Path, required=True, help="video of someone talking")
-    files.add_argument("--audio_path", type=Path, required=True, help="speech: an audio file, or a video with sound")
+    files.add_argument("--audio_path", type=Path, help="speech: an audio file, or a video with sound")
     files.add_argument("--video_out_path", type=Path, required=True, help="result (.mp4, .mov, .mkv, .webm)")
     files.add_argument(
         "--report",
         type=Path,
         metavar="FILE.json",
-        help="also write what happened in each frame: face found or not, mouth opening of source and result",
+        help="also write what happened: settings, versions, times, and for each frame the face, its yaw, the mouth's "
+        "opening, voice or pause; with a picture of it beside (FILE.png)",
     )
     files.add_argument(
         "--output_audio",
@@ -44,6 +46,37 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
         "heard); cut off or followed by silence where it is not as long as the result",
+    )
+    faces = parser.add_argument_group("faces")
+    faces.add_argument(
+        "--face",
+        default="largest",
+        metavar="WHICH",
+        help="whose lips speak --audio_path: largest, left, right, centre, all, a number (0 is the largest face of the "
+        "clip), a point x,y in the picture, or the path of a picture of the person (default: largest)",
+    )
+    faces.add_argument(
+        "--track",
+        type=parse_track,
+        action="append",
+        default=[],
+        metavar="WHICH=FILE",
+        help="in place of --audio_path, once for each person: --track left=a.wav --track right=b.wav. All are heard",
+    )
+    faces.add_argument(
+        "--fade",
+        type=float,
+        default=0.16,
+        metavar="SECONDS",
+        help="a face that is lost, covered, tiny or turned away gives way to the source this gently (default: 0.16)",
+    )
+    faces.add_argument(
+        "--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further stay (default: 60)"
+    )
+    faces.add_argument(
+        "--no_track_cache",
+        action="store_true",
+        help="find the faces anew; else a second speech on the same video takes them from the user's cache folder",
     )
     times = parser.add_argument_group("time")
     times.add_argument(
@@ -69,6 +102,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="let the lips come so much later than in the speech, whose sound stays; negative: earlier (default: 0)",
     )
     times.add_argument(
+        "--silence",
+        choices=["close", "source", "off"],
+        default="close",
+        help="in pauses of the speech, also over music or noise: close the mouth, let the source's picture through, or "
+        "leave it to the model (default: close)",
+    )
+    times.add_argument(
         "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
     )
     times.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
@@ -88,13 +128,36 @@ def build_parser() -> argparse.ArgumentParser:
         "--mask_smooth", type=float, default=0.5, help="edge of the new part: 0 hard to 1 wide feather (default: 0.5)"
     )
     quality.add_argument(
+        "--mask_shape",
+        choices=["drawn", "landmarks"],
+        default="drawn",
+        help="the new part is as the model's mask, or as the face's own jaw and cheeks (default: drawn)",
+    )
+    quality.add_argument(
+        "--blend_method",
+        choices=["feather", "multiband", "poisson"],
+        default=BLEND_METHOD,
+        help=f"how the edge is hidden (default: {BLEND_METHOD})",
+    )
+    quality.add_argument(
+        "--protect",
+        type=Path,
+        metavar="FILE",
+        help="picture, or video as long as the source, white where the source always stays (a hand, a microphone)",
+    )
+    quality.add_argument(
         "--superres",
-        choices=["none", "GFPGAN", "CodeFormer"],
         default="none",
-        help="restore the generated face (default: none)",
+        metavar="NAME",
+        help="restore the generated face: none, GFPGAN, CodeFormer, tiny (bundled, for drawn faces), or the file of "
+        "any restoration or upscale model that spandrel reads (default: none)",
     )
     quality.add_argument(
         "--sr_ratio", type=int, choices=[1, 2, 3, 4], default=2, help="working size of --superres (default: 2)"
+    )
+    quality.add_argument("--sr_strength", type=float, default=1.0, help="of --superres: 0 none to 1 whole (default: 1)")
+    quality.add_argument(
+        "--codeformer_fidelity", type=float, default=0.5, help="0 most restored to 1 most faithful (default: 0.5)"
     )
     quality.add_argument(
         "--preset",
@@ -140,6 +203,14 @@ def parse_fps(text: str) -> Fraction:
     return rate
 
 
+def parse_track(text: str) -> tuple[str, Path]:
+    """ "0=a.wav" -> ("0", a.wav); raises argparse's error for anything else."""
+    face, equals, path = text.partition("=")
+    if not (face and equals and path):
+        raise argparse.ArgumentTypeError(f"expected a face and its speech, such as 0=a.wav or left=a.wav, got {text!r}")
+    return face, Path(path)
+
+
 def explicit_options(argv: list[str]) -> set[str]:
     """Names of the options that were given, whatever their value."""
     parser = build_parser()
@@ -171,18 +242,39 @@ def options_of(arguments: argparse.Namespace, given: set[str]):
         length=arguments.length,
         tail=arguments.tail,
         audio_offset_ms=arguments.audio_offset_ms,
+        silence=arguments.silence,
+        fade=arguments.fade,
+        max_yaw=arguments.max_yaw,
+        mask_shape=arguments.mask_shape,
+        blend_method=arguments.blend_method,
+        sr_ratio=arguments.sr_ratio,
+        sr_strength=arguments.sr_strength,
     )
     if arguments.preset == "reference":
         options = options.as_reference()
     if "fps" in given:
         options = replace(options, fps=exact_rate(arguments.fps))
-    if "mask_smooth" in given:
+    if given & {"mask_smooth", "mask_shape", "blend_method"}:
         options = replace(options, blend="mask")  # the reference's blending has no such edge
-    return options
+    kept = given & {"silence", "fade", "max_yaw", "mask_shape", "blend_method"}
+    return replace(options, **{name: getattr(arguments, name) for name in kept})
 
 
-def make_detector(arguments: argparse.Namespace):
-    """The detector the user asked for; None for the built-in one."""
+def speakers_of(arguments: argparse.Namespace, given: set[str]):
+    """The Speakers of the command line. Raises OptionError."""
+    from latentsync.errors import OptionError
+    from latentsync.speakers import Speaker
+
+    if bool(arguments.track) == bool(arguments.audio_path):
+        raise OptionError("give either --audio_path with one speech, or --track WHICH=FILE for each person")
+    if arguments.track and "face" in given:
+        raise OptionError("--face goes with --audio_path; with --track the face stands before the =")
+    tracks = arguments.track or [(arguments.face, arguments.audio_path)]
+    return [Speaker(path, face) for face, path in tracks]
+
+
+def make_finder(arguments: argparse.Namespace):
+    """The face finder the user asked for; None for the built-in one."""
     from latentsync.errors import OptionError
 
     if arguments.det_model is None and arguments.landmark_model is None:
@@ -194,22 +286,40 @@ def make_detector(arguments: argparse.Namespace):
     return InsightFaceDetector(arguments.det_model, arguments.landmark_model)
 
 
+def make_restorer(arguments: argparse.Namespace, model):
+    """The restorer the user asked for; None for none."""
+    if arguments.superres == "none":
+        return None
+    from latentsync.restoration.restorers import load_restorer
+
+    return load_restorer(
+        arguments.superres,
+        folders=[arguments.checkpoints],
+        device=model.device,
+        dtype=model.dtype,
+        fidelity=arguments.codeformer_fidelity,
+    )
+
+
 def run(arguments: argparse.Namespace, given: set[str]) -> None:
     """Check everything that can be checked, then load, then work."""
     from latentsync.errors import OptionError
     from latentsync.media.output_file import check_output
 
-    if arguments.superres != "none":
-        raise OptionError(f"--superres {arguments.superres} is not built in yet; leave it out or give --superres none")
     if "checkpoints" in given and not arguments.checkpoints.is_dir():
         raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
     options = options_of(arguments, given)
-    detector = make_detector(arguments)
-    sounds = [arguments.audio_path, *([arguments.output_audio] if arguments.output_audio else [])]
-    inputs = (arguments.video_path, *sounds)
+    finder = make_finder(arguments)
+    speakers = speakers_of(arguments, given)
+    sounds = [speaker.audio_path for speaker in speakers]
+    sounds += [arguments.output_audio] if arguments.output_audio else []
+    inputs = (arguments.video_path, *sounds, *([arguments.protect] if arguments.protect else []))
     check_output(arguments.video_out_path, inputs)
     if arguments.report is not None:
         check_output(arguments.report, inputs, suffixes=[".json"])
+        check_output(arguments.report.with_suffix(".png"), inputs, suffixes=[".png"])
+    from latentsync.tracks.cache import TrackCache, cache_folder
+
     from latentsync.engine import lip_sync
     from latentsync.media.audio_reader import probe_audio
     from latentsync.media.video_reader import probe_video
@@ -224,10 +334,13 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     model = load_model(
         files, device=device, dtype=choose_dtype(arguments.dtype, device), resolution=arguments.resolution
     )
+    restorer = make_restorer(arguments, model)
     say(
         f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
         f"{str(model.dtype).removeprefix('torch.')}"
     )
+    if restorer is not None:
+        say(f"super-resolution: {restorer.name} ({restorer.path})")
     if arguments.model is None and files.unet.parent == BUNDLED:
         say(f"note: no model in {arguments.checkpoints}; the bundled one is made for drawn faces, not for real ones")
     for warning in model.warnings:
@@ -236,12 +349,15 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     try:
         report = lip_sync(
             arguments.video_path,
-            arguments.audio_path,
+            speakers,
             arguments.video_out_path,
             model,
             options,
             output_audio=arguments.output_audio,
-            detector=detector,
+            finder=finder,
+            restorer=restorer,
+            protect=arguments.protect,
+            track_cache=None if arguments.no_track_cache else TrackCache(cache_folder()),
             on_progress=bar,
             measure_opening=arguments.report is not None,
         )
@@ -253,7 +369,7 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     for warning in report.warnings[len(model.warnings) :]:
         say(f"warning: {warning}")
     unchanged = report.num_frames - report.num_faces - report.num_tail
-    note = f", {unchanged} without a face left as they were" if unchanged else ""
+    note = f", {unchanged} without a usable face left as they were" if unchanged else ""
     note += f", {report.num_tail} after the speech" if report.num_tail else ""
     say(f"{report.num_frames} frames in {report.seconds:.1f} s{note}, seed {options.seed}")
     if not arguments.quiet:
@@ -261,13 +377,18 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
 
 
 def write_report(report, path: Path) -> None:
-    """The report as JSON, complete or not at all. Raises OutputError."""
+    """The report as JSON, and its picture beside it; each complete or not at all. Raises OutputError."""
     import json
 
+    from PIL import Image
+
     from latentsync.media.output_file import written_whole
+    from latentsync.report import report_picture
 
     with written_whole(path) as part:
         part.write_text(json.dumps(report.to_json()), encoding="utf-8")
+    with written_whole(path.with_suffix(".png")) as part:
+        Image.fromarray(report_picture(report)).save(part, format="PNG")
 
 
 class ProgressBar:

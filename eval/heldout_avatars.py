@@ -18,7 +18,6 @@ import yaml
 
 from latentsync.contact_sheet import evenly_spaced, strip
 from latentsync.engine import lip_sync
-from latentsync.face_locator import FaceLocator
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
@@ -29,6 +28,8 @@ from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
+from latentsync.tracks.placement import place
+from latentsync.tracks.scan import scan_faces
 
 log = logging.getLogger(__name__)
 LIST = Path(__file__).parent / "heldout_avatars.yaml"
@@ -115,13 +116,14 @@ def picture_error(
 ) -> tuple[float, list[float], float]:
     """Against the true frames, inside the generation mask warped into each frame: PSNR and mean difference per channel;
     and the PSNR where the model's pixels were pasted in full, which is a part of it."""
-    locate = FaceLocator(FaceTracker(), model.resolution, options.smoothing, clip.fps)
+    faces = scan_faces(read_frames(source), FaceTracker())
+    placement = place(faces.paths[0], faces, model.resolution, options)
     whole = FaceBlender(model.resolution, mask=generation_mask(model.resolution, options.mask), feather=0.0)
     pasted = FacePaster(model.resolution, options, model.blend_mask).blender
     differences, pasted_differences = [], []
     for before, after in zip(read_frames(source), pixels_of(output), strict=True):
         difference = after - clip.frame(before.index, *after.shape[:2]).astype(np.float64)
-        matrix = locate(before).matrix
+        matrix = placement.at(before.index).matrix
         for face_blender, collected in ((whole, differences), (pasted, pasted_differences)):
             region = face_blender.region(after.shape, matrix)
             collected.append(difference[region.slices][region.alpha > 0.99])

@@ -4,7 +4,7 @@ The U-Net's normalisation and motion modules span a chunk, so what a frame becom
 an unbroken sequence of frames with a face.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +38,9 @@ class ChunkGenerator:
     """Turns frames of a run into generated faces, a chunk at a time.
 
     Feed frames with `push`; it yields (frame, face) pairs as they become final, face (3, S, S) float32 about [-1, 1].
-    `flush` ends the run. Memory: one chunk of payloads, and of the frames before it only aligned faces and latents.
+    `flush` ends the run. `finish(frames, faces)` may change final faces, also their size, before they are handed out:
+    (F, 3, S, S) -> (F, 3, S', S'). Memory: one chunk of payloads, and of the frames before it only aligned faces and
+    latents.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class ChunkGenerator:
         generator: torch.Generator,
         on_step: OnStep | None = None,
         on_estimate: OnEstimate | None = None,
+        finish: Callable[[list[FaceFrame], Tensor], Tensor] | None = None,
     ):
         self.model, self.options, self._generator = model, options, generator
-        self._on_step, self._on_estimate = on_step, on_estimate
+        self._on_step, self._on_estimate, self._finish = on_step, on_estimate, finish
         self.mask = generation_mask(model.resolution, options.mask)
         side = model.resolution // LATENT_SCALE
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
@@ -109,6 +112,8 @@ class ChunkGenerator:
         if self.options.colour_match:
             aligned = torch.from_numpy(np.stack([frame.aligned for frame in final]))
             faces = match_colours(faces, to_pixels(aligned))
+        if self._finish is not None:
+            faces = self._finish(final, faces)
         for frame, face in zip(final, faces, strict=True):
             yield frame, face
             frame.payload = None  # the picture itself is no longer needed

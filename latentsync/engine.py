@@ -1,28 +1,25 @@
-"""From files to a file: decode, find and align the face, generate, paste back, encode, one chunk at a time.
+"""From files to a file: find the faces, listen, then frame by frame align, generate, paste back and encode.
 
 Memory does not depend on the length of the clip: frames are held for one chunk, of the rest only a few numbers a frame.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
-from .chunks import ChunkGenerator, FaceFrame
-from .errors import Cancelled, FaceNotFoundError
-from .face_locator import FaceLocator, LocatedFace
-from .faces.alignment import warp_faces
+from .audio_tokens import TokenWindows, window_centre_at
+from .errors import Cancelled, FaceNotFoundError, OptionError
 from .faces.facemesh import mouth_opening
-from .faces.tracking import FaceDetector, FaceTracker
-from .media.audio_reader import read_audio_blocks
+from .faces.tracking import FaceFinder, FaceTracker
+from .frame_queue import FinishedFace, FrameQueue, WaitingFrame
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
-from .media.video_reader import VideoFrame, probe_video
+from .media.video_reader import VideoFacts, VideoFrame, probe_video
 from .media.video_writer import VideoWriter
 from .mel import SAMPLE_RATE
 from .models import LipSyncModel
@@ -30,9 +27,22 @@ from .options import LipSyncOptions
 from .pasting import FacePaster
 from .pipeline import range_warning
 from .previews import FacePreview, OnPreview
-from .report import FrameRecord, LipSyncReport
-from .timeline import Timeline, plan_time, sound_warnings, source_frames, time_warnings
-from .waveform import PEAKS_PER_SECOND, WaveformPeaks
+from .protection import protect_masks
+from .report import FaceRecords, FrameRecord, LipSyncReport
+from .restoration.restorers import Restorer
+from .run_facts import run_facts
+from .speakers import Speaker, Speech, cast
+from .speaking_face import SpeakingFace
+from .stage_times import StageTimes
+from .timeline import Timeline, plan_time, sound_warnings, source_frames, source_window, time_warnings
+from .tracks.cache import ScanSettings, TrackCache
+from .tracks.choice import described
+from .tracks.paths import ClipFaces, FacePath
+from .tracks.placement import place
+from .tracks.scan import scan_faces
+from .voice.offset import OffsetEstimate, estimate_offset
+
+SCAN_SHARE = 0.05  # of the progress, for finding the faces
 
 
 @dataclass(frozen=True)
@@ -45,86 +55,84 @@ class Progress:
     num_steps: int
     seconds: float  # since the start of the run
     fraction: float = 0.0  # of the run, 0..1; counts the steps of the chunk in work and never falls
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A frame and where its face is."""
-
-    frame: VideoFrame
-    face: LocatedFace
+    stage: str = "generate"  # or "find faces"
 
 
 def lip_sync(
     video_path: str | Path,
-    audio_path: str | Path,
+    speech: str | Path | Sequence[Speaker],
     output_path: str | Path,
     model: LipSyncModel,
     options: LipSyncOptions = LipSyncOptions(),  # noqa: B008 (frozen)
     *,
+    face: str = "largest",
     output_audio: str | Path | None = None,
-    detector: FaceDetector | None = None,
+    finder: FaceFinder | None = None,
+    restorer: Restorer | None = None,
+    protect: str | Path | None = None,
+    track_cache: TrackCache | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     measure_opening: bool = False,
     on_preview: OnPreview | None = None,
     preview_interval: float = 0.5,
 ) -> LipSyncReport:
-    """Write ``output_path``: the video with its lips speaking the audio, which becomes its sound.
+    """Write ``output_path``: the video with its lips speaking the speech, which becomes its sound.
 
-    A video shorter than the speech is played forward and backward; a longer one ends with the speech: ``length`` and
-    ``tail`` of the options have other ways. ``output_audio`` is heard in place of the speech that moves the lips, from
-    the same ``start`` on, cut off or followed by silence where it is not as long as the result. The file appears under
-    its name only when it is complete. ``should_stop`` is asked for every block of sound, every frame and every
-    denoising step. ``measure_opening`` reads the mouth of every finished frame for the report. ``on_preview`` is given
-    estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
+    speech: a file, spoken by ``face`` (see tracks.choice), or several speakers with a face and a file each, which are
+    heard together. A video shorter than the speech is played forward and backward; a longer one ends with the speech:
+    ``length`` and ``tail`` of the options have other ways. ``output_audio`` is heard in place of the speech that moves
+    the lips, from the same ``start`` on, cut off or followed by silence where it is not as long as the result.
+    ``restorer`` restores the generated faces. ``protect``: a picture or a video along with the source, white where the
+    source stays. ``track_cache`` keeps where the faces are for another run on the same video.
+
+    The file appears under its name only when it is complete. ``should_stop`` is asked for every block of sound, every
+    frame and every denoising step. ``measure_opening`` reads the mouth of every finished frame for the report.
+    ``on_preview`` is given estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
 
     Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
     """
-    started = time.monotonic()
-    inputs = (video_path, audio_path, *([] if output_audio is None else [output_audio]))
+    started, stages = time.monotonic(), StageTimes()
+    speakers = [Speaker(speech, face)] if isinstance(speech, str | Path) else list(speech)
+    if not speakers:
+        raise OptionError("nobody is to speak; expected one speaker at least")
+    sounds = [speaker.audio_path for speaker in speakers]
+    inputs = [video_path, *sounds, *(path for path in (output_audio, protect) if path is not None)]
     check_output(output_path, inputs)
     facts = probe_video(video_path)
 
-    outlines: list[WaveformPeaks] = []  # one a reading of the sound
-
-    def speech_blocks() -> Iterator[np.ndarray]:
-        outlines.append(WaveformPeaks(SAMPLE_RATE))
-        blocks = read_audio_blocks(audio_path, sample_rate=SAMPLE_RATE, start=options.start, duration=options.duration)
-        for block in blocks:
-            _stop_if(should_stop)
-            outlines[-1].add(block)
-            yield block
+    def check() -> None:
+        if should_stop is not None and should_stop():
+            raise Cancelled("stopped as asked; no file was written")
 
     with torch.inference_mode():
-        sound = AudioFeatureStream(speech_blocks, model.whisper, options.audio_windows)
-        timeline = plan_time(video_path, facts, sound, audio_path, options)
+        with stages.stage("listen"):
+            speeches = [Speech(path, model, options, check) for path in sounds]
+            longest = max(speeches, key=lambda one: one.num_samples)
+            features = [one.features(longest.num_samples) for one in speeches]
+            timeline = plan_time(video_path, facts, features[0], longest.path, options)
         warnings = [*model.warnings, *time_warnings(timeline, options)]
         if output_audio is not None:
-            warnings += sound_warnings(audio_path, output_audio, options)
-        detector = detector or FaceTracker(model.device)
-        run = _Run(
-            model,
-            options,
-            FaceLocator(
-                detector,
-                model.resolution,
-                options.smoothing,
-                float(timeline.fps),
-                bounces=timeline.repeats,
-            ),
-            timeline,
-            on_progress,
-            should_stop,
-            None if on_preview is None else FacePreview(model, on_preview, preview_interval),
-            _mesh_reader(detector, model) if measure_opening else None,
-        )
+            warnings += sound_warnings(longest.path, output_audio, options)
+        finder = finder or FaceTracker(model.device)
+        progress = _ProgressTeller(timeline, options, started, on_progress, check)
+        with stages.stage("find faces"):
+            cache = track_cache if isinstance(finder, FaceTracker) else None
+            clip = _scanned(video_path, facts, timeline, options, finder, cache, progress.scanned)
+        run = _Run(model, options, clip, speakers, speeches, features, timeline, stages, progress, restorer)
+        if on_preview is not None:
+            run.preview = FacePreview(model, on_preview, preview_interval)
+        if measure_opening:
+            run.mesh_reader = finder if isinstance(finder, FaceTracker) else FaceTracker(model.device)
+        run.cast(finder)
         heard = AudioSource(
-            audio_path if output_audio is None else output_audio,
+            sounds[0] if output_audio is None else output_audio,
             options.start,
             options.duration,
             fitted=output_audio is not None or options.length == "trim" or options.tail == "keep",
+            mixed_with=tuple(sounds[1:]) if output_audio is None else (),
         )
+        masks = repeat(None) if protect is None else protect_masks(protect, video_path, facts, timeline, options)
         with VideoWriter(
             output_path,
             facts.width,
@@ -136,128 +144,246 @@ def lip_sync(
             sample_aspect_ratio=facts.sample_aspect_ratio,
             inputs=inputs,
         ) as writer:
-            for frame, pixels in run.frames(source_frames(video_path, facts, timeline, options), sound):
-                writer.write(pixels, frame.pts)
+            source = stages.timed("decode", source_frames(video_path, facts, timeline, options))
+            for frame, pixels in run.frames(source, masks):
+                with stages.stage("encode"):
+                    writer.write(pixels, frame.pts)
             if not run.num_faces:
                 raise FaceNotFoundError(
-                    f"no face was found in any of the {run.num_written} frames of '{video_path}'; expected a visible "
-                    "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
-                    "Choose another video or another part of it (start, duration)"
+                    f"none of the faces in '{video_path}' can be made to speak: too small, turned away by more than "
+                    f"{options.max_yaw:g} degrees, or covered. Choose another face or another part of the video "
+                    "(start, duration), or a larger max_yaw"
                 )
-            run.finish()
-    spoken = sound.num_samples / SAMPLE_RATE
+            progress.finish(run.num_written)
+    spoken = longest.num_samples / SAMPLE_RATE
     if options.length == "trim":
-        spoken = min(spoken, run.records[-1].time + 1 / float(timeline.fps))
+        spoken = min(spoken, run.last_time + 1 / float(timeline.fps))
     return LipSyncReport(
         path=Path(output_path),
         num_frames=run.num_written,
-        num_faces=run.num_faces,
         seconds=time.monotonic() - started,
         fps=float(timeline.fps),
         duration=spoken,
         warnings=[*warnings, *run.warnings],
-        frames=tuple(run.records),
-        waveform_peaks=outlines[0].peaks()[: math.ceil(spoken * PEAKS_PER_SECOND)],
+        faces=run.records(),
+        waveform_peaks=longest.peaks(spoken),
         pace=float(timeline.pace),
+        stage_seconds=dict(stages.seconds),
+        offset=run.offset(spoken),
+        facts={"faces_found": described(clip), **run_facts(model, options, restorer)},
     )
 
 
-def _stop_if(should_stop: Callable[[], bool] | None) -> None:
-    if should_stop is not None and should_stop():
-        raise Cancelled("stopped as asked; no file was written")
+def _scanned(
+    video_path: str | Path,
+    facts: VideoFacts,
+    timeline: Timeline,
+    options: LipSyncOptions,
+    finder: FaceFinder,
+    cache: TrackCache | None,
+    on_frame: Callable[[int], None],
+) -> ClipFaces:
+    """Where the faces of the source are, from the cache or found now. Raises FaceNotFoundError where there is none."""
+    window, clip = source_window(video_path, facts, timeline, options), None
+    settings = ScanSettings(type(finder).__name__, window.start)
+    if cache:
+        clip = cache.load(video_path, settings, window.duration)
+    if clip is None:
+        clip = scan_faces(window.frames(), finder, on_frame=on_frame)
+        if cache:
+            reaches_end = window.duration is None or clip.times[-1] + 2 * clip.interval < window.duration
+            cache.store(video_path, settings, clip, whole=reaches_end)
+    clip = clip.until(window.duration)
+    if not clip.paths:
+        raise FaceNotFoundError(
+            f"no face was found in any of the {clip.num_frames} frames of '{video_path}'; expected a visible "
+            "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
+            "Choose another video or another part of it (start, duration)"
+        )
+    return clip
 
 
-def _mesh_reader(detector: FaceDetector, model: LipSyncModel) -> FaceTracker:
-    return detector if isinstance(detector, FaceTracker) else FaceTracker(model.device)
+class _ProgressTeller:
+    """Tells how far a run is, and asks whether it should stop."""
+
+    def __init__(self, timeline: Timeline, options: LipSyncOptions, started: float, on_progress, check):
+        self._total, self._options, self._started = timeline.num_frames, options, started
+        self._on_progress, self.check = on_progress, check
+        self._fraction = 0.0
+
+    def scanned(self, index: int) -> None:
+        """Frame `index` of the source was searched."""
+        self.check()
+        self._tell(0, 0, min(SCAN_SHARE, SCAN_SHARE * (index + 1) / max(self._total, 1)), "find faces")
+
+    def generated(self, frames_done: int, step: int = 0) -> None:
+        """So many frames are done and so many steps of the next chunk."""
+        self.check()
+        coming = step / self._options.num_inference_steps
+        coming *= self._options.chunk_frames - self._options.chunk_overlap
+        done = (frames_done + coming) / max(self._total, frames_done, 1)
+        self._tell(frames_done, step, SCAN_SHARE + (1 - SCAN_SHARE) * min(1.0, done))
+
+    def finish(self, num_frames: int) -> None:
+        """Nothing is left to do, also where the number of frames was only an estimate."""
+        self._total = num_frames
+        self.generated(num_frames)
+
+    def _tell(self, frames_done: int, step: int, fraction: float, stage: str = "generate") -> None:
+        self._fraction = max(self._fraction, fraction)
+        if self._on_progress is not None:
+            total, seconds = max(self._total, frames_done), time.monotonic() - self._started
+            num_steps = self._options.num_inference_steps
+            self._on_progress(Progress(frames_done, total, step, num_steps, seconds, self._fraction, stage))
 
 
 class _Run:
-    """The state of one run: counters, progress, the face's place."""
+    """The faces of one run and the frames they come back to."""
 
-    def __init__(self, model, options, locate, timeline: Timeline, on_progress, should_stop, preview, mesh_reader):
-        self.model, self.options, self._locate = model, options, locate
-        self._total, self._speech = timeline.num_frames, timeline.speech
-        self._on_progress, self._should_stop = on_progress, should_stop
-        self._started = time.monotonic()
-        generator = torch.Generator("cpu").manual_seed(options.seed)
-        self._chunks = ChunkGenerator(model, options, generator, self._on_step, preview)
-        self._paste = FacePaster(model.resolution, options, model.blend_mask)
-        self._mesh_reader: FaceTracker | None = mesh_reader
-        self._fraction = 0.0
-        self.warnings: list[str] = []
-        self.records: list[FrameRecord] = []
+    preview: FacePreview | None = None
+    mesh_reader: FaceTracker | None = None
 
-    @property
-    def num_written(self) -> int:
-        return len(self.records)
+    def __init__(self, model, options, clip, speakers, speeches, features, timeline, stages, progress, restorer):
+        self._model, self._options, self._clip = model, options, clip
+        self._speakers, self._speeches, self._features = speakers, speeches, features
+        self._speech, self._stages, self._progress, self._restorer = timeline.speech, stages, progress, restorer
+        self._queue = FrameQueue()
+        self._faces: list[_Part] = []
+        self.num_written = self.num_faces = 0
+        self.last_time = 0.0
+        self.warnings: list[str] = [] if restorer is None else list(restorer.warnings)
 
-    @property
-    def num_faces(self) -> int:
-        return sum(record.detected for record in self.records)
+    def cast(self, finder: FaceFinder) -> None:
+        """Give everyone who speaks a face."""
+        restorer, model, options = self._restorer, self._model, self._options
+        self._paste = FacePaster(
+            model.resolution, options, model.blend_mask, model.resolution * options.sr_ratio if restorer else None
+        )
+        for number, (speaker, index) in enumerate(cast(self._speakers, self._clip, finder)):
+            path = self._clip.paths[index]
+            face = SpeakingFace(
+                number,
+                model,
+                options,
+                place(path, self._clip, model.resolution, options),
+                self._clip.times,
+                restorer,
+                self._stages,
+                self._on_step,
+                self.preview,
+            )
+            self._faces.append(_Part(number, speaker, index, path, face))
 
-    def frames(
-        self, source: Iterator[VideoFrame], sound: AudioFeatureStream
-    ) -> Iterator[tuple[VideoFrame, np.ndarray]]:
+    def records(self) -> tuple[FaceRecords, ...]:
+        return tuple(
+            FaceRecords(part.index, self._speakers[part.speaker].face, tuple(part.records)) for part in self._faces
+        )
+
+    def offset(self, duration: float) -> OffsetEstimate | None:
+        """Of the first face's lips to its speech, where they were measured."""
+        part = self._faces[0]
+        times, openings = [frame.time for frame in part.records], [frame.opening for frame in part.records]
+        return estimate_offset(times, openings, self._speeches[part.speaker].peaks(duration))
+
+    def frames(self, source: Iterator[VideoFrame], masks: Iterator) -> Iterator[tuple[VideoFrame, np.ndarray]]:
         """Every source frame in order, with its finished pixels."""
-        tokens, offset = TokenWindows(sound), self.options.audio_offset_ms / 1000
-        for frame in source:
-            _stop_if(self._should_stop)
-            if frame.index and frame.time >= self._speech - 1e-6:
-                yield from self._pasted(self._chunks.flush())
-                yield self._count(frame, frame.pixels, None, is_tail=True)
-                continue
-            face = self._locate(frame)
-            if face is None:
-                yield from self._pasted(self._chunks.flush())
-                yield self._count(frame, frame.pixels, None)
-                continue
-            aligned = warp_faces([frame.pixels], face.matrix[None], self.model.resolution, self.options.sampling)[0]
-            heard = tokens.tokens([window_centre_at(frame.time - offset)])[0]
-            yield from self._pasted(self._chunks.push(FaceFrame(aligned, heard, _Placed(frame, face))))
-        yield from self._pasted(self._chunks.flush())
+        windows = [TokenWindows(features) for features in self._features]
+        for frame, protect in zip(source, masks, strict=False):
+            is_tail = bool(frame.index) and frame.time >= self._speech - 1e-6
+            waiting = WaitingFrame(frame, protect, is_tail)
+            self._queue.add(waiting)
+            self._speak(waiting, windows)
+            yield from self._written()
+        for part in self._faces:
+            part.face.flush()
+        yield from self._written()
 
-    def _pasted(self, generated: Iterator[tuple[FaceFrame, torch.Tensor]]) -> Iterator[tuple[VideoFrame, np.ndarray]]:
-        for item, face in generated:
-            placed: _Placed = item.payload
-            if not self.warnings and (warning := range_warning(self.model, self._chunks.out_of_range)):
+    def _speak(self, waiting: WaitingFrame, windows: list[TokenWindows]) -> None:
+        """Give the frame's faces into work."""
+        heard: dict[int, torch.Tensor] = {}
+        moment = waiting.frame.time - self._options.audio_offset_ms / 1000
+
+        def hear(speaker: int) -> torch.Tensor:
+            if speaker not in heard:
+                with self._stages.stage("listen"):
+                    heard[speaker] = windows[speaker].tokens([window_centre_at(moment)])[0]
+            return heard[speaker]
+
+        for part in self._faces:
+            self._progress.check()
+            if waiting.is_tail:
+                part.face.flush()
+                continue
+            gate = self._speeches[part.speaker].gate
+            voice = float(gate.at(moment)) if self._options.silence == "source" else 1.0
+            part.face.take(waiting, lambda speaker=part.speaker: hear(speaker), voice)
+
+    def _written(self) -> Iterator[tuple[VideoFrame, np.ndarray]]:
+        for waiting in self._queue.ready():
+            pixels = waiting.frame.pixels
+            for number in sorted(waiting.finished):
+                done = waiting.finished[number]
+                with self._stages.stage("paste"):
+                    pixels = self._paste(
+                        pixels,
+                        done.face,
+                        done.aligned,
+                        done.placed.matrix,
+                        waiting.protect,
+                        contour=done.placed.contour,
+                        weight=done.weight,
+                    )
+            self.num_written += 1
+            self.num_faces += bool(waiting.finished)
+            self.last_time = waiting.frame.time
+            for part in self._faces:
+                part.records.append(self._record(waiting, part, pixels))
+            out_of_range = max((part.face.out_of_range for part in self._faces), default=0.0)
+            warning = range_warning(self._model, out_of_range)
+            if warning and warning not in self.warnings:
                 self.warnings.append(warning)
-            pixels = self._paste(placed.frame.pixels, face, item.aligned, placed.face.matrix)
-            yield self._count(placed.frame, pixels, placed.face)
+            self._progress.generated(self.num_written)
+            yield waiting.frame, pixels
 
-    def _count(
-        self, frame: VideoFrame, pixels: np.ndarray, face: LocatedFace | None, *, is_tail: bool = False
-    ) -> tuple[VideoFrame, np.ndarray]:
-        _stop_if(self._should_stop)
-        if face is None:
-            self.records.append(FrameRecord(frame.time, False, 0.0, faded=float(is_tail)))
-        else:
-            opening = self._opening(pixels, face)
-            self.records.append(FrameRecord(frame.time, True, face.confidence, face.opening, opening))
-        self._report(0)
-        return frame, pixels
+    def _record(self, waiting: WaitingFrame, part: "_Part", pixels: np.ndarray) -> FrameRecord:
+        moment = waiting.frame.time - self._options.audio_offset_ms / 1000
+        voice = float(self._speeches[part.speaker].gate.at(moment))
+        row = None if waiting.is_tail else part.rows.get(waiting.frame.source_index)
+        if row is None:
+            return FrameRecord(waiting.frame.time, False, 0.0, faded=float(waiting.is_tail), voice=voice)
+        done = waiting.finished.get(part.number)
+        return FrameRecord(
+            waiting.frame.time,
+            True,
+            float(part.path.confidence[row]),
+            _known(part.path.opening[row]),
+            None if done is None else self._opening(pixels, done),
+            faded=1.0 if done is None else 1 - done.weight,
+            yaw=_known(part.path.yaw[row]),
+            voice=voice,
+            restored=done is not None and done.restored,
+        )
 
-    def _opening(self, pixels: np.ndarray, face: LocatedFace) -> float | None:
+    def _opening(self, pixels: np.ndarray, done: FinishedFace) -> float | None:
         """Of the mouth in a finished frame, read where the source's face is."""
-        if self._mesh_reader is None or face.region is None:
+        if self.mesh_reader is None or done.placed.region is None:
             return None
-        found = self._mesh_reader.follow(pixels, face.region)
+        with self._stages.stage("measure"):
+            found = self.mesh_reader.follow(pixels, done.placed.region)
         return None if found is None else mouth_opening(found.landmarks)
 
     def _on_step(self, step: int, num_steps: int, latents: torch.Tensor) -> None:
-        _stop_if(self._should_stop)
-        self._report(step + 1)
+        self._progress.generated(self.num_written, step + 1)
 
-    def finish(self) -> None:
-        """Tell that nothing is left to do, also where the number of frames was only an estimate."""
-        self._total = self.num_written
-        self._report(0)
 
-    def _report(self, step: int) -> None:
-        if self._on_progress is None:
-            return
-        num_steps, total = self.options.num_inference_steps, max(self._total, self.num_written)
-        coming = step / num_steps * (self.options.chunk_frames - self.options.chunk_overlap)
-        self._fraction = max(self._fraction, min(1.0, (self.num_written + coming) / max(total, 1)))
-        self._on_progress(
-            Progress(self.num_written, total, step, num_steps, time.monotonic() - self._started, self._fraction)
-        )
+class _Part:
+    """Who plays whom: a speaker's face and what is told of it."""
+
+    def __init__(self, number: int, speaker: int, index: int, path: FacePath, face: SpeakingFace):
+        self.number, self.speaker, self.index, self.path, self.face = number, speaker, index, path, face
+        self.rows = {int(row): place for place, row in enumerate(path.rows)}
+        self.records: list[FrameRecord] = []
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

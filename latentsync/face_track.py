@@ -13,22 +13,30 @@ class FaceTrack:
 
     aligned     (F, S, S, 3) uint8 RGB, the face on the model's square; zeros where there is none
     matrices    (F, 2, 3) float32, frame px to canvas px (faces/alignment.py); NaN where there is no face
-    detected    (F,) bool
+    detected    (F,) bool, where the face can be generated
+    weights     (F,) float32, 0..1: how much of the generated face shows; falls towards frames without a usable one
+    stretches   (F,) int, equal for frames that follow each other without a loss or a cut
     confidence  (F,) float32, 0..1 that it is a face; 0 where there is none
     opening     (F,) float32, of the source's mouth in units of the distance of the outer eye corners; NaN where unknown
+    yaw         (F,) float32 degrees, positive turned to the picture's right; NaN where unknown
+    contours    (F, K, 2) float32 px, the landmarks facemesh.LOWER_FACE; NaN where unknown
     frame_size  (H, W) px
     resolution  S, px
     mask        name of the mask whose hole is generated, see masks.py
-    generated   (F, 3, S, S) float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; None before
-                sampling
+    generated   (F, 3, S', S') float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; S' is S, or
+                more after restoration; None before sampling
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
     """
 
     aligned: np.ndarray
     matrices: np.ndarray
     detected: np.ndarray
+    weights: np.ndarray
+    stretches: np.ndarray
     confidence: np.ndarray
     opening: np.ndarray
+    yaw: np.ndarray
+    contours: np.ndarray
     frame_size: tuple[int, int]
     resolution: int
     mask: str
@@ -56,10 +64,11 @@ class FaceTrack:
         return masked
 
     def crops(self) -> np.ndarray | None:
-        """(F, S, S, 3) float32 in [0, 1]: generated faces as pictures; black without a face. None before sampling."""
+        """(F, S', S', 3) float32 in [0, 1]: generated faces as pictures; black without a face. None before sampling."""
         if self.generated is None:
             return None
-        crops = np.zeros(self.aligned.shape, np.float32)
+        side = self.generated.shape[-1]
+        crops = np.zeros((self.num_frames, side, side, 3), np.float32)
         for index in np.flatnonzero(self.detected):
             crops[index] = np.clip((self.generated[index].transpose(1, 2, 0) + 1) / 2, 0, 1)
         return crops

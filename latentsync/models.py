@@ -47,6 +47,7 @@ class LipSyncModel:
     warnings: tuple[str, ...] = ()
     blend_mask: str | None = None  # what suits the model, see LipSyncOptions
     prediction_type: str = "epsilon"  # what the U-Net's output means, see diffusion.py
+    unet_path: Path | None = None  # the file it was read from
 
 
 def bundled_model() -> ModelFiles:
@@ -151,6 +152,7 @@ def load_model(
         warnings=(side.warning,) if side.warning else (),
         blend_mask=files.blend_mask,
         prediction_type=facts.prediction_type,
+        unet_path=files.unet,
     )
 
 

@@ -50,7 +50,8 @@ class LipSyncOptions:
     mask_shape: Literal["drawn", "landmarks"] = "drawn"  # the mask as drawn, or as the face's own jaw and cheeks lie
     edge_match: bool = True  # colour and gain along the edge are made the source's
     blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
-    # In pauses of the speech the mouth closes, or the source's picture comes back. The reference lets the model move it.
+    # In pauses of the speech the mouth closes, or the source's picture comes back. The reference leaves it to the
+    # model, which takes noise and music for a voice.
     silence: Literal["off", "close", "source"] = "close"
     # A face that is lost, tiny, turned away or covered gives way to the source's picture over so many seconds, instead
     # of from one frame to the next as in the reference.

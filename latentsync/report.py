@@ -1,6 +1,6 @@
 """What a run did, frame by frame: for programs (JSON), for reading (text) and for looking at (picture)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -8,26 +8,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .voice.offset import OffsetEstimate
 from .waveform import PEAKS_PER_SECOND
 
-VERSION = 1  # of the JSON
+VERSION = 2  # of the JSON
 
 BACKGROUND, INK, FAINT = (24, 26, 30), (205, 208, 214), (66, 70, 78)
-WAVEFORM, FOUND, MISSING = (110, 140, 190), (80, 160, 105), (205, 85, 75)
+WAVEFORM, VOICE = (110, 140, 190), (70, 95, 140)
+MADE, SHOWN, MISSING = (80, 160, 105), (215, 175, 75), (205, 85, 75)  # generated; found, but the source shown; lost
+MAX_BARS = 4  # faces that get a bar in the picture
 SOURCE, RESULT = (150, 152, 158), (245, 180, 70)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One frame of the result.
+    """One face in one frame of the result.
 
     time            s from the beginning of the result
-    detected        whether its face was found, and so generated; not looked for after the speech (tail "keep")
+    detected        whether the face was found; not looked for after the speech (tail "keep")
     confidence      0..1 that it is a face; 0 without one
     source_opening  mouth opening of the source in units of the distance of the outer eye corners: about 0 closed, 0.3
                     wide open; None where unknown
     opening         the same of the result; None where it was not measured or there is no face
-    faded           weight of the source's picture inside the generated region, 0..1; 1 in a kept tail
+    faded           weight of the source's picture inside the generated region, 0..1; 1 where the face was found but not
+                    generated (turned away, covered, too small, a pause with silence "source"), and in a kept tail
+    yaw             degrees, positive turned to the picture's right; None where unknown
+    voice           0..1, whether the face's speech is heard, not a pause
+    restored        whether super-resolution changed the face
     """
 
     time: float
@@ -36,6 +43,23 @@ class FrameRecord:
     source_opening: float | None = None
     opening: float | None = None
     faded: float = 0.0
+    yaw: float | None = None
+    voice: float = 1.0
+    restored: bool = False
+
+    @property
+    def is_made(self) -> bool:
+        """Whether something of a generated face is seen."""
+        return self.detected and self.faded < 1
+
+
+@dataclass(frozen=True)
+class FaceRecords:
+    """One of the faces that speak. index: its number in the clip; choice: how it was asked for; frames: one a frame."""
+
+    index: int
+    choice: str
+    frames: tuple[FrameRecord, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +68,40 @@ class LipSyncReport:
 
     path            the file that was written, None for frames in memory
     num_frames      frames of the result
-    num_faces       those whose face was generated; the others are the source's
-    seconds         what the run took
+    seconds         what the run took; stage_seconds: by stage, wall time
     warnings        for a person to read
     fps             frames a second of the result, the average where it varies
     duration        s, of the speech
-    frames          one record a frame
+    faces           those who speak
     waveform_peaks  the largest |sample| of the speech in each fiftieth of a second, 0..1
     pace            how many times faster the video runs than it was taken (length "speed")
+    offset          how far the lips of the first face come after its speech, None where it cannot be told
+    facts           what the result was made with, see run_facts.py
     """
 
     path: Path | None
     num_frames: int
-    num_faces: int
     seconds: float
     fps: float
     duration: float
     warnings: list[str] = field(default_factory=list)
-    frames: tuple[FrameRecord, ...] = ()
+    faces: tuple[FaceRecords, ...] = ()
     waveform_peaks: tuple[float, ...] = ()
     pace: float = 1.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    offset: OffsetEstimate | None = None
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def frames(self) -> tuple[FrameRecord, ...]:
+        """Of the first face."""
+        return self.faces[0].frames if self.faces else ()
+
+    @property
+    def num_faces(self) -> int:
+        """Frames in which a generated face is seen; the others are the source's."""
+        frames = zip(*(face.frames for face in self.faces), strict=True)
+        return sum(any(face.is_made for face in faces) for faces in frames)
 
     @property
     def num_tail(self) -> int:
@@ -80,14 +118,14 @@ class LipSyncReport:
             "num_faces": self.num_faces,
             "seconds": round(self.seconds, 2),
             "warnings": list(self.warnings),
-            "frames": {
-                "time": [round(frame.time, 4) for frame in self.frames],
-                "detected": [int(frame.detected) for frame in self.frames],
-                "confidence": [round(frame.confidence, 3) for frame in self.frames],
-                "source_opening": [_rounded(frame.source_opening) for frame in self.frames],
-                "opening": [_rounded(frame.opening) for frame in self.frames],
-                "faded": [round(frame.faded, 3) for frame in self.frames],
-            },
+            "faces": [
+                {"index": face.index, "choice": face.choice, "frames": _columns(face.frames)} for face in self.faces
+            ],
+            "offset": None
+            if self.offset is None
+            else {"ms": round(self.offset.ms, 1), "confidence": round(self.offset.confidence, 3)},
+            "stages": {name: round(seconds, 3) for name, seconds in self.stage_seconds.items()},
+            **self.facts,
             "waveform": {"rate": PEAKS_PER_SECOND, "peaks": [round(peak, 3) for peak in self.waveform_peaks]},
         }
 
@@ -97,20 +135,47 @@ class LipSyncReport:
         lines = [
             f"{self.num_frames} frames at {self.fps:g} per second ({self.duration:.2f} s of speech), "
             f"made in {self.seconds:.1f} s",
-            f"face found in {self.num_faces} of them, {missing} left as they were" if missing else "face found in each",
+            f"face made in {self.num_faces} of them, {missing} left as they were" if missing else "face made in each",
         ]
+        if len(self.faces) > 1:
+            lines += [
+                f"face {face.index} ({face.choice}): made in {sum(frame.is_made for frame in face.frames)} frames"
+                for face in self.faces
+            ]
         if self.num_tail:
             lines.append(f"the last {self.num_tail} frames, after the speech, are the source's")
         if gap := self.longest_gap():
             lines.append(
                 f"longest stretch without a face: {gap[1] - gap[0]:.2f} s, from {gap[0]:.2f} s to {gap[1]:.2f} s"
             )
+        if restored := sum(frame.restored for face in self.faces for frame in face.frames):
+            lines.append(f"face restored in {restored} frames")
+        if self.offset is not None:
+            way = "after" if self.offset.ms >= 0 else "before"
+            lines.append(
+                f"the lips come about {abs(self.offset.ms):.0f} ms {way} the speech (confidence "
+                f"{self.offset.confidence:.2f})"
+            )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def longest_gap(self) -> tuple[float, float] | None:
-        """Begin and end in s of the longest stretch of frames without a face; None where every frame has one."""
-        gaps = [(first, last) for found, first, last in _stretches(self) if not found]
+        """Begin and end in s of the longest stretch without the first face; None where every frame has it."""
+        gaps = [(first, last) for found, first, last in _stretches(self.frames, self.fps, _is_found) if not found]
         return max(gaps, key=lambda gap: gap[1] - gap[0], default=None)
+
+
+def _columns(frames: Sequence[FrameRecord]) -> dict[str, list]:
+    return {
+        "time": [round(frame.time, 4) for frame in frames],
+        "detected": [int(frame.detected) for frame in frames],
+        "confidence": [round(frame.confidence, 3) for frame in frames],
+        "source_opening": [_rounded(frame.source_opening) for frame in frames],
+        "opening": [_rounded(frame.opening) for frame in frames],
+        "faded": [round(frame.faded, 3) for frame in frames],
+        "yaw": [None if frame.yaw is None else round(frame.yaw, 1) for frame in frames],
+        "voice": [round(frame.voice, 3) for frame in frames],
+        "restored": [int(frame.restored) for frame in frames],
+    }
 
 
 def _is_tail(frame: FrameRecord) -> bool:
@@ -121,28 +186,39 @@ def _rounded(opening: float | None) -> float | None:
     return None if opening is None else round(opening, 4)
 
 
-def _ends(report: LipSyncReport) -> list[float]:
+def _is_found(frame: FrameRecord) -> bool:
+    return frame.detected
+
+
+def _colour(frame: FrameRecord) -> tuple[int, int, int]:
+    return MADE if frame.is_made else SHOWN if frame.detected else MISSING
+
+
+def _ends(frames: Sequence[FrameRecord], fps: float) -> list[float]:
     """When each frame gives way to the next, s."""
-    times = [frame.time for frame in report.frames]
-    return [*times[1:], times[-1] + 1 / report.fps] if times else []
+    times = [frame.time for frame in frames]
+    return [*times[1:], times[-1] + 1 / fps] if times else []
 
 
-def _stretches(report: LipSyncReport) -> list[tuple[bool, float, float]]:
-    """Runs of frames with a face or without: (found, begin, end) in s; a kept tail is neither."""
-    timed = [pair for pair in zip(report.frames, _ends(report), strict=True) if not _is_tail(pair[0])]
-    runs = [(found, list(run)) for found, run in groupby(timed, key=lambda pair: pair[0].detected)]
-    return [(found, run[0][0].time, run[-1][1]) for found, run in runs]
+def _stretches(frames: Sequence[FrameRecord], fps: float, key: Callable) -> list[tuple[object, float, float]]:
+    """Runs of frames of one key: (key, begin, end) in s; a kept tail is left out."""
+    timed = [pair for pair in zip(frames, _ends(frames, fps), strict=True) if not _is_tail(pair[0])]
+    runs = [(value, list(run)) for value, run in groupby(timed, key=lambda pair: key(pair[0]))]
+    return [(value, run[0][0].time, run[-1][1]) for value, run in runs]
 
 
 def report_picture(report: LipSyncReport, width: int = 1280, height: int = 360) -> np.ndarray:
-    """The run over time, (height, width, 3) uint8 RGB: the waveform, where a face was found, and how far the mouth is
-    open in source and result. Raises ValueError below 160 x 120."""
+    """The run over time, (height, width, 3) uint8 RGB: the waveform, where somebody speaks, for each face where it was
+    generated, shown as it was, or lost, and how far the first one's mouth is open in source and result.
+
+    Raises ValueError below 160 x 120.
+    """
     if width < 160 or height < 120:
         raise ValueError(f"a picture of {width} x {height} was asked for; expected at least 160 x 120")
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=max(10, height // 26))
     line, margin = max(10, height // 26) + 6, 10
-    length = max([report.duration, *_ends(report)[-1:], 1e-6])
+    length = max([report.duration, *_ends(report.frames, report.fps)[-1:], 1e-6])
     left, right = margin, width - margin
 
     def x(time: float) -> float:
@@ -154,8 +230,13 @@ def report_picture(report: LipSyncReport, width: int = 1280, height: int = 360) 
     bottom = height - line
     rows = np.linspace(line + 6, bottom, 8)
     _draw_waveform(draw, report.waveform_peaks, x, (float(rows[0]), float(rows[3]) - 6), (left, right))
-    for found, begin, end in _stretches(report):
-        draw.rectangle((x(begin), rows[3], max(x(end) - 1, x(begin)), rows[4] - 8), FOUND if found else MISSING)
+    for spoken, begin, end in _stretches(report.frames, report.fps, lambda frame: frame.voice >= 0.5):
+        if spoken:
+            draw.line((x(begin), rows[3] - 4, max(x(end) - 1, x(begin)), rows[3] - 4), VOICE, width=3)
+    bars = np.linspace(rows[3], rows[4] - 6, min(len(report.faces), MAX_BARS) + 1)
+    for face, top, below in zip(report.faces, bars[:-1], bars[1:], strict=False):
+        for colour, begin, end in _stretches(face.frames, report.fps, _colour):
+            draw.rectangle((x(begin), float(top), max(x(end) - 1, x(begin)), float(below) - 2), colour)
     openings = [
         value for frame in report.frames for value in (frame.source_opening, frame.opening) if value is not None
     ]

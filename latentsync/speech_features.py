@@ -11,6 +11,8 @@ from .audio_tokens import AudioFeatureStream, audio_tokens, resample_mono, windo
 from .errors import AudioError, OptionError
 from .mel import SAMPLE_RATE
 from .models import LipSyncModel
+from .voice.activity import speech_activity
+from .voice.gate import VoiceGate, gated_blocks
 from .waveform import WaveformPeaks
 
 
@@ -22,17 +24,23 @@ class SpeechFeatures:
     fps       frame rate of the frames that are to speak it
     duration  s
     peaks     the largest |sample| in each fiftieth of a second, 0..1
+    gate      opens and closes with the voice, see voice/gate.py
     """
 
     features: torch.Tensor
     fps: float
     duration: float
+    gate: VoiceGate
     peaks: tuple[float, ...] = ()
 
     @property
     def num_frames(self) -> int:
         """As many frames as the speech lasts, at least 1."""
         return frames_in(self.duration, self.fps)
+
+    def voice(self, times: np.ndarray) -> np.ndarray:
+        """0..1 at these times (s), any shape: 1 while somebody speaks, 0 in a pause."""
+        return self.gate.at(times)
 
     def tokens(self, times: Sequence[float]) -> torch.Tensor:
         """What frames at these times (s) hear: (F, 50, D); times after the end hear the end."""
@@ -50,11 +58,13 @@ def encode_speech(
     sample_rate: int,
     fps: float,
     windows: str = "overlap",
+    silence: str = "close",
 ) -> SpeechFeatures:
     """Encode a speech with the model's Whisper.
 
     waveform: (T,) or (C, T) float in [-1, 1] at `sample_rate` Hz; channels are averaged. fps: of the frames that are to
-    speak it, 1 to 240. windows: see audio_tokens.encoder_windows. Raises AudioError where there are no samples or some
+    speak it, 1 to 240. windows: see audio_tokens.encoder_windows. silence: with "close" the model hears digital silence
+    in the pauses, whatever sounds there. Raises AudioError where there are no samples or some
     are not finite, OptionError for an impossible rate.
     """
     if not 1 <= fps <= 240:  # nan is neither
@@ -65,6 +75,8 @@ def encode_speech(
     outline = WaveformPeaks(SAMPLE_RATE)
     outline.add(mono)
     with torch.inference_mode():
-        stream = AudioFeatureStream(lambda: [mono], model.whisper, windows)
+        gate = VoiceGate(speech_activity([mono]))
+        heard = list(gated_blocks([mono], gate)) if silence == "close" else [mono]
+        stream = AudioFeatureStream(lambda: heard, model.whisper, windows)
         features = torch.cat([block.float().cpu() for block in stream])
-    return SpeechFeatures(features, float(fps), waveform.shape[-1] / sample_rate, outline.peaks())
+    return SpeechFeatures(features, float(fps), waveform.shape[-1] / sample_rate, gate, outline.peaks())

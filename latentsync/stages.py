@@ -7,6 +7,7 @@ The stages are those of engine.lip_sync, which streams; here a clip's faces are 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,17 +15,23 @@ from einops import rearrange
 
 from .chunks import ChunkGenerator, FaceFrame
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
-from .face_locator import FaceLocator, LocatedFace
 from .face_track import FaceTrack
-from .faces.alignment import Sampling, Smoothing, warp_faces
-from .faces.tracking import FaceDetector
+from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from .faces.facemesh import LOWER_FACE
+from .faces.tracking import FaceFinder
 from .masks import drawn_mask
+from .media.video_reader import VideoFrame
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
 from .pipeline import OnStep, range_warning
 from .previews import FacePreview, OnPreview, as_picture
+from .restoration.face_restoration import FaceRestoration
+from .restoration.restorers import Restorer
 from .speech_features import SpeechFeatures
+from .tracks.choice import choose
+from .tracks.placement import place
+from .tracks.scan import scan_faces
 from .vae import ImageAutoencoder
 
 logger = logging.getLogger(__name__)
@@ -33,33 +40,82 @@ logger = logging.getLogger(__name__)
 def prepare_faces(
     frames: Iterable[np.ndarray],
     model_resolution: int,
+    options: LipSyncOptions = LipSyncOptions(),  # noqa: B008 (frozen)
     *,
-    detector: FaceDetector,
-    smoothing: Smoothing = "temporal",
+    finder: FaceFinder,
+    face: str = "largest",
     fps: float = 25.0,
-    mask: str = "mask",
     missing: str = "keep",
     blend_mask: str | None = None,
-    sampling: Sampling = "quality",
     on_frame: Callable[[int], None] | None = None,
 ) -> FaceTrack:
-    """Find one face in every frame and align it.
+    """Find the faces of a clip, follow the chosen one and align it.
 
-    frames: (H, W, 3) uint8 RGB of one size, consecutive; one at a time is looked at. model_resolution: side S, px.
-    smoothing, sampling: see faces/alignment.py; fps is what smoothing reckons with. mask, blend_mask: see FaceTrack.
-    missing: "keep" leaves frames without a face as they are, "error" refuses them. `on_frame(i)` is called after
-    frame i and may raise to stop.
+    frames: (H, W, 3) uint8 RGB of one size, consecutive, in something that can be gone through twice (a list, an array,
+    not a generator); one at a time is looked at. model_resolution: side S, px. options: mask, smoothing, sampling, fade
+    and max_yaw count. face: see tracks.choice. fps is what smoothing and fading reckon with. missing: "keep" leaves
+    frames without a usable face as they are, "error" refuses them. blend_mask: see FaceTrack. `on_frame(i)` is called
+    after frame i was searched and may raise to stop.
 
     Raises FaceNotFoundError where no frame has a face, or with "error" where one has none; MediaError for no frames at
     all or frames that differ in size; OptionError.
     """
     if missing not in ("keep", "error"):
         raise OptionError(f"unknown rule for frames without a face {missing!r}: expected 'keep' or 'error'")
-    for name in (mask, blend_mask or mask):
+    if iter(frames) is frames:
+        raise OptionError(
+            "the frames can be gone through once only; expected a list or an array, as faces are found first"
+        )
+    for name in (options.mask, blend_mask or options.mask):
         drawn_mask(name)  # raises now rather than after all frames
-    locate = FaceLocator(detector, model_resolution, smoothing, fps)
-    located: list[LocatedFace | None] = []
-    aligned: list[np.ndarray] = []
+    clip = scan_faces(_as_video(frames, fps), finder, on_frame=on_frame)
+    if not clip.num_frames:
+        raise MediaError("there are no frames; expected at least one")
+    if not clip.paths:
+        raise FaceNotFoundError(
+            f"no face was found in any of the {clip.num_frames} frames; expected a visible face, frontal or half "
+            "turned, at least some 50 pixels and a twentieth of the frame wide. Choose other frames"
+        )
+    chosen = choose(clip, face, finder)
+    if len(chosen) > 1:
+        raise OptionError(f"{face!r} is {len(chosen)} faces; expected one. Prepare each by itself and blend in turn")
+    path = clip.paths[chosen[0]]
+    placement = place(path, clip, model_resolution, options)
+    placed = [placement.at(row) for row in range(clip.num_frames)]
+    if missing == "error" and None in placed:
+        index = placed.index(None)
+        raise FaceNotFoundError(
+            f"no usable face was found in frame {index} ({index / fps:.2f} s); expected one in every frame. Leave that "
+            "frame out, or let frames without a face stay as they are"
+        )
+    side = model_resolution
+    aligned = [
+        np.zeros((side, side, 3), np.uint8)
+        if found is None
+        else warp_faces([pixels], found.matrix[None], side, options.sampling)[0]
+        for pixels, found in zip(frames, placed, strict=True)
+    ]
+    nowhere = np.full((2, 3), np.nan, np.float32)
+    unknown = np.full((len(LOWER_FACE), 2), np.nan, np.float32)
+    contours = [unknown if found is None or found.contour is None else found.contour for found in placed]
+    return FaceTrack(
+        aligned=np.stack(aligned),
+        matrices=np.stack([nowhere if found is None else found.matrix for found in placed]),
+        detected=np.array([found is not None for found in placed]),
+        weights=placement.weights.astype(np.float32),
+        stretches=np.cumsum([found is not None and found.restart for found in placed]),
+        confidence=np.array([0.0 if found is None else found.confidence for found in placed], np.float32),
+        opening=np.array([np.nan if found is None else _number(found.opening) for found in placed], np.float32),
+        yaw=np.array([np.nan if found is None else _number(found.yaw) for found in placed], np.float32),
+        contours=np.stack(contours),
+        frame_size=clip.frame_size,
+        resolution=side,
+        mask=options.mask,
+        blend_mask=blend_mask,
+    )
+
+
+def _as_video(frames: Iterable[np.ndarray], fps: float) -> Iterator[VideoFrame]:
     size = None
     for index, pixels in enumerate(frames):
         size = size or pixels.shape[:2]
@@ -68,40 +124,11 @@ def prepare_faces(
                 f"frame {index} is {_size(pixels.shape)}, but the first one is {_size(size)}; expected one size. "
                 "Resize the frames to the same size"
             )
-        face = locate.locate(pixels)
-        if face is None and missing == "error":
-            raise FaceNotFoundError(
-                f"no face was found in frame {index} ({index / fps:.2f} s); expected one in every frame. Leave that "
-                "frame out, or let frames without a face stay as they are"
-            )
-        located.append(face)
-        aligned.append(
-            np.zeros((model_resolution, model_resolution, 3), np.uint8)
-            if face is None
-            else warp_faces([pixels], face.matrix[None], model_resolution, sampling)[0]
-        )
-        if on_frame is not None:
-            on_frame(index)
-    if size is None:
-        raise MediaError("there are no frames; expected at least one")
-    if not any(located):
-        raise FaceNotFoundError(
-            f"no face was found in any of the {len(located)} frames; expected a visible face, frontal or half turned, "
-            "at least some 50 pixels and a twentieth of the frame wide. Choose other frames"
-        )
-    nowhere = LocatedFace(np.full((2, 3), np.nan, np.float32), 0.0)
-    places = [face or nowhere for face in located]
-    return FaceTrack(
-        aligned=np.stack(aligned),
-        matrices=np.stack([place.matrix for place in places]),
-        detected=np.array([face is not None for face in located]),
-        confidence=np.array([place.confidence for place in places], np.float32),
-        opening=np.array([np.nan if place.opening is None else place.opening for place in places], np.float32),
-        frame_size=(int(size[0]), int(size[1])),
-        resolution=model_resolution,
-        mask=mask,
-        blend_mask=blend_mask,
-    )
+        yield VideoFrame(pixels, index / fps, index, index, index)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def sample_faces(
@@ -120,7 +147,7 @@ def sample_faces(
 
     Frame i is at i / speech.fps seconds. The track's frames are made, no more, where the speech is longer; where it is
     shorter, the frames beyond it hear its last moment. Frames without a face are left out and end a chunk, as a cut
-    does. The track's mask counts, not that of the options.
+    does. The track's mask counts, not that of the options. With silence "source" the weights fall in pauses.
 
     vae: another VAE instead of the model's. `on_step(step, num_steps, latents)` after each denoising step with the
     chunk's latents (1, 4, F, h, w), and `on_chunk(frames_done, num_frames, preview)` with a finished face (S, S, 3)
@@ -141,14 +168,19 @@ def sample_faces(
     generated = np.zeros((track.num_frames, 3, side, side), np.float32)
     with torch.inference_mode():
         chunks = ChunkGenerator(model, replace(options, mask=track.mask), generator, on_step, preview)
+        times = np.arange(track.num_frames) / speech.fps - options.audio_offset_ms / 1000
+        weights = track.weights * (speech.voice(times) if options.silence == "source" else 1)
         for index in range(track.num_frames + 1):
-            if index < track.num_frames and track.detected[index]:
-                tokens = speech.tokens([index / speech.fps - options.audio_offset_ms / 1000])[0]
-                pairs = chunks.push(FaceFrame(track.aligned[index], tokens, payload=index))
+            pairs = []
+            if not 0 < index < track.num_frames or track.stretches[index] != track.stretches[index - 1]:
+                pairs.append(chunks.flush())
+            if index < track.num_frames and weights[index] > 0:
+                tokens = speech.tokens([times[index]])[0]
+                pairs.append(chunks.push(FaceFrame(track.aligned[index], tokens, payload=index)))
             else:
-                pairs = chunks.flush()
+                pairs.append(chunks.flush())
             finished = []
-            for frame, face in pairs:
+            for frame, face in chain(*pairs):
                 generated[frame.payload] = face.numpy()
                 finished.append(frame.payload)
             if finished and on_chunk is not None:
@@ -156,7 +188,52 @@ def sample_faces(
                 on_chunk(finished[-1] + 1, track.num_frames, as_picture(middle))
     if warning := range_warning(model, chunks.out_of_range):
         logger.warning(warning)
-    return replace(track, generated=generated)
+    return replace(track, generated=generated, weights=weights.astype(np.float32))
+
+
+def restore_faces(
+    frames: Iterable[np.ndarray],
+    track: FaceTrack,
+    restorer: Restorer,
+    options: LipSyncOptions,
+    *,
+    on_frame: Callable[[int], None] | None = None,
+) -> tuple[FaceTrack, int]:
+    """The sampled track with its faces restored, S' = S * options.sr_ratio px wide, and how many were.
+
+    frames: as for blend_faces; their sharpness is what the faces are given. options: sr_ratio and sr_strength count.
+    `on_frame(i)` is called after frame i and may raise to stop. A face that its frame shows no larger than it was
+    generated is only resized. Raises as blend_faces does, and CheckpointError for a restorer that makes no picture.
+    """
+    if track.generated is None or track.generated.shape[-1] != track.resolution:
+        raise OptionError(
+            "expected generated faces as the sampler gives them: sample them first, and restore them once"
+        )
+    restoration = FaceRestoration(restorer, track.resolution, replace(options, mask=track.mask))
+    side = restoration.side
+    restored = np.zeros((track.num_frames, 3, side, side), np.float32)
+    count, stretch = 0, None
+    for index, frame in _checked_frames(frames, track):
+        if track.weights[index] > 0:
+            if track.stretches[index] != stretch:
+                restoration.reset()
+                stretch = track.stretches[index]
+            matrix = resized_matrix(track.matrices[index], track.resolution, side)
+            source = warp_faces([as_levels(frame)], matrix[None], side, options.sampling)
+            scale = frame_pixels_per_crop_pixel(track.matrices[index], track.resolution)
+            faces, was_restored = restoration(torch.from_numpy(track.generated[index])[None], source, np.array([scale]))
+            restored[index] = faces[0].numpy()
+            count += int(was_restored[0])
+        else:
+            stretch = None
+        if on_frame is not None:
+            on_frame(index)
+    return replace(track, generated=restored), count
+
+
+def as_levels(frame: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, or float32 in [0, 1] -> uint8."""
+    return frame if frame.dtype == np.uint8 else np.rint(frame.clip(0, 1) * 255).astype(np.uint8)
 
 
 def blend_faces(
@@ -185,12 +262,13 @@ def blend_faces(
     options = replace(options, mask=track.mask, blend_mask=blend_mask or options.blend_mask)
     if isinstance(frames, Sized) and len(frames) != track.num_frames:
         raise _wrong_count(f"{len(frames)} frames", track)
-    side = track.resolution
     if crops is not None:
         crops = torch.as_tensor(crops)
         side = _checked_side(crops, track)
     elif track.generated is None:
         raise OptionError("these faces were not sampled yet, and no crops are given in their place; sample them first")
+    else:
+        side = track.generated.shape[-1]
     if protect is not None:
         protect = _checked_protect(np.asarray(protect), track)
     paster = FacePaster(track.resolution, options, track.blend_mask, side)
@@ -198,6 +276,29 @@ def blend_faces(
 
 
 def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect) -> Iterator[np.ndarray]:
+    for index, frame in _checked_frames(frames, track):
+        if track.weights[index] <= 0:
+            yield frame
+            continue
+        if crops is None:
+            face = torch.from_numpy(track.generated[index])
+        else:
+            face = rearrange(crops[index].float().cpu(), "h w c -> c h w") * 2 - 1
+        kept = None if protect is None else protect[index if len(protect) > 1 else 0]
+        contour = track.contours[index] if np.isfinite(track.contours[index]).all() else None
+        yield paster(
+            frame,
+            face,
+            track.aligned[index],
+            track.matrices[index],
+            kept,
+            contour=contour,
+            weight=float(track.weights[index]),
+        )
+
+
+def _checked_frames(frames: Iterable[np.ndarray], track: FaceTrack) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames with their numbers; raises where they are not those of the track, at once or on the way."""
     count = 0
     for index, frame in enumerate(frames):
         count = index + 1
@@ -208,15 +309,7 @@ def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect) -> It
                 f"frame {index} is {_size(frame.shape)}, but the faces were found in frames of "
                 f"{_size(track.frame_size)}; blend into the same frames"
             )
-        if not track.detected[index]:
-            yield frame
-            continue
-        if crops is None:
-            face = torch.from_numpy(track.generated[index])
-        else:
-            face = rearrange(crops[index].float().cpu(), "h w c -> c h w") * 2 - 1
-        kept = None if protect is None else protect[index if len(protect) > 1 else 0]
-        yield paster(frame, face, track.aligned[index], track.matrices[index], kept)
+        yield index, frame
     if count < track.num_frames:
         raise _wrong_count(f"{count} frames", track)
 

@@ -17,6 +17,7 @@ from .options import LipSyncOptions
 from .speech_features import frames_in
 
 UNUSUAL_SPEED = 2.0  # times faster, or slower, beyond which the report warns
+LOOK_AHEAD = 1.0  # s after the speech that are searched for faces too, for what fades or is smoothed towards them
 NOTICEABLE = 0.1  # s; smaller differences of two sounds' lengths are encoders' padding
 
 
@@ -118,9 +119,8 @@ def source_frames(path: str | Path, facts: VideoFacts, time: Timeline, options: 
     elif options.length == "trim":
         frames = read_frames(path, start=options.start, fps=options.fps)
     else:
-        is_beyond = options.start and facts.duration < options.start + time.speech
         turns = {"doubled_turns": options.doubled_turns, "fps": options.fps}
-        if is_beyond:
+        if _is_beyond(facts, time, options):
             frames = _from_time(read_playback(path, options.length, **turns), options.start - 0.5 / float(time.fps))
         else:
             frames = read_playback(path, options.length, start=options.start, **turns)
@@ -129,6 +129,33 @@ def source_frames(path: str | Path, facts: VideoFacts, time: Timeline, options: 
         return frame.index == 0 or frame.time < (time.speech if frame.is_repeat else time.end) - 1e-6
 
     return takewhile(is_shown, frames)
+
+
+@dataclass(frozen=True)
+class SourceWindow:
+    """The part of a video that a run looks at, every frame of it once, in the source's own order and number.
+
+    A VideoFrame's source_index in a run is the index of the frame here.
+    """
+
+    path: Path
+    start: float  # s
+    duration: float | None  # s; None: to the end
+
+    def frames(self) -> Iterator[VideoFrame]:
+        return read_frames(self.path, start=self.start, duration=self.duration)
+
+
+def source_window(path: str | Path, facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> SourceWindow:
+    """The window of `source_frames`, as far as its frames are made to speak."""
+    if options.length == "speed" or _is_beyond(facts, time, options):
+        return SourceWindow(Path(path), 0.0, None)
+    return SourceWindow(Path(path), options.start, time.speech + LOOK_AHEAD)
+
+
+def _is_beyond(facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> bool:
+    """Whether a preview shows frames that come again, so that those before it count."""
+    return options.length != "trim" and options.start > 0 and facts.duration < options.start + time.speech
 
 
 def _stretched(path: str | Path, facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> Iterator[VideoFrame]:

@@ -48,6 +48,20 @@ def square_to_canvas(resolution: int) -> np.ndarray:
     return matrix
 
 
+def resized_matrix(matrix: np.ndarray, resolution: int, side: int) -> np.ndarray:
+    """The matrix (2, 3) of an alignment at `resolution` -> that of the same crop with another side, px."""
+    scale = np.array(canvas_size(side)) / canvas_size(resolution)
+    resized = np.asarray(matrix, np.float64) * scale[:, None]
+    resized[:, 2] += (scale - 1) / 2
+    return resized.astype(np.float32)
+
+
+def frame_pixels_per_crop_pixel(matrix: np.ndarray, resolution: int) -> float:
+    """Side of a pixel of the aligned square in the frame, px: below 1 the frame shows the face smaller."""
+    crop = np.sqrt(np.prod(canvas_size(resolution))) / resolution  # canvas px
+    return float(crop / np.sqrt(abs(np.linalg.det(np.asarray(matrix, np.float64)[:, :2]))))
+
+
 class Aligner:
     """Points of one frame after another -> matrices.
 

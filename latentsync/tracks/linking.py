@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_DISTANCE = 0.26  # of the looks of two pieces of one person, see appearance.look_distance
+MAX_DISTANCE = 0.3  # of the looks of two pieces of one person, see appearance.look_distance
 NEAR_BONUS = 0.25  # by which looks may differ more where a face comes back at once, at the same place and size
 FORGETTING = 0.6  # s, in which that bonus falls to a third
 NEVER = np.inf
@@ -39,9 +39,11 @@ def link(pieces: Sequence[Piece]) -> list[list[int]]:
     The two most alike are joined, and so on until no two groups are alike enough. Pieces that were seen at the same
     time are never one person.
     """
+    if not pieces:
+        return []
     count = len(pieces)
     groups: list[list[int]] = [[index] for index in range(count)]
-    looks = np.stack([piece.look for piece in pieces]).astype(np.float64) if pieces else np.zeros((0, 1))
+    looks = np.stack([piece.look for piece in pieces]).astype(np.float64)
     weights = np.array([piece.weight for piece in pieces], float)
     apart = np.array([[_together(a, b) for b in pieces] for a in pieces]).reshape(count, count)
     bonus = np.array([[_nearness(a, b) for b in pieces] for a in pieces]).reshape(count, count) * NEAR_BONUS

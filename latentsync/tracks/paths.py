@@ -1,6 +1,6 @@
 """The faces of a scanned clip: numbers only, a few hundred bytes a face and frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class FacePath:
     region      (n, 4) float32: centre x, y and side in px, angle in radians of the FaceRegion; NaN unknown
     contour     (n, K, 2) float32 px, the landmarks facemesh.LOWER_FACE; NaN unknown
     box         (n, 4) float32 px, x0 y0 x1 y1
+    covering    (n,) float32, how unlike its usual colours the lower face is, see appearance.py; NaN unknown
     look        (D,) float32, what the person looks like, see appearance.py
     """
 
@@ -30,10 +31,22 @@ class FacePath:
     region: np.ndarray
     contour: np.ndarray
     box: np.ndarray
+    covering: np.ndarray
     look: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def area(self) -> float:
+        """How much of the picture the face fills over the clip, px."""
+        return float((self.side.astype(np.float64) ** 2).sum())
+
+    def until(self, row: int) -> "FacePath":
+        """What was seen before this row."""
+        kept = self.rows < row
+        columns = {field.name: getattr(self, field.name)[kept] for field in fields(self) if field.name != "look"}
+        return FacePath(**columns, look=self.look)
 
     @property
     def centres(self) -> np.ndarray:
@@ -60,6 +73,15 @@ class ClipFaces:
     @property
     def num_frames(self) -> int:
         return len(self.times)
+
+    def until(self, time: float | None) -> "ClipFaces":
+        """The frames before `time` s (None: all of them) and who is seen there."""
+        if time is None or self.times[-1] < time:
+            return self
+        row = int(np.searchsorted(self.times, time))
+        paths = [path for path in (path.until(row) for path in self.paths) if len(path)]
+        paths.sort(key=lambda path: -path.area)
+        return ClipFaces(self.times[:row], self.shots[:row], self.frame_size, tuple(paths))
 
     @property
     def interval(self) -> float:

@@ -12,13 +12,14 @@ import torch
 from latentsync import engine
 from latentsync.engine import Progress, lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, LatentSyncError, OutputError
-from latentsync.face_locator import FaceLocator
-from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import VideoFrame, probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
+from latentsync.pasting import FacePaster
+from latentsync.tracks.placement import place
+from latentsync.tracks.scan import scan_faces
 from tests.small_model import small_unet, small_vae
 from tests.unit.media_clips import demo_video, write_clip
 from tests.unit.test_length_modes import triangle
@@ -53,12 +54,13 @@ def sources(path) -> list[np.ndarray]:
 
 def blend_regions(frames: list[np.ndarray], model, options: LipSyncOptions, fps: float) -> list[np.ndarray]:
     """Where each frame may change, (H, W) bool; found anew with the tracker, the aligner and the blender."""
-    locate = FaceLocator(FaceTracker(), model.resolution, options.smoothing, fps)
-    blender = FaceBlender(model.resolution, mode=options.blend, feather=options.mask_smooth)
+    shown = (VideoFrame(pixels, index / fps, index, index, index) for index, pixels in enumerate(frames))
+    clip = scan_faces(shown, FaceTracker())
+    placement = place(clip.paths[0], clip, model.resolution, options)
+    blender = FacePaster(model.resolution, options, model.blend_mask).blender
     regions = []
     for index, pixels in enumerate(frames):
-        face = locate(VideoFrame(pixels, index / fps, index, index, index))
-        region, inside = blender.region(pixels.shape, face.matrix), np.zeros(pixels.shape[:2], bool)
+        region, inside = blender.region(pixels.shape, placement.at(index).matrix), np.zeros(pixels.shape[:2], bool)
         inside[region.slices] = region.alpha > 0
         regions.append(inside)
     return regions
@@ -97,8 +99,9 @@ def test_real_speaker_keeps_every_bit_outside(small_model, speech, tmp_path, wri
     options = dataclasses.replace(FAST, duration=20 / float(probe_video(video).fps))
     report = lip_sync(video, speech(1.0), tmp_path / "out.mp4", small_model, options)
     assert report.num_frames == report.num_faces == 20
-    before = [frame.pixels for frame, _ in zip(read_frames(video), range(20), strict=False)]
-    regions = blend_regions(before, small_model, options, float(probe_video(video).fps))
+    before = sources(video)
+    regions = blend_regions(before, small_model, options, float(probe_video(video).fps))[:20]
+    before = before[:20]
     assert_only_regions_change(before, [pixels for pixels, _ in written], regions)
 
 

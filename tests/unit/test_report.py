@@ -15,15 +15,28 @@ from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics import opening_track
 from latentsync.options import LipSyncOptions
-from latentsync.report import FOUND, MISSING, RESULT, SOURCE, WAVEFORM, FrameRecord, LipSyncReport, report_picture
+from latentsync.report import (
+    MADE,
+    MISSING,
+    RESULT,
+    SHOWN,
+    SOURCE,
+    VOICE,
+    WAVEFORM,
+    FaceRecords,
+    FrameRecord,
+    LipSyncReport,
+    report_picture,
+)
+from latentsync.voice.offset import OffsetEstimate
 from latentsync.waveform import WaveformPeaks
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
 
 
-def made_up(found: str, fps: float = 10.0) -> LipSyncReport:
-    """A frame for each letter: F face, f face without a measured result, . none."""
+def made_up(found: str, fps: float = 10.0, **facts) -> LipSyncReport:
+    """A frame for each letter: F face, f face without a measured result, s shown as it was, . none."""
     frames = tuple(
         FrameRecord(
             time=index / fps,
@@ -31,19 +44,21 @@ def made_up(found: str, fps: float = 10.0) -> LipSyncReport:
             confidence=0.0 if letter == "." else 0.9,
             source_opening=None if letter == "." else 0.05 + 0.01 * index,
             opening=0.1 if letter == "F" else None,
+            faded=1.0 if letter == "s" else 0.0,
+            voice=float(letter != "s"),
         )
         for index, letter in enumerate(found)
     )
     return LipSyncReport(
         path=None,
         num_frames=len(found),
-        num_faces=len(found) - found.count("."),
         seconds=1.25,
         fps=fps,
         duration=len(found) / fps,
         warnings=["mind the gap"],
-        frames=frames,
+        faces=(FaceRecords(0, "largest", frames),),
         waveform_peaks=tuple(abs(math.sin(i / 9)) for i in range(round(len(found) / fps * 50))),
+        **facts,
     )
 
 
@@ -67,7 +82,7 @@ def test_the_engine_records_every_frame(small_model, avatar, avatar_frames, spee
     with_face = [frame for frame in report.frames if frame.detected]
     assert all(0.5 < frame.confidence <= 1 and frame.faded == 0 for frame in with_face)
     source = opening_track(frame.pixels for frame in read_frames(video))
-    assert [frame.source_opening for frame in with_face] == pytest.approx(np.delete(source, 4).tolist(), abs=1e-4)
+    assert [frame.source_opening for frame in with_face] == pytest.approx(np.delete(source, 4).tolist(), abs=0.005)
     # the result's mouths, found anew in the frames themselves
     measured = [frame.opening for frame in with_face if frame.opening is not None]
     assert len(measured) >= 6  # random weights do not always draw a face
@@ -88,12 +103,17 @@ def test_mouths_are_measured_on_request_only(small_model, avatar_video, speech, 
 def test_a_detector_without_landmarks_leaves_openings_unknown(small_model, avatar_video, speech, tmp_path):
     tracker = FaceTracker()
 
-    def points_only(frame, previous):
-        found = tracker(frame)
-        return None if found is None else dataclasses.replace(found, landmarks=None)
+    class PointsOnly:
+        def detect(self, frame, known=()):
+            return (
+                [dataclasses.replace(face, landmarks=None) for face in FaceTracker().detect(frame)] if not known else []
+            )
+
+        def follow(self, frame, previous):
+            return next(iter(self.detect(frame)), None)
 
     report = lip_sync(
-        avatar_video, speech(0.2), tmp_path / "o.mp4", small_model, FAST, detector=points_only, measure_opening=True
+        avatar_video, speech(0.2), tmp_path / "o.mp4", small_model, FAST, finder=PointsOnly(), measure_opening=True
     )
     assert report.num_faces == 5
     assert {(frame.source_opening, frame.opening) for frame in report.frames} == {(None, None)}
@@ -149,18 +169,26 @@ def test_no_sound_has_no_peaks():
 
 
 def test_json_is_columns():
-    content = made_up("F.f").to_json()
+    content = made_up(
+        "F.f", offset=OffsetEstimate(40.04, 0.5), facts={"device": "cpu"}, stage_seconds={"paste": 0.25}
+    ).to_json()
     assert content == json.loads(json.dumps(content, allow_nan=False))
-    assert content["frames"] == {
+    assert content["faces"][0] == {"index": 0, "choice": "largest", "frames": content["faces"][0]["frames"]}
+    assert content["faces"][0]["frames"] == {
         "time": [0.0, 0.1, 0.2],
         "detected": [1, 0, 1],
         "confidence": [0.9, 0.0, 0.9],
         "source_opening": [0.05, None, 0.07],
         "opening": [0.1, None, None],
         "faded": [0.0, 0.0, 0.0],
+        "yaw": [None, None, None],
+        "voice": [1.0, 1.0, 1.0],
+        "restored": [0, 0, 0],
     }
+    assert (content["offset"], content["device"]) == ({"ms": 40.0, "confidence": 0.5}, "cpu")
+    assert content["stages"] == {"paste": 0.25}
     assert {key: content[key] for key in ("version", "fps", "duration", "num_frames", "num_faces", "seconds")} == {
-        "version": 1,
+        "version": 2,
         "fps": 10.0,
         "duration": 0.3,
         "num_frames": 3,
@@ -175,12 +203,12 @@ def test_json_is_columns():
 def test_text_names_the_longest_gap_and_the_warnings():
     text = made_up("F.FF...F..").text()
     assert "10 frames at 10 per second (1.00 s of speech), made in 1.2 s" in text
-    assert "face found in 4 of them, 6 left as they were" in text
+    assert "face made in 4 of them, 6 left as they were" in text
     assert "longest stretch without a face: 0.30 s, from 0.40 s to 0.70 s" in text
     assert text.endswith("warning: mind the gap")
     assert made_up("FF...").longest_gap() == pytest.approx((0.2, 0.5))  # to the end of the last frame
     assert made_up("FFF").longest_gap() is None
-    assert "face found in each" in made_up("FFF").text()
+    assert "face made in each" in made_up("FFF").text()
     assert "stretch" not in made_up("FFF").text()
 
 
@@ -189,10 +217,10 @@ def near(picture: np.ndarray, colour: tuple) -> np.ndarray:
 
 
 def test_the_picture_shows_sound_faces_and_mouths():
-    picture = report_picture(made_up("FFFFF.....FFFFF"))
+    picture = report_picture(made_up("FFFFF.....FFFss"))
     assert picture.shape == (360, 1280, 3)
     assert picture.dtype == np.uint8
-    for colour in (WAVEFORM, FOUND, MISSING, SOURCE, RESULT):
+    for colour in (WAVEFORM, VOICE, MADE, SHOWN, MISSING, SOURCE, RESULT):
         assert near(picture, colour).sum() > 100, colour
     missing = np.nonzero(near(picture, MISSING).any(0))[0]  # the middle third
     assert (missing.min(), missing.max()) == pytest.approx((1280 / 3, 2 * 1280 / 3), abs=12)
@@ -206,6 +234,24 @@ def test_the_picture_shows_sound_faces_and_mouths():
 def test_pictures_of_any_size_and_of_little(size):
     for found in ("", "F", ".", "f."):
         assert report_picture(made_up(found), *size).shape == (size[1], size[0], 3)
+
+
+def test_every_face_has_its_own_bar_and_counts():
+    one = made_up("FFFFFFFFFF")
+    other = FaceRecords(2, "left", made_up("ssssss....").frames)
+    report = dataclasses.replace(one, faces=(*one.faces, other))
+    bars = report_picture(report)[150:210]
+    for colour in (MADE, SHOWN, MISSING):
+        assert near(bars, colour).sum() > 100, colour
+    assert "face 2 (left): made in 0 frames" in report.text()
+    assert (report.num_faces, dataclasses.replace(one, faces=(other,)).num_faces) == (10, 0)
+
+
+def test_text_tells_of_offset_and_restoration():
+    late = made_up("FF", offset=OffsetEstimate(-60, 0.8))
+    assert "the lips come about 60 ms before the speech (confidence 0.80)" in late.text()
+    frames = tuple(dataclasses.replace(frame, restored=index > 0) for index, frame in enumerate(late.frames))
+    assert "face restored in 1 frames" in dataclasses.replace(late, faces=(FaceRecords(0, "largest", frames),)).text()
 
 
 def test_tiny_pictures_are_refused():

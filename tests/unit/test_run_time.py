@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import engine
+from latentsync import engine, speaking_face
 from latentsync.chunks import ChunkGenerator
 from latentsync.engine import lip_sync
 from latentsync.media.audio_reader import read_audio_blocks
@@ -167,7 +167,7 @@ def heard(monkeypatch) -> list[torch.Tensor]:
             given.append(face.tokens)
             return super().push(face)
 
-    monkeypatch.setattr(engine, "ChunkGenerator", Recorder)
+    monkeypatch.setattr(speaking_face, "ChunkGenerator", Recorder)
     return given
 
 

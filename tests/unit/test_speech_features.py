@@ -8,6 +8,8 @@ from latentsync.audio_tokens import AudioFeatureStream, TokenWindows, window_cen
 from latentsync.errors import AudioError, OptionError
 from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.speech_features import SpeechFeatures, encode_speech
+from latentsync.voice.activity import speech_activity
+from latentsync.voice.gate import VoiceGate
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,8 @@ def test_rates_and_channels_are_brought_to_whispers(small_model, waveform, encod
     [(1.0, 25.0, 25), (1.001, 25.0, 26), (0.96, 25.0, 24), (0.001, 25.0, 1), (1.0, 30000 / 1001, 30), (0.5, 1.0, 1)],
 )
 def test_as_many_frames_as_the_speech_lasts(duration, fps, frames):
-    assert SpeechFeatures(torch.zeros(1, 5, 384), fps, duration).num_frames == frames
+    gate = VoiceGate(speech_activity([np.zeros(512, np.float32)]))
+    assert SpeechFeatures(torch.zeros(1, 5, 384), fps, duration, gate).num_frames == frames
 
 
 @pytest.mark.parametrize("fps", [0, -25, 0.5, 1000, float("nan"), float("inf")])
@@ -66,3 +69,12 @@ def test_unusable_sounds_are_refused(small_model, waveform):
         encode_speech(small_model, waveform, 0, 25)
     with pytest.raises(AudioError, match="shape"):
         encode_speech(small_model, waveform[None, None], 16_000, 25)
+
+
+def test_pauses_are_silent_to_the_model_unless_told_otherwise(small_model):
+    noise = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
+    closed, heard = (encode_speech(small_model, noise, 16_000, 25.0, silence=silence) for silence in ("close", "off"))
+    silent = encode_speech(small_model, np.zeros(16_000, np.float32), 16_000, 25.0)
+    assert torch.equal(closed.features, silent.features)
+    assert not torch.allclose(heard.features, silent.features, atol=0.1)
+    assert closed.voice(np.array([0.2, 0.8])).tolist() == [0, 0]

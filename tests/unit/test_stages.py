@@ -54,7 +54,7 @@ def features(small_model, speech):
 
 @pytest.fixture(scope="module")
 def track(shown, tracker):
-    return prepare_faces(shown, 64, detector=tracker)
+    return prepare_faces(shown, 64, finder=tracker)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,10 @@ def test_a_staged_run_equals_the_engines_frames(small_model, shown, speech, trac
 
     monkeypatch.setattr(engine, "VideoWriter", Recorder)
     video = write_clip(tmp_path / "part.mp4", pictures=shown, size=(192, 192))
-    report = lip_sync(video, speech(0.72), tmp_path / "out.mp4", small_model, options, detector=tracker)
+    report = lip_sync(video, speech(0.72), tmp_path / "out.mp4", small_model, options, finder=tracker)
     frames = [frame.pixels for frame in read_frames(video)]
 
-    track = prepare_faces(
-        frames, 64, detector=tracker, smoothing=options.smoothing, mask=options.mask, sampling=options.sampling
-    )
+    track = prepare_faces(frames, 64, options, finder=tracker)
     heard = encode_speech(small_model, samples(speech(0.72)), 16_000, 25.0)
     sampled = sample_faces(small_model, track, heard, options)
     blended = list(blend_faces(frames, sampled, options=options))
@@ -127,35 +125,38 @@ def test_masked_faces_are_grey_in_the_hole_alone(track):
 def test_frames_are_taken_one_at_a_time_and_can_be_stopped(shown, tracker):
     taken: list[int] = []
 
-    def frames():
-        for index, frame in enumerate(shown):
-            taken.append(index)
-            yield frame
+    class Frames:
+        def __iter__(self):
+            for index, frame in enumerate(shown):
+                taken.append(index)
+                yield frame
 
     def stop_at_third(index: int) -> None:
         if index == 3:
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        prepare_faces(frames(), 64, detector=tracker, on_frame=stop_at_third)
+        prepare_faces(Frames(), 64, finder=tracker, on_frame=stop_at_third)
     assert taken == [0, 1, 2, 3]
+    with pytest.raises(OptionError, match="once only"):
+        prepare_faces(iter(shown), 64, finder=tracker)
 
 
 def test_bad_frames_are_refused(shown, tracker, avatar_frames):
-    with pytest.raises(FaceNotFoundError, match=r"no face was found in frame 0 \(0.00 s\)"):
-        prepare_faces(shown, 64, detector=tracker, missing="error")
+    with pytest.raises(FaceNotFoundError, match=r"no usable face was found in frame 0 \(0.00 s\)"):
+        prepare_faces(shown, 64, finder=tracker, missing="error")
     with pytest.raises(FaceNotFoundError, match=r"frame 2 \(0.20 s\)"):
-        prepare_faces([*avatar_frames[:2], shown[0]], 64, detector=tracker, missing="error", fps=10)
+        prepare_faces([*avatar_frames[:2], shown[0]], 64, finder=tracker, missing="error", fps=10)
     with pytest.raises(FaceNotFoundError, match="any of the 3 frames"):
-        prepare_faces(map(blank, range(3)), 64, detector=tracker)
+        prepare_faces([*map(blank, range(3))], 64, finder=tracker)
     with pytest.raises(MediaError, match="no frames"):
-        prepare_faces([], 64, detector=tracker)
+        prepare_faces([], 64, finder=tracker)
     with pytest.raises(MediaError, match=r"frame 1 is 96 x 192, but the first one is 192 x 192"):
-        prepare_faces([avatar_frames[0], avatar_frames[1][:, :96]], 64, detector=tracker)
+        prepare_faces([avatar_frames[0], avatar_frames[1][:, :96]], 64, finder=tracker)
     with pytest.raises(OptionError, match="'skip'"):
-        prepare_faces(shown, 64, detector=tracker, missing="skip")
+        prepare_faces(shown, 64, finder=tracker, missing="skip")
     with pytest.raises(OptionError, match="mask9"):
-        prepare_faces(avatar_frames[:1], 64, detector=tracker, mask="mask9")
+        prepare_faces(avatar_frames[:1], 64, finder=tracker, options=LipSyncOptions(mask="mask9"))
 
 
 def test_sampling_tells_of_steps_chunks_and_looks(small_model, track, features):
@@ -246,7 +247,7 @@ def test_another_vae_takes_the_place_of_the_models(small_model, track, features,
 
 
 def test_the_tracks_mask_counts(small_model, shown, tracker, features, sampled):
-    narrow = prepare_faces(shown, 64, detector=tracker, mask="mask3")
+    narrow = prepare_faces(shown, 64, options=LipSyncOptions(mask="mask3"), finder=tracker)
     assert narrow.hole().sum() < sampled.hole().sum()
     other = sample_faces(small_model, narrow, features, FAST)
     assert not np.array_equal(other.generated[5], sampled.generated[5])
@@ -256,7 +257,7 @@ def test_the_tracks_mask_counts(small_model, shown, tracker, features, sampled):
 
 
 def test_a_track_of_another_model_is_refused(small_model, shown, tracker, features):
-    other = prepare_faces(shown[2:4], 128, detector=tracker)
+    other = prepare_faces(shown[2:4], 128, finder=tracker)
     with pytest.raises(OptionError, match="128 px, but small works at 64"):
         sample_faces(small_model, other, features, FAST)
 

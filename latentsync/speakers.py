@@ -1,0 +1,97 @@
+"""Who speaks what: the faces of a run and their speeches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .audio_tokens import AudioFeatureStream
+from .errors import OptionError
+from .faces.tracking import FaceFinder
+from .media.audio_reader import read_audio_blocks
+from .mel import SAMPLE_RATE
+from .models import LipSyncModel
+from .options import LipSyncOptions
+from .tracks.choice import choose
+from .tracks.paths import ClipFaces
+from .voice.activity import SpeechActivity, speech_activity
+from .voice.gate import VoiceGate, gated_blocks
+from .waveform import PEAKS_PER_SECOND, WaveformPeaks
+
+SILENCE = SAMPLE_RATE  # samples of a block of silence
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """audio_path: a file with the speech; face: whose, see tracks.choice ("all": everyone says the same)."""
+
+    audio_path: str | Path
+    face: str = "largest"
+
+
+class Speech:
+    """One speech of a run, of which nothing but a few numbers a frame is held.
+
+    activity: where somebody speaks; gate: opens and closes by it; peaks: the outline, 50 a second, 0..1.
+    `features(num_samples)` is what the model hears, continued by silence to that length.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        model: LipSyncModel,
+        options: LipSyncOptions,
+        check: Callable[[], None] = lambda: None,
+    ):
+        """Reads the speech once. `check()` is called for every block of sound and may raise to stop."""
+        self.path, self._model, self._options, self._check = path, model, options, check
+        self._outline, self.num_samples = WaveformPeaks(SAMPLE_RATE), 0
+        self.activity: SpeechActivity = speech_activity(self._outlined())
+        self.gate = VoiceGate(self.activity)
+
+    @property
+    def duration(self) -> float:
+        """s"""
+        return self.num_samples / SAMPLE_RATE
+
+    def peaks(self, duration: float) -> tuple[float, ...]:
+        return self._outline.peaks()[: int(np.ceil(duration * PEAKS_PER_SECOND))]
+
+    def features(self, num_samples: int) -> AudioFeatureStream:
+        def blocks() -> Iterator[np.ndarray]:
+            heard = self._blocks()
+            yield from gated_blocks(heard, self.gate) if self._options.silence == "close" else heard
+            for first in range(self.num_samples, num_samples, SILENCE):
+                yield np.zeros(min(SILENCE, num_samples - first), np.float32)
+
+        return AudioFeatureStream(blocks, self._model.whisper, self._options.audio_windows)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        part = {"start": self._options.start, "duration": self._options.duration}
+        for block in read_audio_blocks(self.path, sample_rate=SAMPLE_RATE, **part):
+            self._check()
+            yield block
+
+    def _outlined(self) -> Iterator[np.ndarray]:
+        for block in self._blocks():
+            self._outline.add(block)
+            self.num_samples += len(block)
+            yield block
+
+
+def cast(speakers: Sequence[Speaker], clip: ClipFaces, finder: FaceFinder) -> list[tuple[int, int]]:
+    """(number of the speaker, number of the face) of everyone who speaks, in the speakers' order.
+
+    finder: of the face in a picture of a person. Raises OptionError where a face is not there or would speak two speeches.
+    """
+    parts: list[tuple[int, int]] = []
+    for number, speaker in enumerate(speakers):
+        for path in choose(clip, speaker.face, finder):
+            if taken := [speakers[other].face for other, face in parts if face == path]:
+                raise OptionError(
+                    f"the faces {taken[0]!r} and {speaker.face!r} are the same, number {path} of {len(clip.paths)}; "
+                    "expected one speech a face. Choose by number, or by a point in the picture"
+                )
+            parts.append((number, path))
+    return parts
