@@ -1,8 +1,11 @@
 """What a person looks like, in numbers that stay alike while the same person moves and talks.
 
-No recognition model: colours of face, hair and clothes relative to the skin's, read at places that are fixed relative
-to brows and nose. That tells the handful of people of one clip from each other, not any two people in the world.
+No recognition model: the skin's colour, and those of face, hair and clothes relative to it, read at places that are
+fixed relative to brows and nose. That tells the handful of people of one clip from each other, not any two people in
+the world.
 """
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +15,8 @@ from ..faces.alignment import TEMPLATE
 BROW_DISTANCE = 22.0  # px, in the small picture that is looked at
 REACH = 2.3  # of that distance, around the face's middle, are looked at
 DARKEST = 12.0  # grey levels added before logarithms: noise in black is no colour
-HAIR_WEIGHT, CLOTHES_WEIGHT = 0.4, 0.3  # against the face's 1: both are often half hidden
+# Against the face's 1: hair and clothes are often half hidden, and the light changes the skin's brightness
+HAIR_WEIGHT, CLOTHES_WEIGHT, HUE_WEIGHT, BRIGHTNESS_WEIGHT = 0.4, 0.3, 1.5, 0.6
 MIN_SPREAD = 0.25  # of the template's: brows and nose nearly in one line are a face in profile, or none
 
 _CENTRE, _RADII = np.array([37.5, 32.0]), np.array([24.0, 30.0])  # of the face, in units of the template
@@ -28,11 +32,24 @@ def _places() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 _FACE, _HAIR, _CLOTHES = _places()
-_ALL = np.concatenate([_FACE, _HAIR, _CLOTHES])
+_LOWER = np.stack(np.meshgrid([22.0, 37.5, 53.0], [46.0, 54.0, 62.0, 70.0]), -1).reshape(-1, 2)  # around the mouth
+_UPPER = np.array([[37.5, 8.0], [25.0, 30.0], [50.0, 30.0]])  # forehead, below the eyes
+_PARTS = (_FACE, _HAIR, _CLOTHES, _LOWER, _UPPER)
+_ALL, _ENDS = np.concatenate(_PARTS), np.cumsum([len(part) for part in _PARTS])[:-1]
+
+NUM_LOWER = 3 * len(_LOWER)
 
 
-def face_look(frame: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-    """(D,) float32 of the face with the alignment points (3, 2) px in a frame (H, W, 3) uint8 RGB; None in profile."""
+class Look(NamedTuple):
+    """person: (D,) float32, see look_distance. lower: (NUM_LOWER,) float32, colours around the mouth relative to the
+    face above it, see covering."""
+
+    person: np.ndarray
+    lower: np.ndarray
+
+
+def face_look(frame: np.ndarray, points: np.ndarray) -> Look | None:
+    """Of the face with the alignment points (3, 2) px in a frame (H, W, 3) uint8 RGB; None in profile."""
     small, points = _shrunk(frame, points)
     to_small = cv2.getAffineTransform(TEMPLATE.astype(np.float32), points.astype(np.float32))
     spread = np.linalg.svd(to_small[:, :2], compute_uv=False)
@@ -41,15 +58,25 @@ def face_look(frame: np.ndarray, points: np.ndarray) -> np.ndarray | None:
     places = (_ALL @ to_small[:, :2].T + to_small[:, 2]).astype(np.float32)
     blurred = cv2.GaussianBlur(small, (0, 0), 1.5).astype(np.float32)
     seen = cv2.remap(blurred, places[None, :, 0], places[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    logs = np.log(seen[0] + DARKEST)
-    face, hair, clothes = np.split(logs, [len(_FACE), len(_FACE) + len(_HAIR)])
+    face, hair, clothes, lower, upper = np.split(np.log(seen[0] + DARKEST), _ENDS)
     skin = np.median(face, 0)
     parts = ((face, 1.0), (hair, HAIR_WEIGHT), (clothes, CLOTHES_WEIGHT))
-    return np.concatenate([((part - skin) * (weight / np.sqrt(part.size))).ravel() for part, weight in parts])
+    relative = [((part - skin) * (weight / np.sqrt(part.size))).ravel() for part, weight in parts]
+    tone = [HUE_WEIGHT * (skin - skin.mean()), BRIGHTNESS_WEIGHT * skin.mean(keepdims=True)]
+    return Look(np.concatenate([*relative, *tone]), (lower - np.median(upper, 0)).ravel())
+
+
+def covering(lower: np.ndarray) -> np.ndarray:
+    """(n,) how unlike its usual colours the lower face is in each of n frames of one person, `lower` (n, NUM_LOWER).
+
+    Below 0.3 for a face that talks and turns, 0.4 and more where something else lies over it. NaN unknown.
+    """
+    unlike = np.abs(lower - np.nanmedian(lower, 0)) if np.isfinite(lower).any() else lower
+    return unlike.reshape(len(lower), -1, 3).max(-1).mean(-1)
 
 
 def look_distance(look: np.ndarray, other: np.ndarray) -> float:
-    """0 for the same picture, about 0.15 for one person in two shots, 0.35 for two people; NaN where one is unknown."""
+    """Of two Look.person: 0 for the same picture, about 0.2 for one person in two shots, 0.4 for two people."""
     return float(np.linalg.norm(look - other))
 
 

@@ -44,7 +44,10 @@ class ScanSettings:
 
 
 def cache_folder() -> Path:
-    """Where the system wants such files: XDG_CACHE_HOME or ~/.cache, LOCALAPPDATA, or ~/Library/Caches."""
+    """LATENTSYNC_CACHE, or where the system wants such files: XDG_CACHE_HOME or ~/.cache, LOCALAPPDATA, or
+    ~/Library/Caches."""
+    if chosen := os.environ.get("LATENTSYNC_CACHE"):
+        return Path(chosen) / "tracks"
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -20,7 +20,7 @@ EXPECTED = (
     "fractions like 0.25,0.4) or a picture of the person (png, jpg, webp)"
 )
 MIN_PRESENCE = 0.2  # of the time of whom is seen longest: who is seen for less is not the one at the left
-MAX_UNLIKE = 0.45  # look distance to a picture, which has another light and other clothes than the clip
+MAX_UNLIKE = 0.5  # look distance to a picture, which has another light and other clothes than the clip
 POINT_MARGIN = 0.15  # of a face's box, by which a point may miss it
 
 _NUMBER = re.compile(r"\d+")
@@ -141,7 +141,7 @@ def _like_picture(clip: ClipFaces, picture: Path, finder: FaceFinder | None) -> 
     look = face_look(pixels, faces[0].points) if faces else None
     if look is None:
         raise OptionError(f"no face seen from the front was found in '{picture}'; give a picture of the person's face")
-    distances = [look_distance(look, path.look) if len(path.look) else np.inf for path in clip.paths]
+    distances = [look_distance(look.person, path.look) if len(path.look) else np.inf for path in clip.paths]
     if min(distances) > MAX_UNLIKE:
         raise OptionError(f"nobody in the clip looks like '{picture}'; choose by number: {described(clip)}")
     return int(np.argmin(distances))

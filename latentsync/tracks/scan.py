@@ -9,7 +9,7 @@ from ..errors import MediaError
 from ..faces.facemesh import LOWER_FACE, mouth_opening, region_of_landmarks
 from ..faces.tracking import FaceFinder, FaceObservation, overlap
 from ..media.video_reader import VideoFrame
-from .appearance import face_look, look_distance
+from .appearance import NUM_LOWER, Look, covering, face_look, look_distance
 from .linking import Piece, link
 from .paths import ClipFaces, FacePath
 from .shots import ShotDetector
@@ -17,11 +17,13 @@ from .shots import ShotDetector
 DETECT_EVERY = 0.5  # s between looks for new faces while the known ones are followed
 SEARCH_EVERY, SEARCH_WHOLE = 0.12, 1.0  # s: a face that was lost is sought in each frame for so long, then less often
 SAME_PLACE = 0.5  # intersection over union at which two followed faces are one
-JUMP = 0.3  # look distance from one frame to the next at which a followed face is another one
+JUMP = 0.3  # look distance from one frame to the next at which a followed face is another one,
+JUMP_SHARE, CUT_SHARE = 0.02, 0.15  # if so much of the picture changed; and if more, and nobody stayed, it is a cut
+TURNED = 40.0  # degrees of yaw from which on a face does not look like itself
 LOOK_MEMORY = 0.3  # share of the newest frame in what a followed face is expected to look like
 BRIEFEST = 0.1  # s; who is seen for less is an error of the detector, where others are seen for longer
 
-# What is kept of a face in a frame, as in FacePath.
+# What is kept of a face in a frame, as in FacePath and in Look.
 _SHAPES = {
     "points": (3, 2),
     "confidence": (),
@@ -30,6 +32,7 @@ _SHAPES = {
     "side": (),
     "region": (4,),
     "contour": (len(LOWER_FACE), 2),
+    "lower": (NUM_LOWER,),
     "box": (4,),
 }
 _ENDS = np.cumsum([int(np.prod(shape)) for shape in _SHAPES.values()])
@@ -46,17 +49,17 @@ class _Followed:
         self.expected: np.ndarray | None = None
         self._looks, self._num_looks = 0.0, 0
 
-    def add(self, row: int, face: FaceObservation, look: np.ndarray | None) -> None:
+    def add(self, row: int, face: FaceObservation, look: Look | None) -> None:
         self.rows.append(row)
-        self._numbers.extend(_numbers(face))
+        self._numbers.extend(_numbers(face, look))
         self.latest = face
         if look is not None:
-            self._looks, self._num_looks = self._looks + look, self._num_looks + 1
-            old = look if self.expected is None else self.expected
-            self.expected = old + LOOK_MEMORY * (look - old)
+            self._looks, self._num_looks = self._looks + look.person, self._num_looks + 1
+            old = look.person if self.expected is None else self.expected
+            self.expected = old + LOOK_MEMORY * (look.person - old)
 
-    def is_another(self, look: np.ndarray | None) -> bool:
-        return look is not None and self.expected is not None and look_distance(look, self.expected) > JUMP
+    def is_another(self, look: Look | None) -> bool:
+        return look is not None and self.expected is not None and look_distance(look.person, self.expected) > JUMP
 
     @property
     def numbers(self) -> np.ndarray:
@@ -101,7 +104,7 @@ class _Scan:
 
     def __init__(self, finder: FaceFinder, detect_every: float):
         self._finder, self._every = finder, detect_every
-        self._is_cut = ShotDetector()
+        self._shots = ShotDetector()
         self._shot = 0
         self._detected = self._lost = -np.inf  # s
         self.times: list[float] = []
@@ -119,11 +122,11 @@ class _Scan:
                 track.add(row, track.latest, None)
             self.shots.append(self._shot)
             return
-        is_cut = self._is_cut(pixels)
+        is_cut, changed = self._shots(pixels), self._shots.share
         followed = [] if is_cut else self._follow(pixels)
-        others = [track for track, _, look in followed if track.is_another(look)]
-        if others and len(others) == len(followed):
-            is_cut = True  # one that the whole picture did not show: everybody is someone else
+        others = [track for track, _, look in followed if changed > JUMP_SHARE and track.is_another(look)]
+        if others and len(others) == len(followed) and changed > CUT_SHARE:
+            is_cut = True  # one that the whole picture did not show
         if is_cut:
             self._shot, followed = self._shot + 1, []
         kept = [item for item in followed if item[0] not in others]
@@ -136,13 +139,13 @@ class _Scan:
             self._detect(row, pixels, time, is_new=bool(others))
         self.shots.append(self._shot)
 
-    def _follow(self, pixels: np.ndarray) -> list[tuple[_Followed, FaceObservation, np.ndarray | None]]:
+    def _follow(self, pixels: np.ndarray) -> list[tuple[_Followed, FaceObservation, Look | None]]:
         """Those still there; of two that have run into one face the one that was followed longer."""
         found = []
         for track in sorted(self._active, key=lambda track: track.rows[0]):
             face = self._finder.follow(pixels, track.latest)
             if face is not None and all(overlap(face.box, other.box) < SAME_PLACE for _, other, _ in found):
-                found.append((track, face, face_look(pixels, face.points)))
+                found.append((track, face, _look(pixels, face)))
         return found
 
     def _is_due(self, time: float) -> bool:
@@ -154,12 +157,16 @@ class _Scan:
         self._detected = time
         for face in self._finder.detect(pixels, [track.latest for track in self._active]):
             track = _Followed(self._shot, is_new)
-            track.add(row, face, face_look(pixels, face.points))
+            track.add(row, face, _look(pixels, face))
             self._active.append(track)
             self.all.append(track)
 
 
-def _numbers(face: FaceObservation) -> np.ndarray:
+def _look(pixels: np.ndarray, face: FaceObservation) -> Look | None:
+    return None if abs(face.yaw or 0) > TURNED else face_look(pixels, face.points)
+
+
+def _numbers(face: FaceObservation, look: Look | None) -> np.ndarray:
     """(D,) float32, the columns of _SHAPES."""
     side, yaw = (face.box[2:] - face.box[:2]).max(), np.nan if face.yaw is None else face.yaw
     if face.landmarks is None:
@@ -168,7 +175,8 @@ def _numbers(face: FaceObservation) -> np.ndarray:
         region = region_of_landmarks(face.landmarks)
         opening, square = mouth_opening(face.landmarks), np.array([*region.centre, region.side, region.angle])
         contour = face.landmarks[list(LOWER_FACE)]
-    columns = (face.points, face.confidence, opening, yaw, side, square, contour, face.box)
+    lower = np.full(NUM_LOWER, np.nan) if look is None else look.lower
+    columns = (face.points, face.confidence, opening, yaw, side, square, contour, lower, face.box)
     return np.concatenate([np.ravel(column) for column in columns]).astype(np.float32)
 
 
@@ -178,17 +186,18 @@ def _paths(tracks: Sequence[_Followed], times: np.ndarray) -> tuple[FacePath, ..
     people = [_joined([tracks[index] for index in group], [pieces[index] for index in group]) for group in link(pieces)]
     interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     lasting = [path for path in people if len(path) * interval >= BRIEFEST]
-    return tuple(sorted(lasting or people, key=lambda path: -float((path.side.astype(np.float64) ** 2).sum())))
+    return tuple(sorted(lasting or people, key=lambda path: -path.area))
 
 
 def _joined(tracks: Sequence[_Followed], pieces: Sequence[Piece]) -> FacePath:
     known = [piece for piece in pieces if np.isfinite(piece.look).all()]
     weights = [piece.weight for piece in known]
     columns = np.split(np.concatenate([track.numbers for track in tracks]), _ENDS[:-1], axis=1)
+    named = {name: column.reshape(-1, *shape) for (name, shape), column in zip(_SHAPES.items(), columns, strict=True)}
+    average = np.average([piece.look for piece in known], axis=0, weights=weights) if known else np.zeros(0)
     return FacePath(
         rows=np.array([row for track in tracks for row in track.rows]),
-        look=np.average([piece.look for piece in known], axis=0, weights=weights).astype(np.float32)
-        if known
-        else np.zeros(0, np.float32),
-        **{name: column.reshape(-1, *shape) for (name, shape), column in zip(_SHAPES.items(), columns, strict=True)},
+        covering=covering(named.pop("lower")),
+        look=average.astype(np.float32),
+        **named,
     )

@@ -17,8 +17,10 @@ class ShotDetector:
     """`detector(frame)`: whether this frame (H, W, 3) uint8 begins another shot than the one before.
 
     Compares frames a few cells in size. Dissolves and fades are not cuts: a face that is followed through one is told
-    by its looks (see scan.py).
+    by its looks (see scan.py). `share` of the picture, 0..1, changed with the latest frame.
     """
+
+    share = 0.0
 
     def __init__(self):
         self._before: np.ndarray | None = None
@@ -29,13 +31,13 @@ class ShotDetector:
         before, self._before = self._before, cells
         if before is None:
             return False
-        share = float((np.abs(cells - before).max(-1) > CHANGED).mean())
+        self.share = float((np.abs(cells - before).max(-1) > CHANGED).mean())
         usual = float(np.median(self._shares)) if self._shares else 0.0
-        is_cut = share > max(MIN_CHANGED, MIN_RATIO * usual)
+        is_cut = self.share > max(MIN_CHANGED, MIN_RATIO * usual)
         if is_cut:
             self._shares.clear()
         else:
-            self._shares.append(share)
+            self._shares.append(self.share)
         return is_cut
 
 

@@ -6,6 +6,7 @@ from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 
 MIN_CONFIDENCE = 0.7  # below, the face mesh is unsure: something covers the face, or it turns out of sight
+MAX_COVERING = 0.38  # see appearance.covering: something lies over the mouth
 MIN_SIDE = 32.0  # px; a smaller face has a mouth of five pixels
 BRIEF = 0.1  # s; a face that is lost or unusable for no longer is taken as if it were not
 
@@ -44,6 +45,7 @@ def filled_gaps(path: FacePath, clip: ClipFaces) -> FacePath:
         region=between(path.region),
         contour=between(path.contour),
         box=between(path.box),
+        covering=between(path.covering),
         look=path.look,
     )
 
@@ -51,12 +53,12 @@ def filled_gaps(path: FacePath, clip: ClipFaces) -> FacePath:
 def face_weights(path: FacePath, clip: ClipFaces, options: LipSyncOptions) -> np.ndarray:
     """(N,) weight 0..1 in every frame of the clip.
 
-    A face is usable where it is seen, large enough, not turned by more than options.max_yaw and not unsure. Towards
-    frames where it is not, the weight falls over options.fade seconds, all of them inside the usable stretch; at cuts
-    and at the clip's ends it does not.
+    A face is usable where it is seen, large enough, not turned by more than options.max_yaw, not covered and not
+    unsure. Towards frames where it is not, the weight falls over options.fade seconds, all of them inside the usable
+    stretch; at cuts and at the clip's ends it does not.
     """
-    sure = path.confidence >= MIN_CONFIDENCE
-    frontal = ~(np.abs(path.yaw) > options.max_yaw)  # unknown counts as frontal
+    sure = (path.confidence >= MIN_CONFIDENCE) & ~(path.covering > MAX_COVERING)
+    frontal = ~(np.abs(path.yaw) > options.max_yaw)  # unknown counts as frontal, and as not covered
     usable = np.zeros(clip.num_frames, bool)
     usable[path.rows[(sure | (path.confidence == 0)) & frontal & (path.side >= MIN_SIDE)]] = True
     seen = np.zeros(clip.num_frames, bool)
