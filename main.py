@@ -286,7 +286,7 @@ def make_finder(arguments: argparse.Namespace):
     return InsightFaceDetector(arguments.det_model, arguments.landmark_model)
 
 
-def make_restorer(arguments: argparse.Namespace, model):
+def make_restorer(arguments: argparse.Namespace, device, dtype):
     """The restorer the user asked for; None for none."""
     if arguments.superres == "none":
         return None
@@ -295,8 +295,8 @@ def make_restorer(arguments: argparse.Namespace, model):
     return load_restorer(
         arguments.superres,
         folders=[arguments.checkpoints],
-        device=model.device,
-        dtype=model.dtype,
+        device=device,
+        dtype=dtype,
         fidelity=arguments.codeformer_fidelity,
     )
 
@@ -318,23 +318,21 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     if arguments.report is not None:
         check_output(arguments.report, inputs, suffixes=[".json"])
         check_output(arguments.report.with_suffix(".png"), inputs, suffixes=[".png"])
-    from latentsync.tracks.cache import TrackCache, cache_folder
-
     from latentsync.engine import lip_sync
     from latentsync.media.audio_reader import probe_audio
     from latentsync.media.video_reader import probe_video
     from latentsync.models import BUNDLED, choose_device, choose_dtype, find_model, load_model
+    from latentsync.tracks.cache import TrackCache, cache_folder
 
     probe_video(arguments.video_path)
     for sound in sounds:
         probe_audio(sound)
     say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
     device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device)
+    restorer = make_restorer(arguments, device, dtype)
     files = find_model(arguments.model, arguments.checkpoints)
-    model = load_model(
-        files, device=device, dtype=choose_dtype(arguments.dtype, device), resolution=arguments.resolution
-    )
-    restorer = make_restorer(arguments, model)
+    model = load_model(files, device=device, dtype=dtype, resolution=arguments.resolution)
     say(
         f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
         f"{str(model.dtype).removeprefix('torch.')}"

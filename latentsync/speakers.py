@@ -83,7 +83,7 @@ class Speech:
 def cast(speakers: Sequence[Speaker], clip: ClipFaces, finder: FaceFinder) -> list[tuple[int, int]]:
     """(number of the speaker, number of the face) of everyone who speaks, in the speakers' order.
 
-    finder: of the face in a picture of a person. Raises OptionError where a face is not there or would speak two speeches.
+    finder: of the face in a picture of a person. Raises OptionError where a face is not there or would speak twice.
     """
     parts: list[tuple[int, int]] = []
     for number, speaker in enumerate(speakers):

@@ -7,11 +7,21 @@ import pytest
 from latentsync.media.audio_writer import write_wav
 from latentsync.models import LipSyncModel, described_model, load_model
 from latentsync.synthetic.clips import AvatarClip
+from latentsync.synthetic.scenes import scene_of_two, write_scene
 from latentsync.synthetic.speech import SAMPLE_RATE
 from tests.small_model import write_small_model
 from tests.unit.media_clips import write_clip
 
 FACE_SIDE = 192  # px; the face tracker finds an avatar that fills such a frame
+
+
+@pytest.fixture(scope="session", autouse=True)
+def track_cache_folder(tmp_path_factory) -> Path:
+    """Found faces are kept here and not among the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTSYNC_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +51,14 @@ def avatar_video(avatar_frames, tmp_path_factory) -> Path:
     """The twelve frames at 25 per second, with a sound of its own. Never to be written to."""
     path = tmp_path_factory.mktemp("clips") / "avatar.mp4"
     return write_clip(path, pictures=avatar_frames, size=(FACE_SIDE, FACE_SIDE), tone=300)
+
+
+@pytest.fixture(scope="session")
+def two_people(tmp_path_factory) -> Path:
+    """Half a second of two avatars beside each other. Never to be written to."""
+    path = tmp_path_factory.mktemp("scenes") / "two.mp4"
+    write_scene(scene_of_two(duration=0.52), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,12 @@ from fractions import Fraction
 
 import pytest
 import torch
+from PIL import Image
 
 import main
-from latentsync import models
+from latentsync import engine, models
 from latentsync.checkpoints import save_unet
+from latentsync.file_hash import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
@@ -33,7 +35,8 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
     text = " ".join(capsys.readouterr().out.split())
     names = "video_path audio_path video_out_path superres mask_smooth sr_ratio inference_steps guidance_scale seed"
     names += " report model resolution device dtype fps start duration quiet verbose preset checkpoints det_model"
-    names += " landmark_model length tail output_audio audio_offset_ms"
+    names += " landmark_model length tail output_audio audio_offset_ms face track fade max_yaw no_track_cache silence"
+    names += " mask_shape blend_method protect sr_strength codeformer_fidelity"
     for name in names.split():
         assert f"--{name}" in text
     assert "130 interrupted" in text
@@ -63,7 +66,8 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--superres", "upscale"], "invalid choice: 'upscale'"),
+        (["--silence", "mute"], "invalid choice: 'mute'"),
+        (["--track", "a.wav"], "expected a face and its speech, such as 0=a.wav or left=a.wav, got 'a.wav'"),
         (["--preset", "fast"], "invalid choice"),
         (["--sr_ratio", "5"], "invalid choice"),
         (["--inference_steps", "many"], "invalid int value"),
@@ -87,14 +91,21 @@ def test_missing_files_in_the_arguments(capsys):
     with pytest.raises(SystemExit) as stop:
         main.main(["--video_path", "v.mp4"])
     assert stop.value.code == 2
-    assert "required: --audio_path, --video_out_path" in capsys.readouterr().err
+    assert "required: --video_out_path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--superres", "GFPGAN"], "GFPGAN is not built in yet; leave it out or give --superres none"),
-        (["--superres", "CodeFormer"], "CodeFormer is not built in yet"),
+        (["--track", "0=a.wav"], "give either --audio_path with one speech, or --track WHICH=FILE for each person"),
+        (["--face", "middle"], "unknown choice of the face 'middle'; expected largest, left"),
+        (["--face", "7"], "there is no face 7; the clip has 1 face, largest first: 0 at "),
+        (["--face", "0.9,0.9"], "no face comes to the point"),
+        (["--face", "who.png"], "no picture of the person at 'who.png'"),
+        (["--sr_strength", "2"], "sr_strength is 2.0"),
+        (["--fade", "-1"], "fade is -1.0"),
+        (["--max_yaw", "0"], "max_yaw is 0.0"),
+        (["--superres", "tiny", "--codeformer_fidelity", "2"], "fidelity of CodeFormer is 2.0"),
         (["--inference_steps", "0"], "inference_steps is 0; expected a whole number from 1 to 999"),
         (["--guidance_scale", "nan"], "guidance_scale is nan"),
         (["--mask_smooth", "2"], "mask_smooth is 2.0"),
@@ -168,11 +179,68 @@ def test_report_of_every_frame(avatar_video, speech, out, small_model_folder, ca
     assert main.main(given) == 0
     content = json.loads(path.read_text(encoding="utf-8"))
     assert (content["num_frames"], content["num_faces"], content["fps"]) == (5, 5, 25.0)
-    assert content["frames"]["time"] == [0.0, 0.04, 0.08, 0.12, 0.16]
-    assert None not in content["frames"]["source_opening"]
-    assert any(opening is not None for opening in content["frames"]["opening"])
-    assert [file.name for file in path.parent.iterdir()] == ["report.json"]
+    frames = content["faces"][0]["frames"]
+    assert frames["time"] == [0.0, 0.04, 0.08, 0.12, 0.16]
+    assert None not in frames["source_opening"] + frames["yaw"]
+    assert any(opening is not None for opening in frames["opening"])
+    assert content["settings"]["seed"] == 1247
+    assert content["model"]["files"] == {"unet.safetensors": sha256_of(small_model_folder / "unet.safetensors")}
+    assert {"find faces", "listen", "generate", "paste", "decode", "encode"} <= set(content["stages"])
+    assert content["faces_found"].startswith("1 face, largest first: 0 at ")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["report.json", "report.png"]
+    assert Image.open(path.with_suffix(".png")).size == (1280, 360)
     assert capfd.readouterr().out.strip() == str(out)
+
+
+def test_two_people_with_a_speech_each(two_people, speech, out, small_model_folder, capfd):
+    path = out.parent / "report.json"
+    tracks = ["--track", f"left={speech(0.2)}", "--track", f"right={speech(0.36, 6)}"]
+    options = ["--inference_steps", "1", "--guidance_scale", "1", "--model", small_model_folder, "--report", path]
+    given = ["--video_path", two_people, "--video_out_path", out, *tracks, *options]
+    assert main.main([*map(str, given)]) == 0
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [face["choice"] for face in content["faces"]] == ["left", "right"]
+    assert sorted(face["index"] for face in content["faces"]) == [0, 1]
+    assert content["num_frames"] == 9  # of the longer speech
+    assert probe_audio(out).duration == pytest.approx(0.36, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--track", "0={a}", "--track", "largest={a}"], "the faces '0' and 'largest' are the same"),
+        (["--audio_path", "{a}", "--track", "0={a}"], "give either --audio_path"),
+        (["--face", "left", "--track", "0={a}"], "--face goes with --audio_path"),
+        (["--track", "0={a}", "--track", "5={a}"], "there is no face 5; the clip has 2 faces"),
+    ],
+)
+def test_speakers_that_cannot_be(two_people, speech, out, small_model_folder, capfd, given, message):
+    given = [part.format(a=speech(0.2)) for part in given]
+    files = ["--video_path", two_people, "--video_out_path", out, "--model", small_model_folder]
+    assert main.main([*map(str, files), *given, "--quiet"]) == 2
+    assert message in capfd.readouterr().err
+    assert not out.exists()
+
+
+def test_a_second_speech_on_the_same_video_needs_no_search(lip_sync, speech, monkeypatch, track_cache_folder):
+    scans = []
+    scan = engine.scan_faces
+    monkeypatch.setattr(engine, "scan_faces", lambda *given, **more: scans.append(given) or scan(*given, **more))
+    assert lip_sync("--no_track_cache").code == 0
+    assert len(scans) == 1
+    for file in track_cache_folder.rglob("*.npz"):
+        file.unlink()
+    for seed in (5, 6):
+        assert lip_sync(audio=speech(0.2, seed)).code == 0
+    assert len(scans) == 2
+
+
+def test_what_is_protected_stays(lip_sync, avatar_video, out, tmp_path):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (192, 192), 255).save(mask)
+    assert lip_sync("--protect", mask).code == 0
+    Image.new("L", (96, 192), 255).save(mask)
+    assert "192" in lip_sync("--protect", mask).err
 
 
 def test_reports_that_cannot_be_written_are_refused_before_any_work(refused, avatar_video, speech, tmp_path):

@@ -105,9 +105,8 @@ def test_a_detector_without_landmarks_leaves_openings_unknown(small_model, avata
 
     class PointsOnly:
         def detect(self, frame, known=()):
-            return (
-                [dataclasses.replace(face, landmarks=None) for face in FaceTracker().detect(frame)] if not known else []
-            )
+            faces = [] if known else tracker.detect(frame)
+            return [dataclasses.replace(face, landmarks=None) for face in faces]
 
         def follow(self, frame, previous):
             return next(iter(self.detect(frame)), None)
