@@ -1,13 +1,13 @@
 """Networks that sharpen a face, loaded by spandrel, all called the same way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, UnsupportedModelError
 from spandrel import canonicalize_state_dict as canonical
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
@@ -36,6 +36,7 @@ class Restorer:
     path, sha256  of the file, where there is one
     is_portrait   the network knows faces only where portraits of 512 px have them (see portrait.py)
     warnings      for the user, once a run
+    module        what a host has to move to `device`; None where it looks after the network itself
     """
 
     name: str
@@ -46,6 +47,7 @@ class Restorer:
     dtype: torch.dtype = torch.float32
     is_portrait: bool = False
     warnings: tuple[str, ...] = ()
+    module: nn.Module | None = None
 
     @torch.inference_mode()
     def __call__(self, faces: Tensor) -> Tensor:
@@ -103,21 +105,25 @@ def load_restorer(
     path = find_restorer(name, folders)
     official = official_restorer(name)
     found = _describe(path)
-    architecture = found.architecture.id
-    if official and architecture != official.architecture:
+    if official and found.architecture.id != official.architecture:
         raise ForeignCheckpointError(f"{path} holds {found.architecture.name}, not {name}. Put the right file there.")
     supported = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}.get(dtype, True)
     dtype = dtype if supported else torch.float32
     found.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    restorer = described_restorer(found, path.name if Path(name) == path else str(name), fidelity)
+    return replace(restorer, path=path, sha256=sha256_of(path))
+
+
+def described_restorer(found: ImageModelDescriptor, name: str, fidelity: float = 0.5) -> Restorer:
+    """A restorer of what spandrel has loaded, as a host may have done, where and in the number format it is."""
     return Restorer(
-        name=path.name if Path(name) == path else str(name),
+        name=name,
         network=_network(found, fidelity),
-        path=path,
-        sha256=sha256_of(path),
-        device=torch.device(device),
-        dtype=dtype,
+        device=found.device,
+        dtype=found.dtype,
         is_portrait=found.purpose == "FaceSR",
-        warnings=(CODEFORMER_LICENCE,) if architecture == "CodeFormer" else (),
+        warnings=(CODEFORMER_LICENCE,) if found.architecture.id == "CodeFormer" else (),
+        module=found.model,
     )
 
 
