@@ -1,9 +1,23 @@
 """The speech as the model hears it."""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, fps
+from .knobs import CATEGORY, DEFAULTS, PAUSES, check_choices, fps, silence
 from .sockets import Audio, Model
+
+if TYPE_CHECKING:
+    from ..latentsync.speech_features import SpeechFeatures
+
+
+@dataclass(frozen=True)
+class HostedSpeech:
+    """What LATENTSYNC_AUDIO carries. silence: what is to happen in pauses, see LipSyncOptions."""
+
+    features: "SpeechFeatures"
+    silence: str
 
 
 class LatentSyncAudioEncode(io.ComfyNode):
@@ -22,15 +36,21 @@ class LatentSyncAudioEncode(io.ComfyNode):
                     "Frames per second of the frames that are to speak. Link it from Get Video Components: a wrong "
                     "value makes the lips run ahead of the sound or fall behind."
                 ),
+                silence(),
             ],
             outputs=[Audio.Output(display_name="audio")],
         )
 
     @classmethod
-    def execute(cls, model, audio, fps) -> io.NodeOutput:
+    def validate_inputs(cls, silence=None):
+        return check_choices(silence=(silence, PAUSES))
+
+    @classmethod
+    def execute(cls, model, audio, fps, silence=DEFAULTS.silence) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.speech_features import encode_speech
 
             waveform, sample_rate = media.waveform_of(audio)
             with model.on_device("whisper") as loaded, host.interruptible(loaded.whisper):
-                return io.NodeOutput(encode_speech(loaded, waveform, sample_rate, fps))
+                features = encode_speech(loaded, waveform, sample_rate, fps, silence=silence)
+            return io.NodeOutput(HostedSpeech(features, silence))

@@ -5,7 +5,7 @@ import torch
 from . import host, media
 from .blend_preview import edge_preview
 from .host import io
-from .knobs import CATEGORY, mask_smooth
+from .knobs import CATEGORY, DEFAULTS, METHODS, SHAPES, blend_method, check_choices, mask_shape, mask_smooth
 from .sockets import Faces
 
 
@@ -34,15 +34,31 @@ class LatentSyncBlend(io.ComfyNode):
                     tooltip="Where the mask is 1 the frame stays as it is, such as a hand or a microphone before the "
                     "mouth. One mask, or one a frame, of the frames' size.",
                 ),
+                blend_method(),
+                mask_shape(),
             ],
             outputs=[io.Image.Output(display_name="images")],
             is_output_node=True,  # the edge is drawn on the node, and again where the graph ran before
         )
 
     @classmethod
-    def execute(cls, frames, faces, mask_smooth, crops=None, protect=None) -> io.NodeOutput:
+    def validate_inputs(cls, blend_method=None, mask_shape=None):
+        return check_choices(blend_method=(blend_method, METHODS), mask_shape=(mask_shape, SHAPES))
+
+    @classmethod
+    def execute(
+        cls,
+        frames,
+        faces,
+        mask_smooth,
+        crops=None,
+        protect=None,
+        blend_method=DEFAULTS.blend_method,
+        mask_shape=DEFAULTS.mask_shape,
+    ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.errors import FrameCountError
+            from ..latentsync.options import LipSyncOptions
             from ..latentsync.stages import blend_faces
 
             images = media.checked_images(frames, "frames")
@@ -58,11 +74,11 @@ class LatentSyncBlend(io.ComfyNode):
             results = blend_faces(
                 media.float_frames(images),
                 faces,
-                mask_smooth=mask_smooth,
+                options=LipSyncOptions(mask_smooth=mask_smooth, blend_method=blend_method, mask_shape=mask_shape),
                 crops=crops,
                 protect=None if protect is None else protect.cpu().float().numpy(),
             )
             for index, frame in enumerate(results):
                 blended[index, ..., :3] = torch.from_numpy(frame)
                 progress.update((index + 1) / len(images))
-            return io.NodeOutput(blended, ui=edge_preview(images, faces))
+            return io.NodeOutput(blended, ui=edge_preview(images, faces, mask_shape))

@@ -9,12 +9,13 @@ from . import host, media
 SIDE = 512  # px, the longer side of the picture
 
 
-def edge_preview(images, faces) -> dict:
+def edge_preview(images, faces, mask_shape: str) -> dict:
     """UI payload: a frame from the middle of the clip, and the hole in it before any feathering.
 
-    images: IMAGE (F, H, W, 3 or 4); faces: FaceTrack. `size` is that of both pictures in px; `side` that of the face's
-    square in them, of which the feather is a fraction: mask_smooth * 0.1 * side px. `square` are the outer corners of
-    that square in px of the pictures, clockwise from the face's top left: a frame shows it turned and stretched.
+    images: IMAGE (F, H, W, 3 or 4); faces: FaceTrack; mask_shape: see LipSyncOptions. `size` is that of both pictures
+    in px; `side` that of the face's square in them, of which the feather is a fraction: mask_smooth * 0.1 * side px.
+    `square` are the outer corners of that square in px of the pictures, clockwise from the face's top left: a frame
+    shows it turned and stretched.
     """
     import cv2
 
@@ -24,13 +25,14 @@ def edge_preview(images, faces) -> dict:
 
     found = np.flatnonzero(faces.detected)
     index = int(found[len(found) // 2])
-    frame = next(media.byte_frames(images[index : index + 1]))
+    frame = media.as_bytes(images[index])
     height, width = frame.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     matrix = faces.matrices[index]
     hard = LipSyncOptions(mask=faces.mask, mask_smooth=0)
-    region = FacePaster(faces.resolution, hard, faces.blend_mask).blender.region(frame.shape, matrix)
+    contour = faces.contours[index] if mask_shape == "landmarks" and np.isfinite(faces.contours[index]).all() else None
+    region = FacePaster(faces.resolution, hard, faces.blend_mask).blender.region(frame.shape, matrix, contour)
     hole = np.zeros((height, width), np.float32)
     hole[region.slices] = region.alpha
     hole = cv2.resize(hole, size, interpolation=cv2.INTER_AREA)

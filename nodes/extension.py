@@ -8,18 +8,23 @@ from .lip_sync import LatentSyncLipSync
 from .loader import LatentSyncModelLoader
 from .match_length import LatentSyncMatchLength
 from .report import LatentSyncReport
+from .restoration import LatentSyncFaceRestore, LatentSyncRestoreLoader
 from .sampler import LatentSyncSampler
+from .speaker import LatentSyncSpeaker
 
 
 class LatentSyncExtension(host.ComfyExtension):
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
-        host.register_model_folder()
+        host.register_model_folders()
         return [
             LatentSyncModelLoader,
             LatentSyncAudioEncode,
             LatentSyncFacePrepare,
             LatentSyncSampler,
+            LatentSyncRestoreLoader,
+            LatentSyncFaceRestore,
             LatentSyncBlend,
+            LatentSyncSpeaker,
             LatentSyncLipSync,
             LatentSyncMatchLength,
             LatentSyncReport,

@@ -3,8 +3,9 @@
 import torch
 
 from . import host, media
+from .face_choice import FACES, ChosenFace, face, face_details
 from .host import io
-from .knobs import CATEGORY, FACES, MASKS, SMOOTHINGS, check_choices, face, fps
+from .knobs import CATEGORY, DEFAULTS, MASKS, SMOOTHINGS, advanced, check_choices, fade, fps, max_yaw
 from .sockets import Faces, Model
 
 MISSING = ["keep", "error"]
@@ -17,8 +18,8 @@ class LatentSyncFacePrepare(io.ComfyNode):
             node_id="LatentSyncFacePrepare",
             display_name="LatentSync Face Prepare",
             category=CATEGORY,
-            description="Finds one face in every frame, follows it, and cuts it out upright at the model's size. Only "
-            "the crops travel on; the frames are needed again for LatentSync Blend.",
+            description="Finds the faces of a clip, follows one of them, over cuts too, and cuts it out upright at the "
+            "model's size. Only the crops travel on; the frames are needed again for LatentSync Blend.",
             inputs=[
                 io.Image.Input(
                     "frames", tooltip="The frames of the clip, in order, from Get Video Components or any video loader."
@@ -43,13 +44,16 @@ class LatentSyncFacePrepare(io.ComfyNode):
                     "missing_faces",
                     options=MISSING,
                     default=MISSING[0],
-                    tooltip="What to do with frames in which no face is found: keep leaves them as they are, error "
-                    "stops and names the first one.",
+                    tooltip="What to do with frames without a usable face: keep leaves them as they are, error stops "
+                    "and names the first one.",
                 ),
                 fps(
-                    "Frames per second of the frames; only temporal smoothing depends on it. Link it from Get Video "
+                    "Frames per second of the frames, by which smoothing and fading reckon. Link it from Get Video "
                     "Components."
                 ),
+                *face_details(),
+                advanced(max_yaw()),
+                advanced(fade()),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),
@@ -69,24 +73,41 @@ class LatentSyncFacePrepare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames, model, face, smoothing, mask, missing_faces, fps) -> io.NodeOutput:
+    def execute(
+        cls,
+        frames,
+        model,
+        face,
+        smoothing,
+        mask,
+        missing_faces,
+        fps,
+        face_number=0,
+        face_x=0.5,
+        face_y=0.5,
+        face_picture=None,
+        max_yaw=DEFAULTS.max_yaw,
+        fade=DEFAULTS.fade,
+    ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
+            from ..latentsync.options import LipSyncOptions
             from ..latentsync.stages import prepare_faces
 
             images = media.checked_images(frames, "frames")
             progress = host.Progress()
-            track = prepare_faces(
-                media.byte_frames(images),
-                model.model.resolution,
-                # Two nets of a few megabytes, gone after this node: not worth ComfyUI's management.
-                detector=FaceTracker(host.compute_device(), choose=face),
-                smoothing=smoothing,
-                fps=fps,
-                mask=mask,
-                missing=missing_faces,
-                blend_mask=model.model.blend_mask,
-                on_frame=lambda index: progress.update((index + 1) / len(images)),
-            )
+            with ChosenFace.of(face, face_number, face_x, face_y, face_picture).as_text() as chosen:
+                track = prepare_faces(
+                    media.ByteFrames(images),
+                    model.model.resolution,
+                    LipSyncOptions(smoothing=smoothing, mask=mask, max_yaw=max_yaw, fade=fade),
+                    # Two nets of a few megabytes, gone after this node: not worth ComfyUI's management.
+                    finder=FaceTracker(host.compute_device()),
+                    face=chosen,
+                    fps=fps,
+                    missing=missing_faces,
+                    blend_mask=model.model.blend_mask,
+                    on_frame=lambda index: progress.update((index + 1) / len(images)),
+                )
             hole = torch.from_numpy(track.hole())[None]
             return io.NodeOutput(track, media.as_images(track.aligned), media.as_images(track.masked()), hole)

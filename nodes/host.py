@@ -20,6 +20,7 @@ from torch import nn
 from ..latentsync.errors import LatentSyncError
 
 __all__ = [
+    "RESTORER_FOLDERS",
     "ComfyExtension",
     "InputImpl",
     "ManagedModule",
@@ -38,18 +39,24 @@ __all__ = [
     "offload_device",
     "on_device",
     "plain_errors",
-    "register_model_folder",
+    "register_model_folders",
     "stop_if_interrupted",
     "temp_path",
+    "unload",
 ]
 
+RESTORER_FOLDERS = ("facerestore_models", "upscale_models")  # the former is not ComfyUI's own, but usual
 MODEL_FOLDER = "latentsync"  # below ComfyUI's models folder, and the name in extra_model_paths.yaml
 PREVIEW_SIDE = 512  # px, the longer side of a live preview
 
 
-def register_model_folder() -> None:
-    """Make models/latentsync known to ComfyUI; folders from extra_model_paths.yaml come first and stay."""
-    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+def register_model_folders() -> None:
+    """Make models/latentsync and models/facerestore_models known to ComfyUI.
+
+    Folders from extra_model_paths.yaml, or those that another pack told of, come first and stay.
+    """
+    for name in (MODEL_FOLDER, RESTORER_FOLDERS[0]):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
     folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update(folder_paths.supported_pt_extensions)
 
 
@@ -155,6 +162,14 @@ def load(patchers: list[ModelPatcher], memory_required: float = 0) -> None:
 def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
     """Whether the tensor is there; a device without a number ("mps") is any of its type."""
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
+
+
+def unload(patcher: ModelPatcher) -> None:
+    """Have ComfyUI forget a network, which goes where it waits: for one that other nodes move by themselves."""
+    for loaded in [loaded for loaded in management.current_loaded_models if loaded.model is patcher]:
+        management.current_loaded_models.remove(loaded)
+        loaded.model_unload()
+    patcher.model.to(patcher.offload_device)
 
 
 def stop_if_interrupted(*_: object) -> bool:

@@ -9,6 +9,7 @@ from . import host
 
 if TYPE_CHECKING:
     from ..latentsync.models import LipSyncModel
+    from .hosted_restorer import HostedRestorer
 
 # How many numbers each network holds at once beside its weights, by its structure: skip connections, the widest layer
 # of a block and its inputs.
@@ -34,13 +35,17 @@ class HostedModel:
         return cls(model, *(host.ManagedModule.patcher(part) for part in (model.unet, model.vae, model.whisper)))
 
     @contextlib.contextmanager
-    def on_device(self, *parts: str, num_frames: int = 16, guided: bool = True) -> Iterator["LipSyncModel"]:
+    def on_device(
+        self, *parts: str, num_frames: int = 16, guided: bool = True, beside: "HostedRestorer | None" = None
+    ) -> Iterator["LipSyncModel"]:
         """Inside, the named parts ("unet", "vae", "whisper") are ready for work.
 
-        num_frames: in one chunk. guided: whether the U-Net sees each frame twice.
+        num_frames: in one chunk. guided: whether the U-Net sees each frame twice. beside: is made ready too.
         """
-        patchers = [getattr(self, part) for part in parts]
-        with host.on_device(patchers, self.memory_required(parts, num_frames, guided)) as device:
+        patchers, memory = [getattr(self, part) for part in parts], self.memory_required(parts, num_frames, guided)
+        if beside is not None:
+            patchers, memory = [*patchers, beside.patcher], max(memory, beside.memory_required)
+        with host.on_device(patchers, memory) as device:
             yield replace(self.model, device=device)
 
     def memory_required(self, parts: tuple[str, ...], num_frames: int, guided: bool) -> int:

@@ -1,16 +1,18 @@
 """Inputs that several nodes share, with the command line's defaults."""
 
 from ..latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from ..latentsync.options import MAX_OFFSET, LipSyncOptions
+from ..latentsync.options import BLEND_METHODS, MASK_SHAPES, MAX_OFFSET, SILENCES, LipSyncOptions
 from .host import io
 
 DEFAULTS = LipSyncOptions()
 CATEGORY = "LatentSync"
-FACES = ["largest", "left", "right", "centre"]
 MASKS = ["mask", "mask2", "mask3", "mask4"]
 SMOOTHINGS = ["temporal", "p_bias", "none"]
 LENGTHS = list(LENGTH_MODES)
 TAILS = list(TAIL_MODES)
+METHODS = list(BLEND_METHODS)
+SHAPES = list(MASK_SHAPES)
+PAUSES = [DEFAULTS.silence, *(choice for choice in SILENCES if choice != DEFAULTS.silence)]
 MAX_SEED = 2**63 - 1
 MIN_FPS, MAX_FPS = 1.0, 240.0
 
@@ -25,6 +27,12 @@ def check_choices(**given: tuple[str | None, list[str]]) -> bool | str:
         if value is not None and value not in options:
             return f"{name} is {value!r}, which is not in its list; choose one of {', '.join(options)}"
     return True
+
+
+def advanced(shown):
+    """The input, hidden until the user asks for the node's advanced ones (a right click, Show Advanced)."""
+    shown.extra_dict = {**shown.extra_dict, "advanced": True}  # no argument of its own in the oldest host
+    return shown
 
 
 def seed() -> io.Int.Input:
@@ -73,16 +81,6 @@ def mask_smooth() -> io.Float.Input:
     )
 
 
-def face() -> io.Combo.Input:
-    return io.Combo.Input(
-        "face",
-        options=FACES,
-        default=FACES[0],
-        tooltip="Which face speaks where there are several: the largest one, or the one furthest left, furthest right "
-        "or nearest to the centre of the picture. It is then followed through the clip.",
-    )
-
-
 def fps(tooltip: str) -> io.Float.Input:
     return io.Float.Input("fps", default=25.0, min=MIN_FPS, max=MAX_FPS, step=0.001, round=False, tooltip=tooltip)
 
@@ -121,4 +119,87 @@ def audio_offset_ms() -> io.Float.Input:
         optional=True,
         tooltip="Lets the lips come so many milliseconds later than in the speech; negative: earlier. The sound stays "
         "where it is. 40 is one frame at 25 frames per second.",
+    )
+
+
+def silence() -> io.Combo.Input:
+    return io.Combo.Input(
+        "silence",
+        options=PAUSES,
+        default=DEFAULTS.silence,
+        optional=True,
+        tooltip="In pauses of the speech, over music and noise too: close shuts the mouth, source lets the source's "
+        "picture through, off leaves it to the model, which may take any sound for a voice.",
+    )
+
+
+def max_yaw() -> io.Float.Input:
+    return io.Float.Input(
+        "max_yaw",
+        default=DEFAULTS.max_yaw,
+        min=1.0,
+        max=90.0,
+        step=0.01,
+        optional=True,
+        tooltip="A face turned away from the camera by more degrees than this stays as it is: 90 is a profile, which "
+        "no model draws well.",
+    )
+
+
+def fade() -> io.Float.Input:
+    return io.Float.Input(
+        "fade",
+        default=DEFAULTS.fade,
+        min=0.0,
+        max=5.0,
+        step=0.01,
+        optional=True,
+        tooltip="A face that is lost, covered, tiny or turned away gives way to the source over so many seconds; with "
+        "0 it changes from one frame to the next.",
+    )
+
+
+def blend_method() -> io.Combo.Input:
+    return io.Combo.Input(
+        "blend_method",
+        options=METHODS,
+        default=DEFAULTS.blend_method,
+        optional=True,
+        tooltip="How the edge of the new part is hidden: feather fades one picture into the other; multiband does so "
+        "over a wide way for broad colours and a narrow one for detail; poisson bends the new part's colours so that "
+        "they meet the source's.",
+    )
+
+
+def mask_shape() -> io.Combo.Input:
+    return io.Combo.Input(
+        "mask_shape",
+        options=SHAPES,
+        default=DEFAULTS.mask_shape,
+        optional=True,
+        tooltip="Shape of the new part: drawn is the model's mask; landmarks also leaves out what lies beyond the "
+        "face's own jaw and cheeks, such as a collar or a hand at the chin.",
+    )
+
+
+def sr_ratio(*, optional: bool = False) -> io.Int.Input:
+    return io.Int.Input(
+        "sr_ratio",
+        default=DEFAULTS.sr_ratio,
+        min=1,
+        max=4,
+        optional=optional,
+        tooltip="Side of a restored face, in sides of the generated one. More than the frame shows is of no use.",
+    )
+
+
+def sr_strength(*, optional: bool = False) -> io.Float.Input:
+    return io.Float.Input(
+        "sr_strength",
+        default=DEFAULTS.sr_strength,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=optional,
+        tooltip="How much of the restoration shows: 0 is the generated face, 1 the restored one.",
     )

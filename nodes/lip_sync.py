@@ -3,25 +3,37 @@
 import contextlib
 
 from . import host, media
+from .face_choice import SPEAKERS_FACES, ChosenFace, face, face_details
 from .host import io
+from .hosted_restorer import linked_restorer
 from .knobs import (
     CATEGORY,
     DEFAULTS,
-    FACES,
     LENGTHS,
+    METHODS,
+    PAUSES,
+    SHAPES,
     TAILS,
+    advanced,
     audio_offset_ms,
+    blend_method,
     check_choices,
-    face,
+    fade,
     guidance_scale,
     length,
+    mask_shape,
     mask_smooth,
+    max_yaw,
     seed,
+    silence,
+    sr_ratio,
+    sr_strength,
     steps,
     tail,
 )
 from .report import HostedReport
-from .sockets import Model, Report
+from .restoration import restorer_input
+from .sockets import Model, Report, Speakers
 
 
 class LatentSyncLipSync(io.ComfyNode):
@@ -47,7 +59,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 steps(),
                 guidance_scale(),
                 mask_smooth(),
-                face(),
+                face(everyone=True),
                 io.Float.Input(
                     "start",
                     default=DEFAULTS.start,
@@ -76,6 +88,32 @@ class LatentSyncLipSync(io.ComfyNode):
                     "vocals to audio and the whole mix here. Cut off or followed by silence where it is not as long as "
                     "the result.",
                 ),
+                *face_details(),
+                silence(),
+                Speakers.Input(
+                    "speakers",
+                    optional=True,
+                    tooltip="More people of the same clip with speeches of their own, from LatentSync Speaker. Audio "
+                    "and face of this node are the first of them; all speeches are heard together.",
+                ),
+                io.Mask.Input(
+                    "protect",
+                    optional=True,
+                    tooltip="Where the mask is 1 the source stays, such as a hand or a microphone before the mouth. "
+                    "One mask, or one for each frame of the video, of its size.",
+                ),
+                restorer_input(optional=True),
+                *map(
+                    advanced,
+                    (
+                        sr_ratio(optional=True),
+                        sr_strength(optional=True),
+                        blend_method(),
+                        mask_shape(),
+                        max_yaw(),
+                        fade(),
+                    ),
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -85,8 +123,15 @@ class LatentSyncLipSync(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, face=None, length=None, tail=None):
-        return check_choices(face=(face, FACES), length=(length, LENGTHS), tail=(tail, TAILS))
+    def validate_inputs(cls, face=None, length=None, tail=None, silence=None, blend_method=None, mask_shape=None):
+        return check_choices(
+            face=(face, SPEAKERS_FACES),
+            length=(length, LENGTHS),
+            tail=(tail, TAILS),
+            silence=(silence, PAUSES),
+            blend_method=(blend_method, METHODS),
+            mask_shape=(mask_shape, SHAPES),
+        )
 
     @classmethod
     def execute(
@@ -101,15 +146,22 @@ class LatentSyncLipSync(io.ComfyNode):
         face,
         start,
         duration,
-        length=DEFAULTS.length,
-        tail=DEFAULTS.tail,
-        audio_offset_ms=DEFAULTS.audio_offset_ms,
         output_audio=None,
+        face_number=0,
+        face_x=0.5,
+        face_y=0.5,
+        face_picture=None,
+        speakers=(),
+        protect=None,
+        restorer=None,
+        **settings,
     ) -> io.NodeOutput:
-        with host.plain_errors():
+        """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
+        with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
-            from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.speakers import Speaker
+            from ..latentsync.tracks.cache import TrackCache, cache_folder
 
             options = LipSyncOptions(
                 num_inference_steps=steps,
@@ -118,31 +170,40 @@ class LatentSyncLipSync(io.ComfyNode):
                 mask_smooth=mask_smooth,
                 start=start,
                 duration=duration or None,
-                length=length,
-                tail=tail,
-                audio_offset_ms=audio_offset_ms,
+                **settings,
             )
             result, progress = host.temp_path(".mp4"), host.Progress()
-            with (
-                media.as_wav(audio) as speech,
-                contextlib.nullcontext() if output_audio is None else media.as_wav(output_audio) as heard,
-                media.as_file(video) as source,
+            chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
+            cast = [
+                Speaker(stack.enter_context(media.as_wav(sound)), stack.enter_context(who.as_text()))
+                for sound, who in ((audio, chosen), *((speaker.audio, speaker.face) for speaker in speakers))
+            ]
+            source = stack.enter_context(media.as_file(video))
+            heard = None if output_audio is None else stack.enter_context(media.as_wav(output_audio))
+            kept = None if protect is None else stack.enter_context(media.as_mask_file(protect, source.path))
+            hosted = stack.enter_context(linked_restorer(restorer))
+            loaded = stack.enter_context(
                 model.on_device(
-                    "unet", "vae", "whisper", num_frames=options.chunk_frames, guided=guidance_scale > 1
-                ) as loaded,
-            ):
-                report = lip_sync(
-                    source.path,
-                    speech,
-                    result,
-                    loaded,
-                    options,
-                    output_audio=heard,
-                    detector=FaceTracker(loaded.device, choose=face),
-                    measure_opening=True,
-                    on_progress=lambda state: progress.update(state.fraction),
-                    on_preview=progress.show,
-                    should_stop=host.stop_if_interrupted,
+                    *("unet", "vae", "whisper"),
+                    num_frames=options.chunk_frames,
+                    guided=guidance_scale > 1,
+                    beside=hosted,
                 )
-            hosted = HostedReport(report, host.file_reference(result), source.reference, start, length)
-            return io.NodeOutput(host.InputImpl.VideoFromFile(str(result)), hosted, ui=hosted.ui())
+            )
+            report = lip_sync(
+                source.path,
+                cast,
+                result,
+                loaded,
+                options,
+                output_audio=heard,
+                restorer=hosted and hosted.at(loaded.device),
+                protect=kept,
+                track_cache=TrackCache(cache_folder()),
+                measure_opening=True,
+                on_progress=lambda state: progress.update(state.fraction),
+                on_preview=progress.show,
+                should_stop=host.stop_if_interrupted,
+            )
+            hosted_report = HostedReport(report, host.file_reference(result), source.reference, start, options.length)
+            return io.NodeOutput(host.InputImpl.VideoFromFile(str(result)), hosted_report, ui=hosted_report.ui())

@@ -58,10 +58,39 @@ def checked_images(images: torch.Tensor, name: str) -> torch.Tensor:
     return images
 
 
-def byte_frames(images: torch.Tensor) -> Iterator[np.ndarray]:
-    """IMAGE (F, H, W, 3 or 4) -> frames (H, W, 3) uint8, one at a time: all of them at once would double the memory."""
-    for image in images:
-        yield image[..., :3].cpu().float().mul(255).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+class ByteFrames:
+    """IMAGE (F, H, W, 3 or 4) as frames (H, W, 3) uint8, as often as one goes through them.
+
+    One is made at a time: all of them at once would double the memory.
+    """
+
+    def __init__(self, images: torch.Tensor):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for image in self._images:
+            host.stop_if_interrupted()
+            yield as_bytes(image)
+
+
+def as_bytes(image: torch.Tensor) -> np.ndarray:
+    """One picture (H, W, 3 or 4) of an IMAGE -> (H, W, 3) uint8."""
+    return image[..., :3].cpu().float().mul(255).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+
+
+def write_picture(image: torch.Tensor, path: Path) -> None:
+    """(H, W, 3 or 4) of an IMAGE, or (H, W) of a MASK, as a file without loss (.png)."""
+    from PIL import Image
+
+    Image.fromarray(as_bytes(image if image.ndim == 3 else _grey(image))).save(path)
+
+
+def _grey(mask: torch.Tensor) -> torch.Tensor:
+    """MASK (..., H, W) -> (..., H, W, 3), a view."""
+    return mask[..., None].expand(*mask.shape, 3)
 
 
 def float_frames(images: torch.Tensor) -> Iterator[np.ndarray]:
@@ -129,10 +158,43 @@ def as_file(video) -> Iterator[VideoFile]:
     path = host.temp_path(SPILL_SUFFIX)
     try:
         if source is None or isinstance(source, str):
-            _write_frames(video.get_components(), path)
+            components = video.get_components()
+            _write_frames(ByteFrames(checked_images(components.images, "the video")), components.frame_rate, path)
         else:
             path.write_bytes(source.getbuffer())
         yield VideoFile(path, None)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def as_mask_file(mask: torch.Tensor, video: Path) -> Iterator[Path]:
+    """MASK (1 or F, H, W) as a picture, or as a video without loss that runs along with a video of F frames.
+
+    Raises ValueError for a mask of another size or of another number of frames than the video.
+    """
+    from ..latentsync.media.video_reader import probe_video, video_length
+
+    facts = probe_video(video)
+    mask = mask[None] if mask.ndim == 2 else mask
+    count = round(video_length(video) * float(facts.fps))
+    if tuple(mask.shape[1:]) != (facts.height, facts.width):
+        raise ValueError(
+            f"protect is {mask.shape[2]} x {mask.shape[1]}, but the video is {facts.width} x {facts.height}; expected "
+            "the same size. Resize the mask, or draw it over a frame of the video"
+        )
+    if len(mask) not in (1, count):
+        raise ValueError(
+            f"protect has {len(mask)} masks, but the video has {count} frames; expected one mask for all frames, or "
+            "one for each"
+        )
+    path = host.temp_path(".png" if len(mask) == 1 else SPILL_SUFFIX)
+    try:
+        if len(mask) == 1:
+            write_picture(mask[0], path)
+        else:
+            _write_frames(ByteFrames(_grey(mask)), facts.fps, path)
+        yield path
     finally:
         path.unlink(missing_ok=True)
 
@@ -149,15 +211,13 @@ def _is_cut(video, path: str) -> bool:
     return whole is not None and video.get_duration() < whole / av.time_base - LEAST_CUT
 
 
-def _write_frames(components, path: Path) -> None:
-    """Encode a video's frames without loss; its sound is not needed, as the speech takes its place."""
+def _write_frames(frames: ByteFrames, rate, path: Path) -> None:
+    """Encode frames (H, W, 3) uint8 without loss; no sound is needed, as the speech takes its place."""
     import av
 
-    images, rate = checked_images(components.images, "the video"), Fraction(components.frame_rate)
     with av.open(f"file:{path}", "w", format=SPILL_MUXER) as container:
-        stream = container.add_stream(SPILL_CODEC, rate=rate.limit_denominator(100_000))
-        stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], SPILL_FORMAT
-        for pixels in byte_frames(images):
-            host.stop_if_interrupted()
+        stream = container.add_stream(SPILL_CODEC, rate=Fraction(rate).limit_denominator(100_000))
+        for pixels in frames:
+            stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], SPILL_FORMAT
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

@@ -1,5 +1,6 @@
 """What a run did, as a picture, as text and as a timeline on the node."""
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,15 @@ class LatentSyncReport(io.ComfyNode):
             node_id="LatentSyncReport",
             display_name="LatentSync Report",
             category=CATEGORY,
-            description="Shows what a run did in each frame: the sound, where a face was found, and how far the mouth "
-            "is open in the source and in the result.",
+            description="Shows what a run did in each frame: the sound and its pauses, what became of each face, and "
+            "how far the mouth is open in the source and in the result.",
             inputs=[Report.Input("report", tooltip="From LatentSync Lip Sync.")],
             outputs=[
                 io.Image.Output(display_name="picture", tooltip="The timeline as a picture, 1280 x 360."),
                 io.String.Output(display_name="text", tooltip="A summary in words, with the warnings."),
+                io.String.Output(
+                    display_name="json", tooltip="Everything, frame by frame, with settings, versions and times."
+                ),
             ],
             is_output_node=True,
         )
@@ -58,4 +62,5 @@ class LatentSyncReport(io.ComfyNode):
             from ..latentsync.report import report_picture
 
             picture = media.as_images(np.ascontiguousarray(report_picture(report.report))[None])
-            return io.NodeOutput(picture, report.report.text(), ui=report.ui())
+            told = json.dumps(report.report.to_json())
+            return io.NodeOutput(picture, report.report.text(), told, ui=report.ui())

@@ -4,7 +4,7 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, check_choices, guidance_scale, seed, steps
+from .knobs import CATEGORY, DEFAULTS, audio_offset_ms, check_choices, guidance_scale, seed, steps
 from .sockets import Audio, Faces, Model
 
 SCHEDULERS = ["ddim"]
@@ -46,6 +46,7 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="A VAE from Load VAE in place of the model's own. It must be the one the model was trained "
                     "with: sd-vae-ft-mse for released models.",
                 ),
+                audio_offset_ms(),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),
@@ -62,13 +63,30 @@ class LatentSyncSampler(io.ComfyNode):
         return check_choices(scheduler=(scheduler, SCHEDULERS))
 
     @classmethod
-    def execute(cls, model, faces, audio, seed, steps, guidance_scale, scheduler, chunk_overlap, vae=None):
+    def execute(
+        cls,
+        model,
+        faces,
+        audio,
+        seed,
+        steps,
+        guidance_scale,
+        scheduler,
+        chunk_overlap,
+        vae=None,
+        audio_offset_ms=DEFAULTS.audio_offset_ms,
+    ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.options import LipSyncOptions
             from ..latentsync.stages import sample_faces
 
             options = LipSyncOptions(
-                num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed, chunk_overlap=chunk_overlap
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                seed=seed,
+                chunk_overlap=chunk_overlap,
+                audio_offset_ms=audio_offset_ms,
+                silence=audio.silence,
             )
             parts = ("unet", "vae") if vae is None else ("unet",)
             hold = {"num_frames": options.chunk_frames, "guided": guidance_scale > 1}
@@ -85,7 +103,7 @@ class LatentSyncSampler(io.ComfyNode):
                 generated = sample_faces(
                     loaded,
                     faces,
-                    audio,
+                    audio.features,
                     options,
                     vae=vae,
                     on_step=progress.on_step,
