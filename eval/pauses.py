@@ -1,0 +1,175 @@
+"""Does the mouth rest in the pauses of a speech? Each way of `silence`, over a quiet room, music and noise.
+
+    python -m eval.pauses --output output/pauses.json
+    python -m eval.pauses --gate      the gate alone: no model, many speeches
+
+An avatar that goes on talking is given a speech with long pauses, from file to file, and the face mesh reads the mouth
+of each result. Motion in pauses is the mean change of the opening in a second, in units of the distance of the outer
+eye corners; opening is its mean there. "drawn" is what it should be: the avatar drawn with the lips of the new speech,
+read by the same mesh. "source" of `silence` shows the source's mouth, which here talks: its row is to be compared with
+the source's own. r is the correlation with the true lips outside of the pauses: closing must not cost words.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.engine import lip_sync
+from latentsync.media.audio_writer import write_wav
+from latentsync.media.video_reader import read_frames
+from latentsync.metrics import correlation, opening_track
+from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.options import SILENCES, LipSyncOptions
+from latentsync.synthetic.avatar import draw_frame
+from latentsync.synthetic.clips import AvatarClip
+from latentsync.synthetic.files import write_clip
+from latentsync.synthetic.speech import SAMPLE_RATE, Speech
+from latentsync.tracks.cache import TrackCache
+from latentsync.voice.activity import SECONDS, speech_activity
+from latentsync.voice.gate import VoiceGate
+
+from .beds import BEDS, with_bed, with_pauses
+from .heldout_avatars import HeldOutClip, held_out_clips
+
+SIDE = 256  # px of the frames
+SETTLING = 0.35, 0.2  # s at the beginning and the end of a pause that do not count: the mouth closes and opens
+AUDIBLE = 38.0  # dB below the loudest, under which there is no speech
+CLEAR = 25.0  # dB, within which there surely is
+MARGIN = 0.25  # s around speech that may be open
+
+
+@dataclass(frozen=True)
+class PauseScore:
+    """motion: of the opening, a second; opening: mean; both in pauses and in eye distances; r: in words."""
+
+    bed: str
+    way: str
+    motion: float
+    opening: float
+    r: float
+
+
+def pauses_of(duration: float) -> list[tuple[float, float]]:
+    """A second and a half of speech, a second and a half of silence, and so on."""
+    return [(start, start + 1.5) for start in np.arange(1.5, duration - 1.4, 3.0)]
+
+
+def in_pauses(times: np.ndarray, pauses: Sequence[tuple[float, float]]) -> np.ndarray:
+    return np.any([(times >= start + SETTLING[0]) & (times < end - SETTLING[1]) for start, end in pauses], axis=0)
+
+
+def scores_of_clip(
+    clip: HeldOutClip, model: LipSyncModel, options: LipSyncOptions, duration: float, folder: Path
+) -> list[PauseScore]:
+    own, new = (replace(part, duration=duration) for part in (clip.own, clip.new))
+    pauses, number = pauses_of(duration), own.num_frames
+    speech = with_pauses(new.speech, pauses)
+    times = (np.arange(number) + 0.5) / own.fps
+    lips, quiet = speech.lips_at(times), in_pauses(times, pauses)
+    source, cache = folder / "source.mp4", TrackCache(folder / "tracks")
+    write_clip(own, source, SIDE)
+
+    def score(bed: str, way: str, opening: np.ndarray) -> PauseScore:
+        change = np.abs(np.diff(opening)) * own.fps
+        motion = np.nanmean(change[quiet[1:] & quiet[:-1]])
+        r = correlation(opening[~quiet], lips[~quiet, 0])
+        return PauseScore(bed, way, float(motion), float(np.nanmean(opening[quiet])), r)
+
+    drawn = opening_track(_drawn(own, index, lips[index]) for index in range(number))
+    scores = [
+        score("", "drawn", drawn),
+        score("", "source's own", opening_track(own.frame(index, SIDE, SIDE) for index in range(number))),
+    ]
+    ways = {"reference": options.as_reference(), **{way: replace(options, silence=way) for way in SILENCES}}
+    for bed in BEDS:
+        sound = folder / f"{bed}.wav"
+        write_wav(sound, with_bed(speech.waveform, bed, np.random.default_rng(clip.index)), SAMPLE_RATE)
+        for way, chosen in ways.items():
+            chosen = replace(chosen, extra_frames=False)
+            lip_sync(source, sound, folder / "result.mp4", model, chosen, track_cache=cache)
+            scores.append(score(bed, way, _opening_of(folder / "result.mp4", number)))
+    return scores
+
+
+def _drawn(clip: AvatarClip, index: int, lips: np.ndarray) -> np.ndarray:
+    pose = replace(clip.pose(index), opening=float(lips[0]), spread=float(lips[1]))
+    return draw_frame(clip.identity, pose, SIDE, SIDE)
+
+
+def _opening_of(path: Path, number: int) -> np.ndarray:
+    return opening_track(frame.pixels for frame in read_frames(path))[:number]
+
+
+def table(scores: list[PauseScore]) -> str:
+    """Medians over clips; motion also as a share of the reference's."""
+    heads = ("sound", "silence", "motion in pauses", "of the reference's", "opening in pauses", "r in words")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    kinds = list(dict.fromkeys((score.bed, score.way) for score in scores))
+
+    def median(bed: str, way: str, name: str) -> float:
+        return float(np.median([getattr(s, name) for s in scores if (s.bed, s.way) == (bed, way)]))
+
+    for bed, way in kinds:
+        motion = median(bed, way, "motion")
+        share = f"{motion / median(bed, 'reference', 'motion'):.2f}" if bed else ""
+        values = f"{median(bed, way, 'opening'):.3f} | {median(bed, way, 'r'):.2f}"
+        lines.append(f"| {bed} | {way} | {motion:.2f} | {share} | {values} |")
+    return "\n".join(lines)
+
+
+def gate_table(count: int, duration: float = 10.0) -> tuple[str, list[dict]]:
+    """Of the gate: the share of clear speech that it shuts off, and of pauses that it closes in. No model runs."""
+    rows, pauses = [], pauses_of(duration)
+    for bed in BEDS:
+        shut, closed = [], []
+        for seed in range(count):
+            speech: Speech = with_pauses(AvatarClip(0, seed, duration).speech, pauses)
+            level = speech_activity([speech.waveform]).level
+            loudest, times = np.percentile(level, 95), (np.arange(len(level)) + 0.5) * SECONDS
+            audible = times[level > loudest - AUDIBLE]
+            silent = np.abs(times[:, None] - audible).min(1) > MARGIN
+            sound = with_bed(speech.waveform, bed, np.random.default_rng(seed))
+            is_open = VoiceGate(speech_activity([sound])).at(times) > 0.5
+            shut.append(float((~is_open[level > loudest - CLEAR]).mean()))
+            closed.append(float((~is_open[silent]).mean()))
+        rows.append({"bed": bed, "shut": float(np.mean(shut)), "worst": max(shut), "closed": float(np.mean(closed))})
+    lines = ["| sound | speech shut off | worst speech | pauses closed |", "|" + "---|" * 4]
+    lines += [f"| {r['bed']} | {r['shut']:.2%} | {r['worst']:.2%} | {r['closed']:.0%} |" for r in rows]
+    return "\n".join(lines), rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=Path, help="scores as JSON")
+    parser.add_argument("--clips", type=int, default=1, help="avatars; with --gate, speeches (at least 20)")
+    parser.add_argument(
+        "--duration", type=float, default=4.5, help="s of each: 1.5 s of speech, 1.5 s of pause in turn"
+    )
+    parser.add_argument("--inference_steps", type=int, default=4)
+    parser.add_argument("--gate", action="store_true", help="measure the gate alone")
+    arguments = parser.parse_args()
+    if arguments.gate:
+        text, rows = gate_table(max(arguments.clips, 20))
+    else:
+        model = load_model(find_model(arguments.model, arguments.checkpoints))
+        options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
+        scores: list[PauseScore] = []
+        for clip in held_out_clips()[0][: arguments.clips]:
+            with tempfile.TemporaryDirectory() as folder:
+                scores += scores_of_clip(clip, model, options, arguments.duration, Path(folder))
+        text, rows = table(scores), [vars(score) for score in scores]
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
