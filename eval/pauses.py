@@ -149,9 +149,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--output", type=Path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars; with --gate, speeches (at least 20)")
-    parser.add_argument(
-        "--duration", type=float, default=4.5, help="s of each: 1.5 s of speech, 1.5 s of pause in turn"
-    )
+    parser.add_argument("--duration", type=float, default=4.5, help="s of each, speech and pause in turn, 1.5 s each")
     parser.add_argument("--inference_steps", type=int, default=4)
     parser.add_argument("--gate", action="store_true", help="measure the gate alone")
     arguments = parser.parse_args()

@@ -1,0 +1,156 @@
+"""Do picture, sound and lips stay together at every frame rate? 24, 29.97, 50, 60, variable, and one resampled to 25.
+
+    python -m eval.frame_rates --output output/frame_rates.json
+
+An avatar filmed at each rate is given another speech, from file to file. Of each result: frames in and out; the largest
+difference of a frame's time from the source's; how much longer the picture is than the sound; by how much the sound of
+its first and of its last second is shifted against the speech that was given; and the lips, read by the face mesh: r
+with the true ones at each frame's time, and the lag at which r is largest. Neither should change with the rate.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import correlate, correlation_lags
+
+from latentsync.engine import lip_sync
+from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_writer import write_wav
+from latentsync.media.video_reader import read_frames, video_length
+from latentsync.media.video_writer import VideoWriter
+from latentsync.metrics import correlation, opening_track
+from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.options import LipSyncOptions
+from latentsync.synthetic.avatar import draw_frame
+from latentsync.synthetic.clips import AvatarClip
+from latentsync.synthetic.speech import SAMPLE_RATE
+
+from .heldout_avatars import held_out_clips
+
+SIDE = 256  # px of the frames
+TICKS = 90_000  # a second, of the variable rate
+RATES = {"24": Fraction(24), "29.97": Fraction(30000, 1001), "50": Fraction(50), "60": Fraction(60), "variable": None}
+RESAMPLED = "29.97", Fraction(25)
+LAGS = np.arange(-0.2, 0.2001, 0.005)  # s
+
+
+@dataclass(frozen=True)
+class RateScore:
+    """times, sound and lag in ms, the rest as said above. longer: the picture than the sound, ms."""
+
+    rate: str
+    frames_in: int
+    frames_out: int
+    times: float | None
+    longer: float
+    sound_first: float
+    sound_last: float
+    r: float
+    lag: float
+
+
+def write_source(clip: AvatarClip, rate: Fraction | None, path: Path) -> None:
+    """The avatar at a constant rate, or at times that wander between 20 and 60 a second (None)."""
+    if rate is None:
+        steps = np.random.default_rng(clip.identity_seed).uniform(1 / 60, 1 / 20, int(60 * clip.duration))
+        moments = np.cumsum(steps) - steps[0]
+        ticks = np.rint(moments[moments < clip.duration] * TICKS).astype(int)
+        time_base = Fraction(1, TICKS)
+    else:
+        ticks, time_base = np.arange(int(clip.duration * rate)), 1 / rate
+    average = rate or Fraction(len(ticks), max(1, round(clip.duration)))
+    with VideoWriter(path, SIDE, SIDE, rate=average, time_base=time_base) as writer:
+        for tick in ticks:
+            moment = float(tick * time_base)
+            opening, spread = clip.speech.lips_at(np.array([moment]))[0]
+            pose = replace(clip.motion.pose(moment), opening=float(opening), spread=float(spread))
+            writer.write(draw_frame(clip.identity, pose, SIDE, SIDE), int(tick))
+
+
+def score(
+    rate: str, source: Path, sound: Path, clip: AvatarClip, model: LipSyncModel, options: LipSyncOptions
+) -> RateScore:
+    result = source.with_name("result.mp4")
+    lip_sync(source, sound, result, model, options)
+    before = np.array([frame.time for frame in read_frames(source)])
+    after: list[float] = []
+
+    def pixels():
+        for frame in read_frames(result):
+            after.append(frame.time)
+            yield frame.pixels
+
+    opening = opening_track(pixels())
+    times = np.array(after)
+    given, heard = (np.concatenate(list(read_audio_blocks(path))) for path in (sound, result))
+    second = slice(0, SAMPLE_RATE), slice(len(given) - SAMPLE_RATE, len(given))
+    similarity = [correlation(opening, clip.speech.lips_at(times - lag)[:, 0]) for lag in LAGS]
+    return RateScore(
+        rate,
+        len(before),
+        len(times),
+        None if options.fps else float(np.abs(times - before[: len(times)]).max() * 1000),
+        (video_length(result) - len(heard) / SAMPLE_RATE) * 1000,
+        *(shift(given[part], heard[part]) for part in second),
+        correlation(opening, clip.speech.lips_at(times)[:, 0]),
+        float(LAGS[int(np.argmax(similarity))] * 1000),
+    )
+
+
+def shift(given: np.ndarray, heard: np.ndarray) -> float:
+    """By how many ms the second sound comes later."""
+    lags = correlation_lags(len(heard), len(given))
+    return float(lags[correlate(heard, given).argmax()] / SAMPLE_RATE * 1000)
+
+
+def table(scores: list[RateScore]) -> str:
+    heads = (
+        "frames a second", "frames in", "out", "times off, ms", "picture longer, ms", "sound shifted, first and last, ms",
+        "r of lips", "lips late, ms",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for s in scores:
+        off = "" if s.times is None else f"{s.times:.2f}"
+        lines.append(
+            f"| {s.rate} | {s.frames_in} | {s.frames_out} | {off} | {s.longer:.0f} | {s.sound_first:.2f}, "
+            f"{s.sound_last:.2f} | {s.r:.2f} | {s.lag:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=Path, help="scores as JSON")
+    parser.add_argument("--duration", type=float, default=2.0, help="s of each clip, 1 or more")
+    parser.add_argument("--inference_steps", type=int, default=4)
+    arguments = parser.parse_args()
+    model = load_model(find_model(arguments.model, arguments.checkpoints))
+    options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
+    clip = held_out_clips()[0][0]
+    own, new = (replace(part, duration=arguments.duration) for part in (clip.own, clip.new))
+    scores = []
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "speech.wav"
+        write_wav(sound, new.speech.waveform, SAMPLE_RATE)
+        for name, rate in RATES.items():
+            source = Path(folder) / f"{name}.mp4"
+            write_source(own, rate, source)
+            scores.append(score(name, source, sound, new, model, options))
+        name, fps = RESAMPLED
+        source = Path(folder) / f"{name}.mp4"
+        scores.append(score(f"{name} to {fps}", source, sound, new, model, replace(options, fps=fps)))
+    print(table(scores))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps([vars(s) for s in scores], indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
