@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_DISTANCE = 0.25  # of the looks of two pieces of one person, see appearance.look_distance
+MAX_DISTANCE = 0.22  # of the looks of two pieces of one person, see appearance.look_distance
 NEAR_BONUS = 0.25  # by which looks may differ more where a face comes back at once, at the same place and size
 FORGETTING = 0.6  # s, in which that bonus falls to a third
 NEVER = np.inf

@@ -21,6 +21,7 @@ JUMP = 0.3  # look distance from one frame to the next at which a followed face 
 JUMP_SHARE, CUT_SHARE = 0.02, 0.15  # if so much of the picture changed; and if more, and nobody stayed, it is a cut
 TURNED = 40.0  # degrees of yaw from which on a face does not look like itself
 LOOK_MEMORY = 0.3  # share of the newest frame in what a followed face is expected to look like
+MISREAD = 0.3  # s; a face that was followed for less before it changed its looks was read wrongly, as profiles are
 BRIEFEST = 0.1  # s; who is seen for less is an error of the detector, where others are seen for longer
 
 # What is kept of a face in a frame, as in FacePath and in Look.
@@ -130,6 +131,8 @@ class _Scan:
         if is_cut:
             self._shot, followed = self._shot + 1, []
         kept = [item for item in followed if item[0] not in others]
+        misread = [track for track in others if not is_cut and time - self.times[track.rows[0]] < MISREAD]
+        self.all = [track for track in self.all if track not in misread]
         if len(kept) < len(self._active):
             self._lost = time
         self._active = [track for track, _, _ in kept]
