@@ -1,4 +1,4 @@
-"""The clip and the speeches that the example workflows open: a drawn avatar, nobody's face and nothing to fetch.
+"""The clips and the speeches that the example workflows open: drawn avatars, nobody's face and nothing to fetch.
 
     python install.py --samples [FOLDER]        or, in an environment that has the requirements:
     python -m latentsync.samples [FOLDER]
@@ -19,17 +19,21 @@ from .errors import LatentSyncError, OutputError
 from .media.output_file import writing_errors, written_whole
 from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
+from .synthetic.scenes import Actor, Scene, Shot, write_scene
 
 VIDEO, SPEECH, SECOND_SPEECH = "latentsync_sample.mp4", "latentsync_speech.wav", "latentsync_speech_2.wav"
+TWO_PEOPLE = "latentsync_two_people.mp4"  # without sound
 # Far from the seeds of training and of the held-out list, beside the demo's.
 IDENTITY, OWN_SPEECH, NEW_SPEECHES = 4_000_002, 4_100_000, {SPEECH: 4_200_000, SECOND_SPEECH: 4_200_001}
 DURATION = 3.0  # s, short enough to wait for on a CPU
 SIDE = 512  # px
+LEFT_AND_RIGHT = (4_000_011, 4_000_006)
+TWO_SIZE = (432, 768)  # height and width, px
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What `write_samples` found and did; together all files, in the order clip, speech, second speech."""
+    """What `write_samples` found and did; together all files: clip, speech, second speech, clip of two people."""
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]  # were there already, byte for byte
@@ -81,7 +85,9 @@ def _draw(folder: Path) -> list[Path]:
     write_clip(avatar, folder / VIDEO, SIDE, audio=own)
     for name, seed in NEW_SPEECHES.items():
         write_speech(AvatarClip(IDENTITY, seed, DURATION), folder / name)
-    return [folder / name for name in (VIDEO, *NEW_SPEECHES)]
+    two = (Actor(AvatarClip(seed, OWN_SPEECH + place, DURATION)) for place, seed in enumerate(LEFT_AND_RIGHT))
+    write_scene(Scene((Shot(DURATION, tuple(two)),), *TWO_SIZE), folder / TWO_PEOPLE)
+    return [folder / name for name in (VIDEO, *NEW_SPEECHES, TWO_PEOPLE)]
 
 
 def main(argv: list[str] | None = None) -> int:

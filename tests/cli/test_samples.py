@@ -12,7 +12,8 @@ from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import read_frames
 
 ROOT = Path(__file__).parents[2]
-NAMES = [samples.VIDEO, samples.SPEECH, samples.SECOND_SPEECH]
+SPOKEN = [samples.VIDEO, samples.SPEECH, samples.SECOND_SPEECH]
+NAMES = [*SPOKEN, samples.TWO_PEOPLE]
 
 
 def run(*arguments: str | Path, script: Path = ROOT / "install.py", options: tuple[str, ...] = ("-I",), cwd="/"):
@@ -33,15 +34,16 @@ def made(tmp_path_factory):
     return folder, run(folder)
 
 
-def test_a_clip_and_two_speeches_of_one_length(made):
+def test_clips_and_speeches_of_one_length(made):
     folder, first = made
     assert (first.returncode, first.stderr) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, "mine.txt"])
     assert all(f"written: {folder / name}" in first.stdout for name in NAMES)
-    frames = [frame.pixels for frame in read_frames(folder / samples.VIDEO)]
-    assert len(frames) == 25 * samples.DURATION
-    assert frames[0].shape == (samples.SIDE, samples.SIDE, 3)
-    for name in NAMES:  # the clip speaks too
+    for name, size in ((samples.VIDEO, (samples.SIDE, samples.SIDE)), (samples.TWO_PEOPLE, samples.TWO_SIZE)):
+        frames = [frame.pixels for frame in read_frames(folder / name)]
+        assert len(frames) == 25 * samples.DURATION
+        assert frames[0].shape == (*size, 3)
+    for name in SPOKEN:  # the clip speaks too
         assert probe_audio(folder / name).duration == pytest.approx(samples.DURATION, abs=0.1)
     assert (folder / samples.SPEECH).read_bytes() != (folder / samples.SECOND_SPEECH).read_bytes()
 
