@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from training_scripts import train_unet, train_vae
+from training_scripts import train_restorer, train_unet, train_vae
 from training_scripts.checkpoints import TrainingState
 from training_scripts.schedules import one_cycle
 
@@ -87,6 +87,15 @@ def test_the_unet(new_run, cut, stage):
     assert differences(*states) == []
     models = [load_file(config.run_dir / f"{stage}.safetensors") for config in (whole, broken)]
     assert differences(*models) == []
+
+
+def test_the_restorer(new_run, cut):
+    whole = new_run("whole", "data", "vae")
+    train_restorer.train_restorer(whole)
+    broken = new_run("broken", "data", "vae")
+    assert cut(train_restorer, lambda: train_restorer.train_restorer(broken)) == [2, 3]
+    assert differences(*(saved(config.run_dir, "restorer_state.pt") for config in (whole, broken))) == []
+    assert differences(*(load_file(config.run_dir / "restorer.safetensors") for config in (whole, broken))) == []
 
 
 def test_stage_2_starts_from_stage_1_and_changes_all_of_it(micro_run):
