@@ -172,7 +172,6 @@ def test_placing_and_taking_back():
     assert torch.equal(placed[..., 300, 0], placed[..., 300, portrait.LEFT])  # the border is drawn out
 
 
-@pytest.mark.skipif(not BUNDLED_RESTORER.is_file(), reason="not trained yet")
 def test_the_bundled_restorer():
     restorer = load_restorer("tiny")
     assert (restorer.name, restorer.path) == ("tiny", BUNDLED_RESTORER)
