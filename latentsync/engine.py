@@ -155,6 +155,7 @@ def lip_sync(
                     "(start, duration), or a larger max_yaw"
                 )
             progress.finish(run.num_written)
+            run.finish()
     spoken = longest.num_samples / SAMPLE_RATE
     if options.length == "trim":
         spoken = min(spoken, run.last_time + 1 / float(timeline.fps))
@@ -273,6 +274,15 @@ class _Run:
                 self.preview,
             )
             self._faces.append(_Part(number, speaker, index, path, face))
+
+    def finish(self) -> None:
+        """Tell what was asked for and came to nothing."""
+        frames = [frame for part in self._faces for frame in part.records]
+        if self._restorer is not None and self._options.sr_strength and not any(frame.restored for frame in frames):
+            self.warnings.append(
+                f"{self._restorer.name} restored nothing: the frames show the face no larger than the "
+                f"{self._model.resolution} px at which it is generated, so there is nothing to gain"
+            )
 
     def records(self) -> tuple[FaceRecords, ...]:
         return tuple(

@@ -161,6 +161,7 @@ def test_restored_is_what_the_frame_can_show(small_model, avatar_frames, speech,
     assert bool(calls) == restored
     assert report.to_json()["restorer"] == {"name": "double", "sha256": None}
     assert ("face restored in 5 frames" in report.text()) == restored
+    assert any("double restored nothing" in warning for warning in report.warnings) != restored
 
 
 def test_one_noise_for_all_stretches_of_a_face(small_model, avatar_frames, tmp_path, written):
