@@ -10,6 +10,7 @@ with the true ones at each frame's time, and the lag at which r is largest. Neit
 
 import argparse
 import json
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -62,7 +63,7 @@ def write_source(clip: AvatarClip, rate: Fraction | None, path: Path) -> None:
         ticks = np.rint(moments[moments < clip.duration] * TICKS).astype(int)
         time_base = Fraction(1, TICKS)
     else:
-        ticks, time_base = np.arange(int(clip.duration * rate)), 1 / rate
+        ticks, time_base = np.arange(math.ceil(clip.duration * rate)), 1 / rate
     average = rate or Fraction(len(ticks), max(1, round(clip.duration)))
     with VideoWriter(path, SIDE, SIDE, rate=average, time_base=time_base) as writer:
         for tick in ticks:
@@ -90,11 +91,12 @@ def score(
     given, heard = (np.concatenate(list(read_audio_blocks(path))) for path in (sound, result))
     second = slice(0, SAMPLE_RATE), slice(len(given) - SAMPLE_RATE, len(given))
     similarity = [correlation(opening, clip.speech.lips_at(times - lag)[:, 0]) for lag in LAGS]
+    both = min(len(before), len(times))  # a result may show one frame more, where the last one ends before the sound
     return RateScore(
         rate,
         len(before),
         len(times),
-        None if options.fps else float(np.abs(times - before[: len(times)]).max() * 1000),
+        None if options.fps else float(np.abs(times[:both] - before[:both]).max() * 1000),
         (video_length(result) - len(heard) / SAMPLE_RATE) * 1000,
         *(shift(given[part], heard[part]) for part in second),
         correlation(opening, clip.speech.lips_at(times)[:, 0]),
@@ -110,7 +112,7 @@ def shift(given: np.ndarray, heard: np.ndarray) -> float:
 
 def table(scores: list[RateScore]) -> str:
     heads = (
-        "frames a second", "frames in", "out", "times off, ms", "picture longer, ms", "sound shifted, first and last, ms",
+        "frames a second", "frames in", "out", "times off, ms", "picture longer, ms", "sound late, first and last, ms",
         "r of lips", "lips late, ms",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
