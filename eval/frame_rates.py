@@ -3,9 +3,10 @@
     python -m eval.frame_rates --output output/frame_rates.json
 
 An avatar filmed at each rate is given another speech, from file to file. Of each result: frames in and out; the largest
-difference of a frame's time from the source's; how much longer the picture is than the sound; by how much the sound of
+difference of a frame's time from the source's; how much longer the picture is than the speech; by how much the sound of
 its first and of its last second is shifted against the speech that was given; and the lips, read by the face mesh: r
-with the true ones at each frame's time, and the lag at which r is largest. Neither should change with the rate.
+with the true ones at each frame's time, and the lag at which r is largest. Neither should change with the rate. (The
+bundled model's lips are early by half a frame at 25 a second: it learned those of the middle of a frame's display.)
 """
 
 import argparse
@@ -42,7 +43,7 @@ LAGS = np.arange(-0.2, 0.2001, 0.005)  # s
 
 @dataclass(frozen=True)
 class RateScore:
-    """times, sound and lag in ms, the rest as said above. longer: the picture than the sound, ms."""
+    """times, sound and lag in ms, the rest as said above. longer: the picture than the speech, ms."""
 
     rate: str
     frames_in: int
@@ -97,7 +98,7 @@ def score(
         len(before),
         len(times),
         None if options.fps else float(np.abs(times[:both] - before[:both]).max() * 1000),
-        (video_length(result) - len(heard) / SAMPLE_RATE) * 1000,
+        (video_length(result) - len(given) / SAMPLE_RATE) * 1000,
         *(shift(given[part], heard[part]) for part in second),
         correlation(opening, clip.speech.lips_at(times)[:, 0]),
         float(LAGS[int(np.argmax(similarity))] * 1000),
