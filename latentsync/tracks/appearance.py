@@ -17,6 +17,7 @@ REACH = 2.3  # of that distance, around the face's middle, are looked at
 DARKEST = 12.0  # grey levels added before logarithms: noise in black is no colour
 # Against the face's 1: hair and clothes are often half hidden, and the light changes the skin's brightness
 HAIR_WEIGHT, CLOTHES_WEIGHT, HUE_WEIGHT, BRIGHTNESS_WEIGHT = 0.4, 0.3, 1.5, 0.6
+MIDDLE = 36.0  # height between upper and lower face, in units of the template
 MIN_SPREAD = 0.25  # of the template's: brows and nose nearly in one line are a face in profile, or none
 
 _CENTRE, _RADII = np.array([37.5, 32.0]), np.array([24.0, 30.0])  # of the face, in units of the template
@@ -37,6 +38,9 @@ _UPPER = np.array([[37.5, 8.0], [25.0, 30.0], [50.0, 30.0]])  # forehead, below 
 _PARTS = (_FACE, _HAIR, _CLOTHES, _LOWER, _UPPER)
 _ALL, _ENDS = np.concatenate(_PARTS), np.cumsum([len(part) for part in _PARTS])[:-1]
 
+# of a Look.person: upper face and hair, and by how much longer the whole usually is
+_UNCOVERED = np.repeat(np.concatenate([_FACE[:, 1] < MIDDLE, np.ones(len(_HAIR), bool)]), 3).nonzero()[0]
+UPPER_SHARE = 1.3
 NUM_LOWER = 3 * len(_LOWER)
 
 
@@ -59,7 +63,7 @@ def face_look(frame: np.ndarray, points: np.ndarray) -> Look | None:
     blurred = cv2.GaussianBlur(small, (0, 0), 1.5).astype(np.float32)
     seen = cv2.remap(blurred, places[None, :, 0], places[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     face, hair, clothes, lower, upper = np.split(np.log(seen[0] + DARKEST), _ENDS)
-    skin = np.median(face, 0)
+    skin = np.median(face[_FACE[:, 1] < MIDDLE], 0)  # what covers a mouth does not change it
     parts = ((face, 1.0), (hair, HAIR_WEIGHT), (clothes, CLOTHES_WEIGHT))
     relative = [((part - skin) * (weight / np.sqrt(part.size))).ravel() for part, weight in parts]
     tone = [HUE_WEIGHT * (skin - skin.mean()), BRIGHTNESS_WEIGHT * skin.mean(keepdims=True)]
@@ -78,6 +82,11 @@ def covering(lower: np.ndarray) -> np.ndarray:
 def look_distance(look: np.ndarray, other: np.ndarray) -> float:
     """Of two Look.person: 0 for the same picture, about 0.2 for one person in two shots, 0.4 for two people."""
     return float(np.linalg.norm(look - other))
+
+
+def look_change(look: np.ndarray, other: np.ndarray) -> float:
+    """The same of the upper face and the hair alone, which stay where a mouth is covered."""
+    return float(np.linalg.norm((look - other)[_UNCOVERED])) * UPPER_SHARE
 
 
 def _shrunk(frame: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,16 @@ from ..errors import MediaError
 from ..faces.facemesh import LOWER_FACE, mouth_opening, region_of_landmarks
 from ..faces.tracking import FaceFinder, FaceObservation, overlap
 from ..media.video_reader import VideoFrame
-from .appearance import NUM_LOWER, Look, covering, face_look, look_distance
+from .appearance import NUM_LOWER, Look, covering, face_look, look_change
 from .linking import Piece, link
 from .paths import ClipFaces, FacePath
 from .shots import ShotDetector
 
 DETECT_EVERY = 0.5  # s between looks for new faces while the known ones are followed
-SEARCH_EVERY, SEARCH_WHOLE = 0.12, 1.0  # s: a face that was lost is sought in each frame for so long, then less often
+SEARCH_EVERY = 0.12  # s between looks while nobody is followed
+PATIENCE = 0.1  # a face lost for t s is looked for every t * PATIENCE s: in each frame at first, then less often
 SAME_PLACE = 0.5  # intersection over union at which two followed faces are one
-JUMP = 0.3  # look distance from one frame to the next at which a followed face is another one,
+JUMP = 0.22  # look_change from one frame to the next at which a followed face is another one,
 JUMP_SHARE, CUT_SHARE = 0.02, 0.15  # if so much of the picture changed; and if more, and nobody stayed, it is a cut
 TURNED = 40.0  # degrees of yaw from which on a face does not look like itself
 LOOK_MEMORY = 0.3  # share of the newest frame in what a followed face is expected to look like
@@ -60,7 +61,7 @@ class _Followed:
             self.expected = old + LOOK_MEMORY * (look.person - old)
 
     def is_another(self, look: Look | None) -> bool:
-        return look is not None and self.expected is not None and look_distance(look.person, self.expected) > JUMP
+        return look is not None and self.expected is not None and look_change(look.person, self.expected) > JUMP
 
     @property
     def numbers(self) -> np.ndarray:
@@ -152,9 +153,8 @@ class _Scan:
         return found
 
     def _is_due(self, time: float) -> bool:
-        if time - self._lost < SEARCH_WHOLE or not self.times[1:]:
-            return True
-        return time - self._detected >= (self._every if self._active else SEARCH_EVERY) - 1e-6
+        usual = self._every if self._active else SEARCH_EVERY
+        return time - self._detected >= min(usual, PATIENCE * (time - self._lost)) - 1e-6
 
     def _detect(self, row: int, pixels: np.ndarray, time: float, is_new: bool) -> None:
         self._detected = time
