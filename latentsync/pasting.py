@@ -25,7 +25,7 @@ class FacePaster:
     ):
         side = side or resolution
         self._keep_surroundings = options.blend == "reference"
-        self._follows_landmarks = options.mask_shape == "landmarks"
+        self.follows_landmarks = options.mask_shape == "landmarks"
         self._mask = generation_mask(side, options.mask)
         self.blender = FaceBlender(
             resolution,
@@ -60,6 +60,6 @@ class FacePaster:
             if pixels.shape[-2:] != face.shape[-2:]:
                 pixels = F.interpolate(pixels, face.shape[-2:], mode="bicubic", antialias=True)
             face = keep_surroundings(face, pixels[0], self._mask)
-        if not self._follows_landmarks or contour is None or not np.isfinite(contour).all():
+        if not self.follows_landmarks or contour is None or not np.isfinite(contour).all():
             contour = None
         return self.blender.paste(frame, face, matrix, protect, weight, source=aligned, contour=contour)

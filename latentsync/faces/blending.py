@@ -114,10 +114,16 @@ class FaceBlender:
         shape = self._shape_in(matrix, contour)
         region = self._region(frame.shape, matrix, shape)
         if region.alpha.size:
-            layer = (pixels.clamp(-1, 1) + 1).mul_(127.5).permute(1, 2, 0).contiguous().numpy()
+            levels, share = (pixels.clamp(-1, 1) + 1).mul_(127.5).permute(1, 2, 0).contiguous().numpy(), None
             if source is not None:
-                layer = self._harmonised(layer, source, shape)
-            blend(pasted, region, self._drawn(layer, matrix, region, frame), protect, weight, rounded=True)
+                levels, share = self._harmonised(levels, source, shape)
+            drawn = self._drawn(levels, matrix, region.box)
+            if share is not None:
+                part = frame[region.slices].astype(np.float32)
+                part *= self._share_in(share, matrix, region.box, 1 if frame.dtype == np.uint8 else 255)
+                drawn += part
+            np.clip(drawn, 0, 255, out=drawn)
+            blend(pasted, region, drawn, protect, weight, rounded=True)
         return pasted
 
     def _shape_in(self, matrix: np.ndarray, contour: np.ndarray | None) -> BlendShape:
@@ -126,7 +132,7 @@ class FaceBlender:
         to_grid = np.linalg.inv(canvas_to_frame(matrix) @ self._to_canvas(len(self._shape.distance)))
         return self._shape.within(contour @ to_grid[:2, :2].T + to_grid[:2, 2])
 
-    def _harmonised(self, face: np.ndarray, source: np.ndarray, shape: BlendShape) -> np.ndarray:
+    def _harmonised(self, face: np.ndarray, source: np.ndarray, shape: BlendShape) -> tuple[np.ndarray, np.ndarray]:
         harmonise = self._harmoniser
         if shape is not self._shape:
             harmonise = Harmoniser(shape, self.side, self.method, self.edge_match)
@@ -148,8 +154,13 @@ class FaceBlender:
         scale = self.resolution / side  # an ordinary resize keeps the square's edges where they are
         return square_to_canvas(self.resolution) @ _scaling(np.array([scale, scale]))
 
-    def _drawn(self, layer: np.ndarray, matrix: np.ndarray, region: BlendRegion, frame: np.ndarray) -> np.ndarray:
-        """Layer (S', S', 3) in levels, or 4 channels (see Harmoniser), in the region's box: (h, w, 3) in 0..255.
+    def _share_in(self, share: np.ndarray, matrix: np.ndarray, box: tuple, white: float) -> np.ndarray:
+        """(h, w, 1): share (N, N) in the box, times what makes levels of the frame's values."""
+        to_frame = canvas_to_frame(matrix) @ self._to_canvas(len(share))
+        return (warp(share, to_frame, box, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * np.float32(white))[..., None]
+
+    def _drawn(self, levels: np.ndarray, matrix: np.ndarray, box: tuple) -> np.ndarray:
+        """Levels (S', S', 3) float32 in the box, (h, w, 3), not bounded.
 
         Averaged first where the frame shows it smaller, else bicubic. Beyond its square the face is continued, not
         filled, so no rim of another colour can enter the blend.
@@ -158,15 +169,11 @@ class FaceBlender:
         scale = np.minimum(np.hypot(*to_frame[:2, :2]), 1)  # px of the frame per px of the face, each axis
         if (scale < 1).any():
             width, height = np.maximum(np.rint(scale * self.side).astype(int), 1)
-            pixels = torch.from_numpy(layer).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(levels).permute(2, 0, 1)[None]
             pixels = F.interpolate(pixels, (int(height), int(width)), mode="bicubic", antialias=True)[0]
-            layer = pixels.permute(1, 2, 0).contiguous().numpy()
+            levels = pixels.permute(1, 2, 0).contiguous().numpy()
             to_frame = to_frame @ _scaling(np.array([self.side / width, self.side / height]))
-        drawn = warp(layer, to_frame, region.box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        if layer.shape[2] == 4:
-            part = frame[region.slices].astype(np.float32)
-            drawn = drawn[..., :3] + drawn[..., 3:] * (part if frame.dtype == np.uint8 else part * 255)
-        return np.clip(drawn, 0, 255)
+        return warp(levels, to_frame, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
 
 
 def paste_face(

@@ -73,9 +73,9 @@ def blend(
     if protect is not None:
         alpha *= 1 - protect[region.slices].astype(np.float32)
     part = frame[region.slices]
-    if frame.dtype != np.uint8:
-        generated = generated / 255
-    mixed = alpha[..., None] * generated + (1 - alpha[..., None]) * part.astype(np.float32)
+    alpha, mixed = alpha[..., None], part.astype(np.float32)
+    mixed *= 1 - alpha
+    mixed += generated * (alpha if frame.dtype == np.uint8 else alpha / np.float32(255))
     if rounded and frame.dtype == np.uint8:
         np.rint(mixed, out=mixed)
-    np.copyto(part, mixed.astype(frame.dtype), where=alpha[..., None] > 0)
+    np.copyto(part, mixed.astype(frame.dtype), where=alpha > 0)

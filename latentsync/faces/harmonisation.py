@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csc_matrix, diags
 from scipy.sparse.linalg import splu
 
+from ..colours import mouth_weight
 from ..errors import OptionError
 from .blend_shape import BlendShape, ease, resized
 
@@ -26,8 +27,10 @@ GAIN_TOE = 16.0  # grey levels: darker pixels are shifted rather than multiplied
 MAX_GAIN = 1.25
 BANDS = (1 / 128, 1 / 32)  # sides: standard deviations between fine, middle and coarse detail
 BAND_RAMPS = (0.25, 0.5, 1.0)  # of the feather's width, for each of them
-ALIKE, UNLIKE = 3.0, 12.0  # grey levels: where face and source differ less, the source's own detail stays; more, none
-ALIKE_REACH = 1 / 128  # sides: standard deviation of what that is averaged over
+# Of the brightness (with the toe): where face and source differ less the frame stays as it is; more, none of it does.
+ALIKE, UNLIKE = 0.03, 0.1
+LIP_TOLERANCE = 0.3  # of that around the lips, whose small movements are what all this is for
+ALIKE_SIDE = 128  # px, of the grid on which that is decided
 
 
 class Harmoniser:
@@ -45,11 +48,11 @@ class Harmoniser:
         self.shape, self.side, self.method, self.edge_match = shape, side, method, edge_match
         self._grid = min(GRID_SIDE, side)
 
-    def __call__(self, face: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """Layer (S', S', 4) float32 to paste: levels to add to the frame's own, times the share in the last channel.
+    def __call__(self, face: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What to paste: levels (S', S', 3), and the share (N, N) in [0, 1] of the frame itself that is added to them.
 
-        face, source: (S', S', 3) float32 in grey levels. The share of the frame itself is 1 where the face equals the
-        source, so that it keeps what the square could not hold of it; the layer of a face equal to the source is 0, 1.
+        face, source: (S', S', 3) float32 in grey levels. The share is 1 where both are alike, so that the frame keeps
+        what model and square could not hold of it: a face equal to the source gives levels 0 and the share 1.
         """
         if self.edge_match:
             face = self._edge_matched(face, source)
@@ -58,13 +61,21 @@ class Harmoniser:
             difference = self._banded(difference)
         elif self.method == "poisson":
             difference = difference - self._membrane(difference)
-        share = self._share(difference)
-        return np.dstack([source * (1 - share) + difference, share])
+        share = self._share(difference, source)
+        return (source + difference) * (1 - resized(share, self.side)[..., None]), share
 
-    def _share(self, difference: np.ndarray) -> np.ndarray:
-        """(S', S', 1) in [0, 1]: how much of the frame's own detail stays."""
-        distance = cv2.GaussianBlur(np.abs(difference).max(2), (0, 0), ALIKE_REACH * self.side)
-        return ease((UNLIKE - distance) / (UNLIKE - ALIKE))[..., None]
+    def _share(self, difference: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """How much of the frame stays."""
+        side = min(ALIKE_SIDE, self.side)
+        unlike = resized(np.abs(difference), side).max(2) / (resized(source, side).max(2) + GAIN_TOE)
+        unlike = cv2.GaussianBlur(unlike, (3, 3), 0) / self._tolerance
+        return ease((UNLIKE - unlike) / (UNLIKE - ALIKE))
+
+    @cached_property
+    def _tolerance(self) -> np.ndarray:
+        side = min(ALIKE_SIDE, self.side)
+        lips = cv2.GaussianBlur((mouth_weight(side).numpy() < 1).astype(np.float32), (0, 0), side / 64)
+        return 1 - (1 - LIP_TOLERANCE) * lips
 
     @cached_property
     def _edge_weight(self) -> np.ndarray:
