@@ -70,6 +70,11 @@ class ByteFrames:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) px"""
+        return tuple(self._images.shape[1:3])
+
     def __iter__(self) -> Iterator[np.ndarray]:
         for image in self._images:
             host.stop_if_interrupted()
@@ -217,7 +222,7 @@ def _write_frames(frames: ByteFrames, rate, path: Path) -> None:
 
     with av.open(f"file:{path}", "w", format=SPILL_MUXER) as container:
         stream = container.add_stream(SPILL_CODEC, rate=Fraction(rate).limit_denominator(100_000))
+        (stream.height, stream.width), stream.pix_fmt = frames.size, SPILL_FORMAT
         for pixels in frames:
-            stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], SPILL_FORMAT
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

@@ -10,11 +10,12 @@ import numpy as np
 from latentsync.media.video_reader import read_frames
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
+from latentsync.synthetic.scenes import Actor, Scene, Shot, write_scene
 
 SIDE = 256  # px
 SECONDS = 2.0
 FPS = 25
-IDENTITY, OWN, OTHER = 1_000_001, 2_000_001, 3_000_001  # seeds that training does not draw
+IDENTITY, NEIGHBOUR, OWN, OTHER = 1_000_001, 1_000_004, 2_000_001, 3_000_001  # seeds that training does not draw
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Clips:
     silent: str = "silent.mp4"  # the same without sound
     speech: str = "speech.wav"  # another speech, 16 kHz mono, as long
     nobody: str = "nobody.mp4"  # moving colours, 12 frames
+    two: str = "two.mp4"  # the avatar at the left and another one at the right, as long, 2 x SIDE px wide, silent
 
     def frames(self, name: str) -> np.ndarray:
         """(F, H, W, 3) uint8."""
@@ -47,6 +49,9 @@ def draw_clips(folder: Path) -> Clips:
     write_clip(avatar, folder / clips.talk, side=SIDE, audio=folder / "own.wav")
     write_clip(avatar, folder / clips.silent, side=SIDE)
     write_nobody(folder / clips.nobody)
+    second = AvatarClip(NEIGHBOUR, OTHER + 1, SECONDS, fps=FPS)
+    scene = Scene((Shot(SECONDS, (Actor(avatar), Actor(second))),), SIDE, 2 * SIDE, FPS)
+    write_scene(scene, folder / clips.two)
     return clips
 
 

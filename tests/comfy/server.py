@@ -101,6 +101,7 @@ class ComfyServer:
         self.url = f"http://127.0.0.1:{self.port}"
         paths = [str(packages_of(folder)), os.environ.get("PYTHONPATH", "")]
         self.env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        self.env["LATENTSYNC_CACHE"] = str(self.base / "cache")  # where the pack keeps what it knows of clips
         self.env.update({"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **(env or {})})
         self.process: subprocess.Popen | None = None
         self.start_seconds = 0.0  # from the start of the process to the first answer

@@ -55,6 +55,23 @@ def test_other_renderers_draw_them_too(front_end, settings):
                 assert any(said["display_name"] in title for title in titles)
 
 
+def test_a_workflow_saved_before_the_inputs_came_loads(front_end):
+    """As release 1.0.0 saved it: every value is where it was, and what has come since has its default."""
+    old = json.loads((ROOT / "tests" / "comfy" / "old_workflow.json").read_text(encoding="utf-8"))
+    graph = front_end.load_workflow(old)
+    assert graph.missing == ()
+    assert graph.links == len(old["links"])
+    (before,), (after,) = (
+        [node for node in workflow["nodes"] if node["type"] == "LatentSyncLipSync"]
+        for workflow in (old, front_end.serialised())
+    )
+    values = after["widgets_values"]
+    assert values[: len(before["widgets_values"])] == before["widgets_values"]
+    assert values[len(before["widgets_values"]) :] == [0, 0.5, 0.5, "close", 2, 1, "feather", "drawn", 60, 0.16]
+    linked = {slot["name"]: slot["link"] for slot in before["inputs"] if slot.get("link")}
+    assert {slot["name"]: slot["link"] for slot in after["inputs"] if slot.get("link")} == linked
+
+
 def test_help_opens_beside_the_node(front_end):
     add_all(front_end)
     for name in NODES:

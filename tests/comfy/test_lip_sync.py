@@ -1,5 +1,6 @@
 """The all-in-one node: from file to file, in the host."""
 
+import json
 import time
 
 import numpy as np
@@ -33,6 +34,7 @@ def run(server, clips):
             **all_in_one(clips.talk, clips.speech, steps=6, guidance_scale=1.5),
             "report": node("LatentSyncReport", report=["sync", 1]),
             "write": write("report", images=["report", 0], text=["report", 1]),
+            "json": write("report_json", text=["report", 2]),
         }
     )
 
@@ -67,7 +69,10 @@ def test_outside_the_face_the_picture_is_the_sources(run, clips):
 
 def test_the_report_tells_every_frame(run, server):
     (payload,) = run.outputs["sync"]["latentsync_report"]
-    frames = payload["frames"]
+    (face,) = payload["faces"]
+    frames = face["frames"]
+    assert (payload["version"], face["index"], face["choice"]) == (2, 0, "largest")
+    assert payload["model"]["name"] == "tiny"
     assert payload["num_frames"] == payload["num_faces"] == NUM_FRAMES
     assert payload["fps"] == FPS
     assert payload["duration"] == pytest.approx(SECONDS, abs=0.01)
@@ -88,6 +93,8 @@ def test_the_report_tells_every_frame(run, server):
     assert written["images"].shape == (1, 360, 1280, 3)
     assert written["images"].std() > 0.05
     assert f"{NUM_FRAMES} frames" in str(written["text"])
+    told = json.loads(str(np.load(server.base / "output" / "report_json.npz")["text"]))
+    assert told["faces"] == payload["faces"]
 
 
 def test_the_work_is_shown(run):

@@ -116,10 +116,47 @@ def test_a_saved_graph_with_a_model_that_is_gone(server, clips):
         refused(server, staged(clips, model={name: value}), "model", value, "not there any more")
 
 
+def test_a_mask_that_does_not_fit_the_video(server, clips):
+    for mask, said in (
+        (node("SolidMask", value=1.0, width=64, height=64), ("64 x 64", "256 x 256")),
+        (node("ImageToMask", image=["three", 0], channel="red"), ("3 masks", "50 frames")),
+    ):
+        graph = all_in_one(clips.talk, clips.speech, protect=["mask", 0]) | {"mask": mask}
+        failed(server, graph, "sync", *said, three=node("EmptyImage", width=256, height=256, batch_size=3, color=0))
+
+
+def test_a_face_that_is_not_there(server, clips):
+    failed(server, staged(clips, find={"face": "number", "face_number": 3}), "find", "no face 3", "1 face")
+    point = {"face": "point", "face_x": 0.02, "face_y": 0.02}
+    failed(server, staged(clips, find=point), "find", "no face comes to the point", "1 face")
+    nobody = node("EmptyImage", width=256, height=256, batch_size=1, color=0x806040)
+    failed(server, staged(clips, find={"face_picture": ["nobody", 0]}), "find", "in face_picture", nobody=nobody)
+
+
+def test_two_speakers_with_one_face(server, clips):
+    graph = all_in_one(clips.talk, clips.speech, speakers=["other", 0])
+    other = node("LatentSyncSpeaker", audio=["speech", 0], face="left")
+    failed(server, graph, "sync", "the same", "number 0 of 1", other=other)
+
+
+def test_a_restorer_that_is_gone(server, clips):
+    gone = {"restorer": "facerestore_models/gone.pth", "codeformer_fidelity": 0.5}
+    restore = {
+        "load": node("LatentSyncRestoreLoader", **gone),
+        "restore": node(
+            "LatentSyncFaceRestore",
+            **{"frames": ["cut", 0], "faces": ["make", 0], "restorer": ["load", 0], "sr_ratio": 2, "sr_strength": 1.0},
+        ),
+    }
+    refused(server, staged(clips, put={"faces": ["restore", 0]}), "load", "gone.pth", "not there any more", **restore)
+
+
 @pytest.mark.parametrize(
     ("at", "changes"),
     [
         ("find", {"face": "the_tall_one"}),
+        ("hear", {"silence": "hush"}),
+        ("put", {"blend_method": "magic"}),
         ("make", {"scheduler": "renamed"}),
         ("make", {"steps": 0}),
         ("put", {"mask_smooth": 3.0}),

@@ -13,7 +13,10 @@ NODES = {
     "LatentSyncBlend": ["IMAGE"],
     "LatentSyncLipSync": ["VIDEO", "LATENTSYNC_REPORT"],
     "LatentSyncMatchLength": ["IMAGE", "AUDIO", "FLOAT"],
-    "LatentSyncReport": ["IMAGE", "STRING"],
+    "LatentSyncReport": ["IMAGE", "STRING", "STRING"],
+    "LatentSyncSpeaker": ["LATENTSYNC_SPEAKERS"],
+    "LatentSyncRestoreLoader": ["LATENTSYNC_RESTORER"],
+    "LatentSyncFaceRestore": ["LATENTSYNC_FACES", "IMAGE", "INT"],
 }
 
 

@@ -6,10 +6,10 @@ from dataclasses import fields
 import pytest
 
 from latentsync.faces.alignment import Smoothing
-from latentsync.faces.tracking import FaceChoice
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from latentsync.options import LipSyncOptions
+from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
+from latentsync.tracks.choice import PLACES
 from main import build_parser
 from tests.comfy.conftest import PACK
 from tests.comfy.setup_host import ROOT
@@ -23,6 +23,9 @@ NODES = {
     "LatentSyncLipSync",
     "LatentSyncMatchLength",
     "LatentSyncReport",
+    "LatentSyncSpeaker",
+    "LatentSyncRestoreLoader",
+    "LatentSyncFaceRestore",
 }
 # Input of a node -> option of the library, and of the command line where it has one.
 OPTIONS = {
@@ -38,6 +41,13 @@ OPTIONS = {
     "chunk_overlap": ("chunk_overlap", None),
     "smoothing": ("smoothing", None),
     "mask": ("mask", None),
+    "silence": ("silence", "silence"),
+    "blend_method": ("blend_method", "blend_method"),
+    "mask_shape": ("mask_shape", "mask_shape"),
+    "max_yaw": ("max_yaw", "max_yaw"),
+    "fade": ("fade", "fade"),
+    "sr_ratio": ("sr_ratio", "sr_ratio"),
+    "sr_strength": ("sr_strength", "sr_strength"),
 }
 
 
@@ -72,14 +82,26 @@ def test_defaults_are_the_command_lines(nodes):
     loader = inputs_of(nodes["LatentSyncModelLoader"])
     assert (arguments["dtype"], arguments["resolution"]) == ("auto", None)
     assert (loader["precision"][1]["default"], loader["resolution"][1]["default"]) == ("auto", "auto")
+    restorer = inputs_of(nodes["LatentSyncRestoreLoader"])
+    assert restorer["codeformer_fidelity"][1]["default"] == arguments["codeformer_fidelity"]
 
 
 def test_choices_are_the_librarys(nodes):
     prepare = inputs_of(nodes["LatentSyncFacePrepare"])
     assert set(prepare["mask"][1]["options"]) == set(MASK_NAMES)
     assert set(prepare["smoothing"][1]["options"]) == set(Smoothing.__args__)
-    for node in ("LatentSyncFacePrepare", "LatentSyncLipSync"):
-        assert set(inputs_of(nodes[node])["face"][1]["options"]) == set(FaceChoice.__args__)
+    places = {*PLACES, "number", "point"}
+    for node, choices in (
+        ("LatentSyncFacePrepare", places - {"all"}),  # one face at a time
+        ("LatentSyncLipSync", places),
+        ("LatentSyncSpeaker", places),
+    ):
+        assert set(inputs_of(nodes[node])["face"][1]["options"]) == choices
+    for node in ("LatentSyncBlend", "LatentSyncLipSync"):
+        assert set(inputs_of(nodes[node])["blend_method"][1]["options"]) == set(BLEND_METHODS)
+        assert set(inputs_of(nodes[node])["mask_shape"][1]["options"]) == set(MASK_SHAPES)
+    for node in ("LatentSyncAudioEncode", "LatentSyncLipSync"):
+        assert set(inputs_of(nodes[node])["silence"][1]["options"]) == set(SILENCES)
     for node, name in (("LatentSyncLipSync", "length"), ("LatentSyncMatchLength", "mode")):
         assert tuple(inputs_of(nodes[node])[name][1]["options"]) == LENGTH_MODES
         assert tuple(inputs_of(nodes[node])["tail"][1]["options"]) == TAIL_MODES

@@ -40,10 +40,23 @@ def report_payload(count: int = 100, **changed) -> dict:
         "opening": opening[::-1],
         "faded": [0.5 if 36 <= index < 40 else 0.0 for index in range(count)],
     }
-    report = {"version": 1, "fps": 25, "duration": count / 25, "num_frames": count, "num_faces": int(found.sum())}
+    frames |= {"yaw": [12.4] * count, "voice": [float(index >= 20) for index in range(count)], "restored": [0] * count}
+    report = {"version": 2, "fps": 25, "duration": count / 25, "num_frames": count, "num_faces": int(found.sum())}
     waveform = {"rate": 50, "peaks": np.abs(np.sin(times.repeat(2) * 7)).round(3).tolist()}
     files = {"video": None, "source": None, "audio": None, "source_start": 0}
-    return {**report, "seconds": 3.0, "warnings": [], "frames": frames, "waveform": waveform, **files, **changed}
+    return {
+        **report,
+        "seconds": 3.0,
+        "warnings": [],
+        "faces": [face_of(frames)],
+        "waveform": waveform,
+        **files,
+        **changed,
+    }
+
+
+def face_of(frames: dict, index: int = 0) -> dict:
+    return {"index": index, "choice": "largest", "frames": frames}
 
 
 def show(front_end, node_type: str, key: str, payload: dict) -> None:
@@ -175,7 +188,7 @@ def test_nothing_goes_into_the_workflow_and_undo_brings_it_back(lip_synced):
     widgets = {node["type"]: node.get("widgets_values") for node in saved["nodes"]}
     assert widgets["LatentSyncReport"] == []
     lip_sync = widgets["LatentSyncLipSync"]
-    assert lip_sync[2:] == [1, 1, 0.5, "largest", 0.4, 0.8, "bounce", "cut", 0]  # before them the seed, drawn anew
+    assert lip_sync[2:13] == [1, 1, 0.5, "largest", 0.4, 0.8, "bounce", "cut", 0, 0, 0.5]  # first the seed, drawn anew
     assert "waveform" not in json.dumps(saved)
     prompt = lip_synced.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert all("latentsync" not in node["inputs"] for node in prompt.values())
@@ -204,11 +217,40 @@ def test_report_in_each_renderer_and_theme(front_end, artefacts, settings):
     inside, outer = panel.query_selector(".ls-warnings").bounding_box(), panel.bounding_box()
     assert inside["y"] + inside["height"] <= outer["y"] + outer["height"] + 1  # nothing is cut off
     assert panel.query_selector(".ls-stage").bounding_box()["height"] > 140
-    for frame, words in ((10, "face 90 %"), (38, "face faded 50 %"), (45, "no face")):
+    for frame, words in ((10, "face 90 %"), (38, "face 90 %, faded 50 %, turned 12°"), (45, "no face"), (5, "pause")):
         place = {"handle": panel.query_selector(".ls-timeline"), "across": (frame + 0.5) / 100}
         act_until_text(lambda place=place: front_end.page.mouse.move(*centre(**place)), panel, f"frame {frame}")
         wait_for_text(panel, words)
     front_end.screenshot(artefacts / "widgets" / f"report_{NAMES[RENDERERS.index(settings)]}.png")
+
+
+def test_every_face_has_a_bar_and_its_curves(front_end, artefacts):
+    """The second one is shown as it was from frame 60 on, and restored before."""
+    payload = report_payload()
+    (first,) = payload["faces"]
+    second = {**first["frames"], "faded": [float(index >= 60) for index in range(100)], "detected": [1] * 100}
+    second |= {"restored": [int(index < 60) for index in range(100)], "opening": [0.2] * 100}
+    payload |= {"faces": [first, face_of(second, 1)], "offset": {"ms": 40.0, "confidence": 0.9}}
+    payload["stages"] = {"find faces": 1.25}
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    show(front_end, "LatentSyncReport", "latentsync_report", payload)
+    panel = open_panel(front_end, "LatentSyncReport")
+    text = panel.inner_text()
+    for words in ("100 of 100 frames with a face", "restored in 60", "lips 40 ms after the speech", "face 0"):
+        assert words in text
+    timeline = panel.query_selector(".ls-timeline")
+    heights = front_end.page.evaluate("[panel.timeline.height, panel.timeline.base.height / 2]")
+    assert heights == [151, 151]
+    act_until_text(
+        lambda: front_end.page.mouse.click(*centre(timeline, across=0.805, down=143 / 151)), panel, "frame 80 · face 1"
+    )
+    assert "left as it was" in panel.inner_text()
+    assert "restored" not in panel.query_selector(".ls-values").inner_text()
+    act_until_text(lambda: front_end.page.mouse.move(*centre(timeline, across=0.305)), panel, "frame 30")
+    assert "restored" in panel.query_selector(".ls-values").inner_text()
+    panel.query_selector(".ls-details summary").click()
+    wait_for_text(panel, "find faces 1.3 s")
+    front_end.screenshot(artefacts / "widgets" / "report_two_faces.png")
 
 
 def test_missing_files_get_a_sentence(front_end):
