@@ -31,6 +31,7 @@ BAND_RAMPS = (0.25, 0.5, 1.0)  # of the feather's width, for each of them
 ALIKE, UNLIKE = 0.03, 0.1
 LIP_TOLERANCE = 0.3  # of that around the lips, whose small movements are what all this is for
 ALIKE_SIDE = 128  # px, of the grid on which that is decided
+SURROUNDINGS = 5  # px of it: detail beside what has changed, such as the old lips' outline, does not come back either
 
 
 class Harmoniser:
@@ -51,6 +52,9 @@ class Harmoniser:
     def __call__(self, face: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What to paste: levels (S', S', 3), and the share (N, N) in [0, 1] of the frame itself that is added to them.
 
+        Colours are the generated face's; the share brings back the frame's own detail, which the square could not hold,
+        as the difference between the frame and its face on the square. So a share that varies draws no contour.
+
         face, source: (S', S', 3) float32 in grey levels. The share is 1 where both are alike, so that the frame keeps
         what model and square could not hold of it: a face equal to the source gives levels 0 and the share 1.
         """
@@ -62,14 +66,14 @@ class Harmoniser:
         elif self.method == "poisson":
             difference = difference - self._membrane(difference)
         share = self._share(difference, source)
-        return (source + difference) * (1 - resized(share, self.side)[..., None]), share
+        return difference + source * (1 - resized(share, self.side)[..., None]), share
 
     def _share(self, difference: np.ndarray, source: np.ndarray) -> np.ndarray:
         """How much of the frame stays."""
         side = min(ALIKE_SIDE, self.side)
         unlike = resized(np.abs(difference), side).max(2) / (resized(source, side).max(2) + GAIN_TOE)
-        unlike = cv2.GaussianBlur(unlike, (3, 3), 0) / self._tolerance
-        return ease((UNLIKE - unlike) / (UNLIKE - ALIKE))
+        unlike = cv2.dilate(unlike, np.ones((SURROUNDINGS, SURROUNDINGS))) / self._tolerance
+        return cv2.GaussianBlur(ease((UNLIKE - unlike) / (UNLIKE - ALIKE)), (0, 0), SURROUNDINGS / 2)
 
     @cached_property
     def _tolerance(self) -> np.ndarray:
