@@ -272,10 +272,10 @@ def blend_faces(
     if protect is not None:
         protect = _checked_protect(np.asarray(protect), track)
     paster = FacePaster(track.resolution, options, track.blend_mask, side)
-    return _blended(frames, track, paster, crops, protect)
+    return _blended(frames, track, paster, crops, protect, options.sampling)
 
 
-def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect) -> Iterator[np.ndarray]:
+def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect, sampling) -> Iterator[np.ndarray]:
     for index, frame in _checked_frames(frames, track):
         if track.weights[index] <= 0:
             yield frame
@@ -284,12 +284,16 @@ def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect) -> It
             face = torch.from_numpy(track.generated[index])
         else:
             face = rearrange(crops[index].float().cpu(), "h w c -> c h w") * 2 - 1
+        aligned, side = track.aligned[index], face.shape[-1]
+        if side != track.resolution:  # what the frame shows at that side, or the frame's detail would be added twice
+            matrix = resized_matrix(track.matrices[index], track.resolution, side)
+            aligned = warp_faces([as_levels(frame)], matrix[None], side, sampling)[0]
         kept = None if protect is None else protect[index if len(protect) > 1 else 0]
         contour = track.contours[index] if np.isfinite(track.contours[index]).all() else None
         yield paster(
             frame,
             face,
-            track.aligned[index],
+            aligned,
             track.matrices[index],
             kept,
             contour=contour,
