@@ -1,4 +1,4 @@
-"""What restoration does to sharpness and flicker, inside the generated region.
+"""What restoration does to sharpness and flicker, where the generated face is pasted.
 
     python -m eval.flicker --output output/flicker
     python -m eval.flicker --video clip.mp4 --audio speech.wav --output output/flicker_real
@@ -112,7 +112,8 @@ def restored(track: FaceTrack, footage: Footage, restoration: FaceRestoration) -
 
 
 def measure(footage: Footage, variant: str, frames: list[np.ndarray], track: FaceTrack) -> Figures:
-    hole = FaceBlender(track.resolution, mask=generation_mask(track.resolution, track.mask), feather=0.0)
+    pasted = generation_mask(track.resolution, track.blend_mask or track.mask)
+    hole = FaceBlender(track.resolution, mask=pasted, feather=0.0)
     squared, gradient, source_gradient, flicker, source_flicker, error = ([] for _ in range(6))
     before = None
     for frame, source, matrix in zip(frames, footage.frames, track.matrices, strict=True):
@@ -132,7 +133,7 @@ def measure(footage: Footage, variant: str, frames: list[np.ndarray], track: Fac
     return Figures(
         footage.name,
         variant,
-        psnr_of(float(np.mean(squared))) if footage.is_true else None,
+        float(psnr_of(float(np.mean(squared)))) if footage.is_true else None,
         float(np.mean(gradient) / np.mean(source_gradient)),
         float(np.mean(flicker)),
         float(np.mean(source_flicker)),

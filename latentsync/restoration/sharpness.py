@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIGMAS = (1.0, 2.0)  # px of the working size, of the blurs between the bands
-GAIN_RANGE = (0.25, 1.25)  # of a band; more would show as halos
+GAIN_RANGE = (0.25, 1.1)  # of a band; more would show as halos, and makes more of what is wrong
 MEMORY = 0.9  # of the averages, a frame
 BLOCK = 8  # px, side of the squares in which grain is measured
 QUIET = 0.25  # of them, the quietest, are taken for flat: what varies there is grain

@@ -5,12 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from latentsync.faces.alignment import resized_matrix, warp_faces
+from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.face_restoration import FaceRestoration
 from latentsync.restoration.restorers import Restorer
 from latentsync.restoration.sharpness import SharpnessMatch
 from latentsync.restoration.steadying import SteadyDetail
+from latentsync.stages import blend_faces, prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 
 SIDE, RATIO = 128, 2
@@ -215,3 +218,15 @@ def test_a_clean_source_gets_no_grain(region):
     match = SharpnessMatch(region, 0)
     first, second = (match(truth[0], truth[0], 1.0) for _ in range(2))
     assert (first - second).abs().max() < 1e-4
+
+
+def test_a_restored_face_does_not_get_the_frames_detail_twice():
+    """Blended in stages, a face of twice the side that equals the frame's leaves the frame as it is."""
+    frames = [CLIP.frame(index, 400, 400) for index in range(2)]
+    track = prepare_faces(frames, SIDE, finder=FaceTracker(), missing="error")
+    side = SIDE * RATIO
+    matrices = np.stack([resized_matrix(matrix, SIDE, side) for matrix in track.matrices])
+    crops = warp_faces(frames, matrices, side).astype(np.float32) / 255
+    for frame, blended in zip(frames, blend_faces(frames, track, crops=crops), strict=True):
+        difference = np.abs(blended.astype(int) - frame)
+        assert difference.max() <= 1
