@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from latentsync.samples import VIDEO
+from latentsync.samples import TWO_PEOPLE, VIDEO
 from tests.comfy.browser import LIGHT, NODES_2, FrontEnd
 from tests.comfy.server import ComfyServer
 from tests.comfy.setup_host import ROOT
@@ -34,6 +34,7 @@ WIDGETS = {
     "lip_sync_light": ("quick_start", "LatentSyncLipSync", LIGHT, ""),
     "lip_sync_nodes_2": ("quick_start", "LatentSyncLipSync", NODES_2, ""),
     "report_node": ("report", "LatentSyncReport", {}, ""),
+    "two_speakers": ("two_speakers", "LatentSyncLipSync", {}, ""),
     "blend_edge": ("wireable_stages", "LatentSyncBlend", {}, ""),
     "blend_mask": ("wireable_stages", "LatentSyncBlend", {}, SHOW_MASK),
 }
@@ -105,7 +106,8 @@ class Photographer:
         self.front_end.fit()
         self.page.wait_for_timeout(700)
         self.keep(f"workflow_{name}")
-        write(thumbnail(name, self.server.base / "input" / VIDEO, outputs), ROOT / "workflows" / f"{name}.jpg")
+        source = self.server.base / "input" / (TWO_PEOPLE if name == "two_speakers" else VIDEO)
+        write(thumbnail(name, source, outputs), ROOT / "workflows" / f"{name}.jpg")
 
     def widget(self, name: str) -> None:
         """One node after its run, at its own size."""

@@ -74,16 +74,39 @@ def pictures_of(files: Sequence[Path], count: int) -> dict[str, np.ndarray]:
     return {f" {path.name}": np.asarray(Image.open(path).convert("RGB")) for path in files[:count]}
 
 
+def two_turns(source: Path, result: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """Rows of source and result in the moment of the first and of the second half in which they differ most."""
+    clips = [decoded(path) for path in (source, result)]
+    count = min(map(len, clips))
+    apart = np.abs(clips[0][:count].astype(np.float32) - clips[1][:count]).mean((1, 2, 3))
+    moments = int(apart[: count // 2].argmax()), count // 2 + int(apart[count // 2 :].argmax())
+    height = (SIDE - 3 * GAP) // 4
+    labels = ("source", "result")
+    return [(height, {label: clip[at]}) for at in moments for label, clip in zip(labels, clips, strict=True)]
+
+
+def first_crops(outputs: Mapping[str, Sequence[Path]]) -> dict[str, list[np.ndarray]]:
+    """Generated and restored faces of the workflow "restored"."""
+    previews = {"generated": outputs["14"], "restored": outputs["16"]}
+    return {
+        label: [np.asarray(Image.open(file).convert("RGB")) for file in files[:1]] for label, files in previews.items()
+    }
+
+
 def thumbnail(name: str, source: Path, outputs: Mapping[str, Sequence[Path]]) -> bytes:
     """The picture of a workflow as JPEG. ``outputs``: node id -> the files that the node wrote or showed."""
     if name == "second_speech":
         faces = before_and_after(source, {"first speech": outputs["10"][0], "second speech": outputs["16"][0]})
         return encoded(mosaic([(SIDE, faces)]), LARGEST)
-    saved = {"quick_start": "5", "wireable_stages": "10", "image_route": "12", "report": "4"}[name]
+    if name == "two_speakers":
+        return encoded(mosaic(two_turns(source, outputs["11"][0])), LARGEST)
+    saved = {"quick_start": "5", "wireable_stages": "10", "image_route": "12", "report": "4", "restored": "12"}[name]
     faces = before_and_after(source, {"result": outputs[saved][0]})
     if name == "wireable_stages":
         strips = [pictures_of(outputs[node], 4) for node in ("12", "14", "16")]
         below = [(96, strips[1]), (96, strips[2])]
+    elif name == "restored":
+        below = [(150, {label: pictures[0] for label, pictures in first_crops(outputs).items()})]
     elif name == "image_route":
         below = [(116, pictures_of(outputs["14"], 4))]
     elif name == "report":

@@ -5,13 +5,13 @@
 
 from dataclasses import dataclass
 
-from latentsync.samples import SECOND_SPEECH, SPEECH, VIDEO
+from latentsync.samples import SECOND_SPEECH, SPEECH, TWO_PEOPLE, VIDEO
 from tests.comfy.graphs import model, node
 
 Place = tuple[int, int, int, int]  # x, y, width, height in the canvas's px; y is where the node's body begins
 
 SAMPLES_COMMAND = "python install.py --samples"
-SAMPLES = f"""**First time?** One command brings the sample clip and speeches; start it in this pack's folder, with the
+SAMPLES = f"""**First time?** One command brings the sample clips and speeches; start it in this pack's folder, with the
 Python that ComfyUI uses (portable version: `..\\..\\..\\python_embeded\\python.exe`):
 
 `{SAMPLES_COMMAND}`
@@ -20,6 +20,8 @@ Then press **R** here, so that the lists show them, and **Run**.
 """
 SAMPLER = {"seed": 1247, "guidance_scale": 1.5}
 STEPS, QUICK_STEPS = 25, 8  # main.py's default; a drawn face looks as good with the latter
+TURN = 1.5  # s that each of two people speaks
+BUNDLED = "tiny (bundled)"
 FACES = {"face": "largest", "smoothing": "temporal", "mask": "mask", "missing_faces": "keep"}
 INPUT, MODEL, WORK, RESULT = "#8AA", "#8A8", "#b58b2a", "#3f789e"  # colours of groups, of the front end's own palette
 
@@ -51,16 +53,16 @@ class Workflow:
         return {key: placed.node for key, placed in self.nodes.items()}
 
 
-def load_video(place: Place) -> Placed:
-    return Placed(node("LoadVideo", file=VIDEO), place, "Load Video: who is to speak")
+def load_video(place: Place, name: str = VIDEO) -> Placed:
+    return Placed(node("LoadVideo", file=name), place, "Load Video: who is to speak")
 
 
 def load_audio(place: Place, name: str = SPEECH, title: str = "Load Audio: what is said") -> Placed:
     return Placed(node("LoadAudio", audio=name), place, title)
 
 
-def lip_sync(place: Place, video: str, audio: str, model_: str, steps: int) -> Placed:
-    knobs = {**SAMPLER, "steps": steps, "mask_smooth": 0.5, "face": "largest", "start": 0.0, "duration": 0.0}
+def lip_sync(place: Place, video: str, audio: str, model_: str, steps: int, **more) -> Placed:
+    knobs = {**SAMPLER, "steps": steps, "mask_smooth": 0.5, "face": "largest", "start": 0.0, "duration": 0.0, **more}
     return Placed(node("LatentSyncLipSync", video=[video, 0], audio=[audio, 0], model=[model_, 0], **knobs), place)
 
 
@@ -112,15 +114,15 @@ TO_SAMPLER = {
     "2": load_audio((440, 540, 280, 140)),
     "3": Placed(model(), (0, 470, 380, 160)),
     "4": Placed(node("GetVideoComponents", video=["1", 0]), (780, 0, 290, 70)),
-    "5": face_prepare((780, 160, 290, 250), "4", "3"),
-    "6": audio_encode((780, 540, 290, 90), "4", "3", "2"),
+    "5": face_prepare((780, 160, 290, 340), "4", "3"),
+    "6": audio_encode((780, 600, 290, 120), "4", "3", "2"),
     "7": sampler((1130, 0, 300, 500), "3", "5", "6"),
 }
 
 QUICK_START = Workflow(
     nodes={
         **TO_LIP_SYNC,
-        "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", QUICK_STEPS),
+        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", QUICK_STEPS),
         "5": save_video((1290, 0, 400, 520), "4", "latentsync"),
     },
     groups=(
@@ -143,7 +145,7 @@ model into `models/latentsync` for real ones, choose it in *Load LatentSync Mode
 REPORT = Workflow(
     nodes={
         **TO_LIP_SYNC,
-        "4": lip_sync((790, 0, 440, 1040), "1", "2", "3", STEPS),
+        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", STEPS),
         "5": Placed(node("LatentSyncReport", report=["4", 1]), (1290, 0, 460, 740)),
         "6": preview((1800, 0, 480, 260), "5", "Picture, to save or to send"),
         "7": Placed(node("PreviewAny", source=["5", 1]), (1800, 360, 480, 200), "In words"),
@@ -168,7 +170,7 @@ stretch. Swap *Preview Image* for *Save Image* to keep the picture.
 STAGES = Workflow(
     nodes={
         **TO_SAMPLER,
-        "8": blend((1490, 0, 320, 500), "4", "7"),
+        "8": blend((1490, 0, 320, 560), "4", "7"),
         "9": create_video((1870, 0, 360, 80), "8", "4", "2"),
         "10": save_video((1870, 170, 360, 470), "9", "latentsync_stages"),
         "11": few((440, 860, 210, 80), "5", 1),
@@ -203,17 +205,17 @@ SECOND_SPEECH_ON_SAME_FACES = Workflow(
         "1": load_video((440, 0, 280, 400)),
         "2": Placed(model(), (0, 470, 380, 160)),
         "3": Placed(node("GetVideoComponents", video=["1", 0]), (440, 520, 280, 70)),
-        "4": face_prepare((440, 680, 280, 250), "3", "2"),
+        "4": face_prepare((440, 680, 280, 340), "3", "2"),
         "5": load_audio((800, 0, 280, 140), SPEECH, "First speech"),
-        "6": audio_encode((800, 240, 280, 90), "3", "2", "5"),
+        "6": audio_encode((800, 240, 280, 120), "3", "2", "5"),
         "7": sampler((1130, 0, 300, 500), "2", "4", "6"),
-        "8": blend((1480, 0, 320, 500), "3", "7"),
+        "8": blend((1480, 0, 320, 560), "3", "7"),
         "9": create_video((1850, 0, 360, 80), "8", "3", "5"),
         "10": save_video((1850, 170, 360, 470), "9", "latentsync_first", "Save Video: first speech"),
         "11": load_audio((800, 800, 280, 140), SECOND_SPEECH, "Second speech"),
-        "12": audio_encode((800, 1040, 280, 90), "3", "2", "11"),
+        "12": audio_encode((800, 1040, 280, 120), "3", "2", "11"),
         "13": sampler((1130, 800, 300, 500), "2", "4", "12"),
-        "14": blend((1480, 800, 320, 500), "3", "13"),
+        "14": blend((1480, 800, 320, 560), "3", "13"),
         "15": create_video((1850, 800, 360, 80), "14", "3", "11"),
         "16": save_video((1850, 970, 360, 470), "15", "latentsync_second", "Save Video: second speech"),
     },
@@ -245,7 +247,7 @@ IMAGE_ROUTE = Workflow(
         "9": Placed(
             node("ImageSharpen", image=["8", 0], sharpen_radius=1, sigma=1.0, alpha=0.3), (1130, 950, 300, 110)
         ),
-        "10": blend((1490, 0, 320, 500), "4", "7", crops=["9", 0]),
+        "10": blend((1490, 0, 320, 560), "4", "7", crops=["9", 0]),
         "11": create_video((1870, 0, 360, 80), "10", "4", "2"),
         "12": save_video((1870, 170, 360, 470), "11", "latentsync_images"),
         "13": few((1490, 680, 320, 80), "9", 0),
@@ -274,10 +276,94 @@ size, but must stay square and as many.
 """,
 )
 
+RESTORED = Workflow(
+    nodes={
+        **TO_SAMPLER,
+        "8": Placed(node("LatentSyncRestoreLoader", restorer=BUNDLED, codeformer_fidelity=0.5), (1490, 0, 300, 90)),
+        "9": Placed(
+            node(
+                "LatentSyncFaceRestore",
+                **{"frames": ["4", 0], "faces": ["7", 0], "restorer": ["8", 0], "sr_ratio": 2, "sr_strength": 1.0},
+            ),
+            (1490, 180, 300, 150),
+        ),
+        "10": blend((1860, 0, 320, 560), "4", "9"),
+        "11": create_video((2250, 0, 360, 80), "10", "4", "2"),
+        "12": save_video((2250, 170, 360, 470), "11", "latentsync_restored"),
+        "13": few((1130, 680, 210, 80), "7", 1),
+        "14": preview((1360, 680, 340, 340), "13", "Crops: as the model drew them"),
+        "15": few((1750, 680, 210, 80), "9", 1),
+        "16": preview((1980, 680, 340, 340), "15", "Crops: restored"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Clip and speech", INPUT, ("1", "2")),
+        Group("Prepare", WORK, ("4", "5", "6")),
+        Group("Generate", WORK, ("7",)),
+        Group("Restore", RESULT, ("8", "9")),
+        Group("Put back", WORK, ("10",)),
+        Group("Result", RESULT, ("11", "12")),
+        Group("To look at; delete what you do not need", INPUT, ("13", "14", "15", "16")),
+    ),
+    note=f"""## Restored faces
+
+*Face Restore* makes the generated part of the face sharper before it is put back: only what was generated, steady from
+frame to frame, and not sharper than the source is. Faces that the frame shows no larger than they were generated are
+left alone; the node's *restored* says how many were not.
+
+{SAMPLES}
+**Change:** for real faces put `GFPGANv1.4.pth` or `codeformer.pth` into `models/facerestore_models` and choose it in
+*Load LatentSync Restorer* (the bundled one is made for drawn faces), or link *Load Upscale Model* in its place.
+Nothing is downloaded by itself. CodeFormer is for non-commercial use only.
+""",
+)
+
+TWO_SPEAKERS = Workflow(
+    nodes={
+        "1": load_video((440, 0, 300, 400), TWO_PEOPLE),
+        "2": Placed(model(), (0, 470, 380, 160)),
+        "3": load_audio((440, 560, 300, 140), SPEECH, "Load Audio: what the left one says"),
+        "4": Placed(node("TrimAudioDuration", audio=["3", 0], start_index=0.0, duration=TURN), (790, 560, 270, 90)),
+        "5": load_audio((440, 810, 300, 140), SECOND_SPEECH, "Load Audio: what the right one says"),
+        "6": Placed(node("TrimAudioDuration", audio=["5", 0], start_index=0.0, duration=TURN), (790, 810, 270, 90)),
+        "7": Placed(
+            node("EmptyAudio", duration=TURN, sample_rate=16000, channels=1), (790, 1000, 270, 110), "Waits so long"
+        ),
+        "8": Placed(node("AudioConcat", audio1=["7", 0], audio2=["6", 0], direction="after"), (1110, 810, 270, 90)),
+        "9": Placed(
+            node("LatentSyncSpeaker", audio=["8", 0], face="right"),
+            (1110, 990, 270, 170),
+            "LatentSync Speaker: the right one",
+        ),
+        "10": lip_sync((1440, 0, 480, 1140), "1", "4", "2", QUICK_STEPS, face="left", speakers=["9", 0]),
+        "11": save_video((1980, 0, 420, 470), "10", "latentsync_two_speakers"),
+    },
+    groups=(
+        Group("Model", MODEL, ("2",)),
+        Group("Clip", INPUT, ("1",)),
+        Group("The left one", INPUT, ("3", "4")),
+        Group("The right one, after the other", WORK, ("5", "6", "7", "8", "9")),
+        Group("Lip sync", WORK, ("10",)),
+        Group("Result", RESULT, ("11",)),
+    ),
+    note=f"""## Two speakers
+
+Two people in one clip, each with a speech of their own. The left one's goes straight into *LatentSync Lip Sync*, the
+right one's through a *LatentSync Speaker*. Both are heard; silence before a speech makes a person wait for their turn,
+with the mouth shut.
+
+{SAMPLES}
+**Change:** clip, speeches, turns. A third person: another *LatentSync Speaker*, linked to *speakers* of the first.
+Where left and right do not do, choose by number, by a point in the picture, or link a picture of the person.
+""",
+)
+
 WORKFLOWS = {
     "quick_start": QUICK_START,
     "wireable_stages": STAGES,
     "second_speech": SECOND_SPEECH_ON_SAME_FACES,
     "image_route": IMAGE_ROUTE,
     "report": REPORT,
+    "restored": RESTORED,
+    "two_speakers": TWO_SPEAKERS,
 }

@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 import { Report, clockText } from "./report.js";
 import { text } from "./texts.js";
 import { onThemeChange } from "./theme.js";
-import { TIMELINE_HEIGHT, Timeline } from "./timeline.js";
+import { Timeline } from "./timeline.js";
 
 const EMPTY_HEIGHT = 64; // CSS px
 const GAPS = 24; // between the parts
@@ -22,17 +22,20 @@ export class ReportPanel {
         this.player.seek(time);
       },
       onHover: (frame) => this.tell(frame),
+      onFace: (face) => this.showFace(face),
     });
     this.values = element("div", "ls-values");
     this.summary = element("div", "ls-summary");
     this.warnings = element("ul", "ls-warnings");
-    this.content = element("div", "ls-content", {}, this.player.element, this.timeline.element, this.values, this.summary, this.warnings);
+    this.details = element("details", "ls-details", {}, element("summary", "", {}, text("details")), element("div"));
+    const parts = [this.values, this.summary, this.warnings, this.details];
+    this.content = element("div", "ls-content", {}, this.player.element, this.timeline.element, ...parts);
     this.empty = element("div", "ls-empty", {}, text(emptyText));
     this.element = element("div", "latentsync ls-report", {}, this.empty, this.content);
     this.content.hidden = true;
     this.element.addEventListener("keydown", (event) => this.press(event));
     this.textHeight = 40; // until it is laid out
-    this.texts = [this.values, this.summary, this.warnings, this.player.note];
+    this.texts = [...parts, this.player.note];
     const measure = new ResizeObserver(() => this.measureTexts());
     for (const part of this.texts) measure.observe(part);
     this.stopWatching = onThemeChange(() => this.timeline.refresh());
@@ -56,6 +59,8 @@ export class ReportPanel {
       });
     this.timeline.show(this.report);
     this.summary.textContent = this.summaryText();
+    this.details.hidden = !this.report.details.length;
+    this.details.lastChild.replaceChildren(...this.report.details.map((line) => element("div", "", {}, line)));
     this.warnings.replaceChildren(...this.report.warnings.map((warning) => element("li", "", {}, warning)));
     this.tell(-1);
     this.onHeight();
@@ -69,7 +74,7 @@ export class ReportPanel {
 
   /** All but the picture. */
   get restHeight() {
-    return (this.player.element.hidden ? 0 : CONTROLS_HEIGHT) + TIMELINE_HEIGHT + this.textHeight + GAPS;
+    return (this.player.element.hidden ? 0 : CONTROLS_HEIGHT) + this.timeline.height + this.textHeight + GAPS;
   }
 
   /** Height at which the picture fills a panel of this width, CSS px. */
@@ -96,20 +101,44 @@ export class ReportPanel {
     this.tell(-1);
   }
 
+  /** Curves and values of another face. */
+  showFace(face) {
+    this.report.face = face;
+    this.timeline.refresh();
+    this.summary.textContent = this.summaryText();
+    this.tell(-1);
+  }
+
   /** Values of a frame, -1 for the one on screen. */
   tell(hovered) {
     if (!this.report) return;
     const frame = hovered >= 0 ? hovered : this.report.frameAt(this.timeline.time);
     if (frame < 0) return this.values.replaceChildren();
-    const { report } = this;
-    const state = report.stateOf(frame);
-    const amount = { found: report.confidence[frame], faded: report.faded[frame] }[state];
+    const { face } = this.report;
+    const several = this.report.faces.length > 1;
     this.values.replaceChildren(
-      element("span", "ls-when", {}, text("frame", { frame })),
-      value("source", text("source"), opening(report.sourceOpening[frame])),
-      value("result", text("result"), report.hasResultCurve ? opening(report.opening[frame]) : text("notMeasured")),
-      value(state, "", text(state, { percent: amount == null ? "" : `${Math.round(amount * 100)} %` })),
+      element("span", "ls-when", {}, text("frame", { frame }) + (several ? ` · ${text("number", { number: face.index })}` : "")),
+      value("source", text("source"), opening(face.sourceOpening[frame])),
+      value("result", text("result"), face.hasResultCurve ? opening(face.opening[frame]) : text("notMeasured")),
+      value(face.stateOf(frame), "", this.stateText(frame)),
     );
+  }
+
+  /** "face 92 %, faded 50 %, turned 12°, restored, pause" */
+  stateText(frame) {
+    const { face } = this.report;
+    const state = face.stateOf(frame);
+    const faded = face.faded[frame] ?? 0;
+    const yaw = face.yaw[frame];
+    return [
+      text(state, { percent: percent(face.confidence[frame]) }),
+      faded > 0 && faded < 1 && text("fading", { percent: percent(faded) }),
+      yaw != null && text("turned", { degrees: Math.round(yaw) }),
+      face.restored[frame] && text("restored"),
+      face.voice[frame] < 0.5 && text("silent"),
+    ]
+      .filter(Boolean)
+      .join(", ");
   }
 
   summaryText() {
@@ -117,9 +146,11 @@ export class ReportPanel {
     const gap = report.longestGap();
     return [
       text("summary", { faces: report.numFaces, frames: report.numFrames }),
+      report.numRestored && text("restoredFrames", { frames: report.numRestored }),
       gap && text("gap", { from: clockText(gap.from), to: clockText(gap.to) }),
       `${Number(report.fps.toFixed(3))} fps`,
       clockText(report.duration),
+      report.offset && text(report.offset.ms < 0 ? "early" : "late", { ms: Math.abs(Math.round(report.offset.ms)) }),
       report.seconds && text("took", { seconds: report.seconds.toFixed(1) }),
     ]
       .filter(Boolean)
@@ -160,6 +191,10 @@ export class ReportPanel {
 
 function value(kind, name, words) {
   return element("span", `ls-value ls-${kind}`, {}, element("i"), name && `${name} `, element("b", "", {}, words));
+}
+
+function percent(share) {
+  return share == null ? "" : `${Math.round(share * 100)} %`;
 }
 
 function opening(measured) {

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 
-const NAMES = ["text", "dim", "line", "surface", "sound", "gap", "source", "result", "found", "missing", "faded"];
+const NAMES = ["text", "dim", "line", "surface", "sound", "voice", "gap", "source", "result", "found", "missing", "faded"];
 
 /** Add the style sheet to the page, once. */
 export function addStyleSheet() {

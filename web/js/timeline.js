@@ -1,26 +1,30 @@
-// The timeline of a report: sound, mouth opening of source and result, and where a face was found, frame by frame.
+// The timeline of a report: sound and voice, mouth opening of source and result, and what became of each face.
 
 import { dragHere, element, fractionAcross } from "./elements.js";
 import { clockText } from "./report.js";
 import { text } from "./texts.js";
 import { colours } from "./theme.js";
 
-export const TIMELINE_HEIGHT = 136; // CSS px
-
 const RULER = { top: 0, height: 16 };
 const SOUND = { top: 18, height: 34 };
 const MOUTH = { top: 56, height: 60 };
-const FACES = { top: 122, height: 12 };
+const VOICE = { top: 53, height: 2.5 };
+const FACES = { top: 122, height: 12, step: 15 }; // of the first face's bar; others stand below it
+const MOST_BARS = 4;
 const TICK_SPACING = 64; // CSS px at least between two times of the ruler
 const TICKS = [0.04, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600]; // s
 const SHORTEST_VIEW = 12; // frames
 const FONT = "10px Inter, system-ui, sans-serif";
 
 export class Timeline {
-  /** onSeek(time): the user asked for this moment, s. onHover(frame index or -1): what the pointer is on. */
-  constructor({ onSeek, onHover }) {
+  /**
+   * onSeek(time): the user asked for this moment, s. onHover(frame index or -1): what the pointer is on.
+   * onFace(face of the report): the user asked for this one's curves.
+   */
+  constructor({ onSeek, onHover, onFace }) {
     this.onSeek = onSeek;
     this.onHover = onHover;
+    this.onFace = onFace;
     this.report = null;
     this.time = 0; // s
     this.hover = null; // s
@@ -29,13 +33,24 @@ export class Timeline {
     this.base = element("canvas"); // the report: drawn when it, the part shown, the size or the theme changes
     this.marks = element("canvas"); // playhead and pointer: drawn often
     this.element = element("div", "ls-timeline", { tabindex: 0, role: "slider", "aria-valuemin": 0 }, this.base, this.marks);
-    this.element.style.height = `${TIMELINE_HEIGHT}px`;
+    this.element.style.height = `${this.height}px`;
     this.listen();
     new ResizeObserver(() => this.refresh()).observe(this.element);
   }
 
+  /** Faces that have a bar. */
+  get bars() {
+    return this.report?.faces.slice(0, MOST_BARS) ?? [];
+  }
+
+  /** CSS px */
+  get height() {
+    return FACES.top + Math.max(1, this.bars.length) * FACES.step - 1;
+  }
+
   show(report) {
     this.report = report;
+    this.element.style.height = `${this.height}px`;
     this.from = 0;
     this.to = report.duration;
     this.element.title = text("timeline");
@@ -66,6 +81,10 @@ export class Timeline {
   // ---- what the user does
 
   listen() {
+    this.element.addEventListener("pointerdown", (event) => {
+      const face = event.button === 0 && this.faceAt(event);
+      if (face && face !== this.report.face) this.onFace(face);
+    });
     dragHere(this.element, (event) => {
       this.hover = this.timeAcross(event);
       this.seekTo(this.hover);
@@ -117,6 +136,13 @@ export class Timeline {
     this.refresh();
   }
 
+  /** The face whose bar is there, null elsewhere. */
+  faceAt(event) {
+    const box = this.element.getBoundingClientRect();
+    const y = ((event.clientY - box.top) / Math.max(1, box.height)) * this.height;
+    return this.bars[Math.floor((y - FACES.top) / FACES.step)] ?? null;
+  }
+
   timeAcross(event) {
     return this.from + fractionAcross(this.element, event) * (this.to - this.from);
   }
@@ -128,13 +154,11 @@ export class Timeline {
     const width = this.element.clientWidth;
     if (!width || !this.report) return null;
     const scale = Math.max(2, window.devicePixelRatio); // sharp also where the graph is zoomed in
-    if (canvas.width !== Math.round(width * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = TIMELINE_HEIGHT * scale;
-    }
+    const size = [Math.round(width * scale), Math.round(this.height * scale)];
+    if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
     const context = canvas.getContext("2d");
     context.setTransform(scale, 0, 0, scale, 0, 0);
-    context.clearRect(0, 0, width, TIMELINE_HEIGHT);
+    context.clearRect(0, 0, width, this.height);
     context.font = FONT;
     context.textBaseline = "middle";
     this.width = width;
@@ -151,6 +175,7 @@ export class Timeline {
     this.drawRuler(context);
     this.drawGaps(context);
     this.drawSound(context);
+    this.drawVoice(context);
     this.drawMouth(context);
     this.drawFaces(context);
     if (!this.report.numFrames) this.label(context, text("noFrames"), 6, MOUTH.top + MOUTH.height / 2);
@@ -165,7 +190,7 @@ export class Timeline {
       context.strokeStyle = line;
       context.beginPath();
       context.moveTo(x, RULER.top + 3);
-      context.lineTo(x, FACES.top + FACES.height);
+      context.lineTo(x, this.height - 2);
       context.stroke();
       const label = step < 1 ? clockText(n * step).replace(/0$/, "") : clockText(n * step).slice(0, -3);
       if (x + 4 + context.measureText(label).width > this.width) continue;
@@ -176,7 +201,7 @@ export class Timeline {
 
   /** Frames without a face tint the whole height, so that they are seen beside the curves too. */
   drawGaps(context) {
-    for (const { state, left, width } of this.visibleStretches()) {
+    for (const { state, left, width } of this.visibleStretches(this.report.face.stretches())) {
       if (state !== "missing") continue;
       context.fillStyle = this.colours.gap;
       context.fillRect(left, SOUND.top, width, FACES.top - SOUND.top);
@@ -199,6 +224,15 @@ export class Timeline {
     this.label(context, text("sound"), 4, SOUND.top + 6);
   }
 
+  /** A line below the sound where the face's speech is heard; none in pauses. */
+  drawVoice(context) {
+    const { face } = this.report;
+    if (!face.voice.length) return;
+    context.fillStyle = this.colours.voice;
+    for (const { state, left, width } of this.visibleStretches(face.stretches((frame) => face.voice[frame] >= 0.5)))
+      if (state) context.fillRect(left, VOICE.top, width, VOICE.height);
+  }
+
   drawMouth(context) {
     const { line, source, result } = this.colours;
     context.strokeStyle = line;
@@ -206,14 +240,14 @@ export class Timeline {
     context.moveTo(0, MOUTH.top + MOUTH.height + 0.5);
     context.lineTo(this.width, MOUTH.top + MOUTH.height + 0.5);
     context.stroke();
-    this.drawCurve(context, this.report.sourceOpening, source, 1.25);
-    this.drawCurve(context, this.report.opening, result, 1.75);
+    this.drawCurve(context, this.report.face.sourceOpening, source, 1.25);
+    this.drawCurve(context, this.report.face.opening, result, 1.75);
     this.label(context, text("mouth"), 4, MOUTH.top + 6);
   }
 
   drawCurve(context, values, colour, lineWidth) {
     const { report } = this;
-    const height = (value) => MOUTH.top + MOUTH.height - (value / report.maxOpening) * (MOUTH.height - 4);
+    const height = (value) => MOUTH.top + MOUTH.height - (value / report.face.maxOpening) * (MOUTH.height - 4);
     const first = Math.max(0, report.frameAt(this.from) - 1);
     const last = Math.min(values.length - 1, report.frameAt(this.to) + 1);
     context.strokeStyle = colour;
@@ -249,10 +283,22 @@ export class Timeline {
 
   drawFaces(context) {
     const paints = { found: this.colours.found, faded: this.colours.faded, missing: this.hatch(context) };
-    for (const { state, left, width } of this.visibleStretches()) {
-      context.fillStyle = paints[state];
-      context.fillRect(left, FACES.top, width, FACES.height);
-    }
+    this.bars.forEach((face, row) => {
+      const top = FACES.top + row * FACES.step;
+      for (const { state, left, width } of this.visibleStretches(face.stretches())) {
+        context.fillStyle = paints[state];
+        context.fillRect(left, top, width, FACES.height);
+      }
+      const fading = face.stretches((frame) => (face.faded[frame] > 0 && face.faded[frame] < 1 ? face.faded[frame] : 0));
+      context.fillStyle = paints.faded;
+      for (const { state, left, width } of this.visibleStretches(fading))
+        context.fillRect(left, top, width, FACES.height * state);
+      if (this.bars.length < 2) return;
+      this.label(context, String(face.index), 4, top + FACES.height / 2 + 0.5);
+      context.strokeStyle = this.colours.text;
+      context.lineWidth = 1;
+      if (face === this.report.face) context.strokeRect(0.5, top - 0.5, this.width - 1, FACES.height + 1);
+    });
   }
 
   /** Missing faces are hatched: told from found ones without colours too. */
@@ -273,8 +319,8 @@ export class Timeline {
     return pattern;
   }
 
-  *visibleStretches() {
-    for (const { state, from, to } of this.report.stretches()) {
+  *visibleStretches(stretches) {
+    for (const { state, from, to } of stretches) {
       const left = Math.max(0, this.x(this.report.times[from]));
       const right = Math.min(this.width, this.x(this.report.endOf(to)));
       if (right <= 0 || left >= this.width) continue;
@@ -305,7 +351,7 @@ export class Timeline {
     context.setLineDash(dashes);
     context.beginPath();
     context.moveTo(x, RULER.height);
-    context.lineTo(x, TIMELINE_HEIGHT);
+    context.lineTo(x, this.height);
     context.stroke();
     context.setLineDash([]);
     const words = clockText(time);
