@@ -10,7 +10,7 @@ from scipy.ndimage import uniform_filter1d
 
 from .activity import SAMPLE_RATE, SECONDS, SpeechActivity
 
-# Tuned on real, eSpeak's, formant-synthesised and sung voices, bare, over music and in noise (eval/pauses.py --gate).
+# Tuned on real, eSpeak's, formant-synthesised and sung voices, bare, over music and in noise. Measured: eval/pauses.py.
 VOICED = 0.25  # probability, of three windows' mean, from which on a window is voice
 DOUBTFUL = 0.05  # from which on it is voice if it is loud
 LOUD = 12.0  # dB below the voice's loudest parts, within which a window is loud
