@@ -165,7 +165,9 @@ def compare(
     track = sample_faces(model, track, speech, options)
     results = {UNRESTORED: list(blend_faces(footage.frames, track, options=options))}
     for variant, settings in VARIANTS.items():
-        crops = restored(track, footage, FaceRestoration(restorer, model.resolution, options, **settings))
+        crops = restored(
+            track, footage, FaceRestoration(restorer, model.resolution, options, model.blend_mask, **settings)
+        )
         results[variant] = list(blend_faces(footage.frames, track, options=options, crops=crops))
     figures = [measure(footage, variant, frames, track) for variant, frames in results.items()]
     middle = track.num_frames // 2

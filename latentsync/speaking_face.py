@@ -55,7 +55,7 @@ class SpeakingFace:
         self._number, self._model, self._options = number, model, options
         self._placement, self._times = placement, times
         self._stages = stages or StageTimes()
-        self._restoration = restorer and FaceRestoration(restorer, model.resolution, options)
+        self._restoration = restorer and FaceRestoration(restorer, model.resolution, options, model.blend_mask)
         generator = torch.Generator("cpu").manual_seed((options.seed + number) % 2**63)
         finish = self._restored if self._restoration else None
         self._chunks = ChunkGenerator(model, options, generator, on_step, on_estimate, finish)

@@ -209,7 +209,7 @@ def restore_faces(
         raise OptionError(
             "expected generated faces as the sampler gives them: sample them first, and restore them once"
         )
-    restoration = FaceRestoration(restorer, track.resolution, replace(options, mask=track.mask))
+    restoration = FaceRestoration(restorer, track.resolution, replace(options, mask=track.mask), track.blend_mask)
     side = restoration.side
     restored = np.zeros((track.num_frames, 3, side, side), np.float32)
     count, stretch = 0, None

@@ -26,7 +26,8 @@ class FaceRestoration:
 
     restorer    see restorers.py
     resolution  side S of the generated faces, px
-    options     sr_ratio, sr_strength, mask and seed are what counts
+    options     sr_ratio, sr_strength, mask, blend_mask and seed are what counts
+    blend_mask  what suits the model, used where the options name none: sharpness is measured where faces are pasted
     memory      share of the frame before in the detail of a face that stands still; 0: every frame by itself
     matched     whether sharpness and grain are made the source's
     """
@@ -36,6 +37,7 @@ class FaceRestoration:
         restorer: Restorer,
         resolution: int,
         options: LipSyncOptions,
+        blend_mask: str | None = None,
         *,
         memory: float = MEMORY,
         matched: bool = True,
@@ -45,7 +47,8 @@ class FaceRestoration:
         hole = (generation_mask(self.side, options.mask) < 0.5).float()
         self._region = _blur(hole[None, None], SOFT_EDGE * self.side)[0, 0]
         self._steady = SteadyDetail(memory)
-        self._match = SharpnessMatch(hole, options.seed) if matched else None
+        pasted = generation_mask(self.side, options.blend_mask or blend_mask or options.mask) < 0.5
+        self._match = SharpnessMatch(pasted.float(), options.seed) if matched else None
 
     def reset(self) -> None:
         """Forget the frames before: where a face comes after a cut, or after one without a face."""
