@@ -100,7 +100,7 @@ class FaceTracker:
             face = self._read_detected(frame, detection)
             if face is not None and not is_among(face.box, [*known, *faces]):
                 faces.append(face)
-        return faces
+        return sorted(faces, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
 
     def follow(self, frame: np.ndarray, previous: FaceObservation | FaceRegion) -> FaceObservation | None:
         """The face that was at `previous`, in a frame (H, W, 3) uint8 RGB, without any detection; None where there is

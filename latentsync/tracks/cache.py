@@ -24,7 +24,7 @@ from .paths import ClipFaces, FacePath
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the files and of what a scan does; others are ignored
+VERSION = 2  # of the files and of what a scan does; others are ignored
 MAX_BYTES = 256 * 2**20  # of all files; the least recently used go first
 SUFFIX = ".npz"
 

@@ -131,6 +131,8 @@ class _Scan:
             is_cut = True  # one that the whole picture did not show
         if is_cut:
             self._shot, followed = self._shot + 1, []
+        if self._shots.flashed:
+            self._rejoin(self._shots.flashed)
         kept = [item for item in followed if item[0] not in others]
         misread = [track for track in others if not is_cut and time - self.times[track.rows[0]] < MISREAD]
         self.all = [track for track in self.all if track not in misread]
@@ -151,6 +153,15 @@ class _Scan:
             if face is not None and all(overlap(face.box, other.box) < SAME_PLACE for _, other, _ in found):
                 found.append((track, face, _look(pixels, face)))
         return found
+
+    def _rejoin(self, count: int) -> None:
+        """The last `count` frames were no shot of their own: this frame goes on with the one before them."""
+        flash = self._shot - 1
+        self._shot -= 2
+        self.shots[-count:] = [self._shot] * count
+        for track in self.all:
+            if track.shot == flash:
+                track.shot = self._shot
 
     def _is_due(self, time: float) -> bool:
         usual = self._every if self._active else SEARCH_EVERY

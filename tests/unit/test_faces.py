@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from latentsync.errors import DamagedCheckpointError, ModelNotFoundError, OptionError
-from latentsync.face_locator import FaceLocator
 from latentsync.faces import blazeface, facemesh
 from latentsync.faces.alignment import Aligner, template_points
 from latentsync.faces.facemesh import alignment_points, mouth_opening, region_of_landmarks
 from latentsync.faces.graph import load_graph
 from latentsync.faces.tracking import FaceTracker
-from latentsync.media.video_reader import VideoFrame
+from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from tests.unit.media_clips import demo_video
 
@@ -179,6 +178,29 @@ def three_people():
     return frame
 
 
+def test_all_faces_are_found_but_those_known(tracker, three_people):
+    faces = tracker.detect(three_people)
+    areas = [float(np.prod(face.box[2:] - face.box[:2])) for face in faces]
+    assert len(faces) == 3
+    assert areas == sorted(areas, reverse=True)
+    others = tracker.detect(three_people, faces[:1])
+    assert [np.array_equal(face.box, known.box) for face, known in zip(others, faces[1:], strict=True)] == [True, True]
+    assert np.abs(tracker.follow(three_people, faces[2]).points - faces[2].points).max() < 3
+    with pytest.raises(ValueError, match="with landmarks"):
+        tracker.follow(three_people, replace(faces[0], landmarks=None))
+
+
+def test_yaw_is_signed_and_mirrors(tracker, picture):
+    clip = AvatarClip(4, 4)
+    pose = clip.pose(0)
+    left, right = (tracker(draw_frame(clip.identity, replace(pose, yaw=yaw), 256, 256)).yaw for yaw in (-0.7, 0.7))
+    assert left < -15
+    assert right > 15
+    straight = tracker(picture).yaw
+    mirrored = tracker(np.ascontiguousarray(picture[:, ::-1])).yaw
+    assert mirrored == pytest.approx(-straight, abs=6)
+
+
 @pytest.mark.parametrize(
     ("choose", "begin", "end"), [("largest", 420, 810), ("left", 20, 220), ("right", 940, 1180), ("centre", 420, 810)]
 )
@@ -198,33 +220,6 @@ def test_the_choice_gives_way_to_who_is_followed(three_people):
 def test_an_unknown_choice_is_refused():
     with pytest.raises(OptionError, match=r"'top': expected one of largest, left, right, centre"):
         FaceTracker(choose="top")
-
-
-class Counting:
-    """A detector that counts how many frames it looks at."""
-
-    def __init__(self, tracker):
-        self.tracker, self.count = tracker, 0
-
-    def __call__(self, frame, previous):
-        self.count += 1
-        return self.tracker(frame, previous)
-
-
-@pytest.mark.parametrize(("bounces", "searched", "kept"), [(True, 4, 4), (False, 6, 1)])
-def test_places_are_kept_only_for_a_clip_that_comes_back(tracker, clip, bounces, searched, kept):
-    counting = Counting(tracker)
-    locator = FaceLocator(counting, 64, bounces=bounces)
-    shown = [0, 0, 1, 2, 3, 3, 2, 1]  # the first frame twice, as with a higher rate
-    found = [
-        locator(VideoFrame(clip.frame(source, 192, 192), index / 25, index, index, source))
-        for index, source in enumerate(shown)
-    ]
-    assert None not in found
-    assert counting.count == searched
-    assert len(locator._known) == kept
-    assert found[0] is found[1]
-    assert (found[2] is found[7]) == bounces
 
 
 def test_face_partly_outside(tracker, picture):

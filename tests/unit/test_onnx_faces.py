@@ -147,6 +147,17 @@ def test_previous_face_is_kept_unless_told_otherwise(tmp_path, models):
     assert np.array_equal(largest(both, first).box, largest(both, second).box)
 
 
+def test_all_faces_are_found_and_each_is_followed(models):
+    detector, both = InsightFaceDetector(*models), frame_with((64, 128, 32), (384, 352, 32))
+    faces = detector.detect(both)
+    assert len(faces) == 2
+    for face in faces:
+        assert np.array_equal(detector.follow(both, face).box, face.box)
+    assert len(detector.detect(both, faces[:1])) == 1
+    assert detector.follow(frame_with((64, 128, 32)), faces[0]) is not None
+    assert detector.follow(np.zeros((512, 512, 3), np.uint8), faces[0]) is None
+
+
 def test_no_face(models):
     assert InsightFaceDetector(*models)(np.zeros((300, 400, 3), np.uint8)) is None
 

@@ -187,6 +187,23 @@ def test_noise_movement_and_light_are_no_cuts_but_cuts_are():
     assert cuts([*noisy, *[AvatarClip(4, 4).frame(i, 180, 320) for i in range(4)]]) == [8]
 
 
+def test_a_flash_is_no_shot_and_a_short_shot_is():
+    clip = AvatarClip(3, 3)
+    pictures = [clip.frame(i, 192, 192) for i in range(20)]
+    flashed = [
+        np.clip(p.astype(int) + 120, 0, 255).astype(np.uint8) if i in (8, 9) else p for i, p in enumerate(pictures)
+    ]
+    found = scan_faces(video_frames(flashed), FaceTracker())
+    assert set(found.shots.tolist()) == {0}
+    assert len(found.paths) == 1
+    assert len(found.paths[0]) >= 18
+    other = [AvatarClip(4, 4).frame(i, 192, 192) for i in range(12)]
+    found = scan_faces(video_frames([*pictures[:8], *other[:2], *pictures[8:12]]), FaceTracker())
+    assert set(found.shots.tolist()) == {0}  # two frames of something else
+    found = scan_faces(video_frames([*pictures[:8], *other[:6], *pictures[8:12]]), FaceTracker())
+    assert found.shots.tolist() == [0] * 8 + [1] * 6 + [2] * 4
+
+
 def piece(rows, look, x=0.0, shot=0, **more):
     boxes = np.array([[x, 0, x + 100, 100]] * 2, np.float32)
     return Piece(shot, rows[0], rows[1], rows[0] / 25, rows[1] / 25, boxes, np.array(look, float), 10, **more)
