@@ -16,7 +16,7 @@ is given: the bundled model knows drawn faces only, so there it is a test of fac
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -109,10 +109,11 @@ def square_side(matrix: np.ndarray, resolution: int) -> float:
     return resolution / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
 
 
-def avatar_clips(model: LipSyncModel, options: LipSyncOptions, count: int) -> Iterator[Clip]:
+def avatar_clips(model: LipSyncModel, options: LipSyncOptions, numbers: Iterable[int]) -> Iterator[Clip]:
+    """Held-out avatars; those of odd numbers are tall."""
     clips, _ = held_out_clips()
-    for number, clip in enumerate(clips[:count]):
-        draw = _portrait if number % 2 else AvatarClip.frame
+    for number in numbers:
+        clip, draw = clips[number], _portrait if number % 2 else AvatarClip.frame
         frames, truth = ([draw(part, i) for i in range(options.chunk_frames)] for part in (clip.own, clip.new))
         speech = clip.new.speech.waveform
         yield prepared(f"avatar {clip.index}", model, options, frames, speech, clip.own.fps, truth)
@@ -269,7 +270,7 @@ def main() -> None:
         parser.error("--video and --audio go together")
     model, options = load_model(find_model(arguments.model, arguments.checkpoints)), LipSyncOptions()
     with torch.inference_mode():
-        clips = list(avatar_clips(model, options, arguments.clips))
+        clips = list(avatar_clips(model, options, range(arguments.clips)))
         if arguments.video:
             clips.append(real_clip(model, options, arguments.video, arguments.audio))
         rows = table(clips, model.resolution, model.blend_mask or "mask", arguments.every)
