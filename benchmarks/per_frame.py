@@ -4,7 +4,8 @@
 
 Each stage runs alone over all frames, several times, so that the threads of the decoder and the encoder are counted
 with their own stage; a figure is the median of the passes, per frame. "all, interleaved" goes frame by frame as the
-product does. Face tracking is a network, and is listed apart. The aligned face stands in for the generated one.
+product does. Face tracking is a network, and is listed apart. The aligned face, with some noise, stands in for the
+generated one.
 """
 
 import argparse
@@ -20,11 +21,11 @@ import numpy as np
 import torch
 
 from latentsync.faces.alignment import Aligner, warp_faces
-from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
+from latentsync.pasting import FacePaster
 from latentsync.pipeline import to_pixels
 
 from .measure import Timing, write_portrait
@@ -38,11 +39,12 @@ class Stages:
     def __init__(self, path: Path, count: int, resolution: int, folder: Path):
         self.path, self.count, self.resolution, self.folder = path, count, resolution, folder
         self.options, self.facts, self.tracker = LipSyncOptions(), probe_video(path), FaceTracker()
-        self.blender = FaceBlender(resolution, feather=self.options.mask_smooth)
+        self.paster = FacePaster(resolution, self.options)
         self.frames = self.decode()
         self.points = self.track()
         self.faces, self.matrices = self.align()
         self.generated = to_pixels(torch.from_numpy(np.stack(self.faces)))
+        self.generated += 0.1 * torch.randn(self.generated.shape, generator=torch.Generator().manual_seed(0))
 
     def decode(self) -> list[np.ndarray]:
         return [frame.pixels for frame in islice(read_frames(self.path), self.count)]
@@ -63,8 +65,7 @@ class Stages:
         return [self._aligned(frame, matrix) for frame, matrix in pairs], matrices
 
     def paste(self) -> list[np.ndarray]:
-        triples = zip(self.frames, self.generated, self.matrices, strict=True)
-        return [self.blender.paste(frame, face, matrix) for frame, face, matrix in triples]
+        return list(map(self.paster, self.frames, self.generated, self.faces, self.matrices))
 
     def encode(self) -> None:
         with self._writer() as writer:
@@ -78,8 +79,8 @@ class Stages:
             source = islice(read_frames(self.path), self.count)
             for frame, points, face in zip(source, self.points, self.generated, strict=True):
                 matrix = aligner(points)
-                self._aligned(frame.pixels, matrix)
-                writer.write(self.blender.paste(frame.pixels, face, matrix))
+                aligned = self._aligned(frame.pixels, matrix)
+                writer.write(self.paster(frame.pixels, face, aligned, matrix))
 
     def _aligned(self, frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return warp_faces([frame], matrix[None], self.resolution, self.options.sampling)[0]
