@@ -55,7 +55,7 @@ def test_other_renderers_draw_them_too(front_end, settings):
                 assert any(said["display_name"] in title for title in titles)
 
 
-def test_a_workflow_saved_before_the_inputs_came_loads(front_end):
+def test_a_workflow_saved_before_the_inputs_came_loads(front_end, samples):
     """As release 1.0.0 saved it: every value is where it was, and what has come since has its default."""
     old = json.loads((ROOT / "tests" / "comfy" / "old_workflow.json").read_text(encoding="utf-8"))
     graph = front_end.load_workflow(old)

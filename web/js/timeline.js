@@ -294,7 +294,7 @@ export class Timeline {
       for (const { state, left, width } of this.visibleStretches(fading))
         context.fillRect(left, top, width, FACES.height * state);
       if (this.bars.length < 2) return;
-      this.label(context, String(face.index), 4, top + FACES.height / 2 + 0.5);
+      this.label(context, String(face.index), 4, top + FACES.height / 2 + 0.5, this.colours.text);
       context.strokeStyle = this.colours.text;
       context.lineWidth = 1;
       if (face === this.report.face) context.strokeRect(0.5, top - 0.5, this.width - 1, FACES.height + 1);
@@ -328,8 +328,8 @@ export class Timeline {
     }
   }
 
-  label(context, words, x, y) {
-    context.fillStyle = this.colours.dim;
+  label(context, words, x, y, colour = this.colours.dim) {
+    context.fillStyle = colour;
     context.lineWidth = 3;
     context.lineJoin = "round";
     context.strokeStyle = this.colours.surface;
