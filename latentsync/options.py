@@ -37,7 +37,7 @@ class LipSyncOptions:
     # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
     # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
     blend_mask: str | None = None
-    mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather
+    mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather, a tenth of the face: docs/mask_smooth.jpg
     chunk_frames: int = 16  # frames denoised together; the model was trained with 16
     chunk_overlap: int = 4  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
     full_chunks: bool = True  # complete a short last chunk with frames before it: its normalisation spans the chunk
@@ -46,7 +46,7 @@ class LipSyncOptions:
     smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
     sampling: Literal["quality", "reference"] = "quality"  # anti-aliased and rounded, instead of truncated
     colour_match: bool = True  # broad colours around the lips are the source's: model and VAE shift them (colours.py)
-    blend_method: Literal["feather", "multiband", "poisson"] = "feather"  # how the edge is hidden
+    blend_method: Literal["feather", "multiband", "poisson"] = "feather"  # compared in docs/seams.md
     mask_shape: Literal["drawn", "landmarks"] = "drawn"  # the mask as drawn, or as the face's own jaw and cheeks lie
     edge_match: bool = True  # colour and gain along the edge are made the source's
     blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
