@@ -12,6 +12,7 @@ the source's own. r is the correlation with the true lips outside of the pauses:
 
 import argparse
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,9 @@ from latentsync.voice.gate import VoiceGate
 from .beds import BEDS, with_bed, with_pauses
 from .heldout_avatars import HeldOutClip, held_out_clips
 
+log = logging.getLogger(__name__)
 SIDE = 256  # px of the frames
+TURN = 1.2  # s
 SETTLING = 0.35, 0.2  # s at the beginning and the end of a pause that do not count: the mouth closes and opens
 AUDIBLE = 38.0  # dB below the loudest, under which there is no speech
 CLEAR = 25.0  # dB, within which there surely is
@@ -55,8 +58,8 @@ class PauseScore:
 
 
 def pauses_of(duration: float) -> list[tuple[float, float]]:
-    """A second and a half of speech, a second and a half of silence, and so on."""
-    return [(start, start + 1.5) for start in np.arange(1.5, duration - 1.4, 3.0)]
+    """TURN seconds of speech, as many of silence, and so on."""
+    return [(start, start + TURN) for start in np.arange(TURN, duration - TURN + 0.01, 2 * TURN)]
 
 
 def in_pauses(times: np.ndarray, pauses: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -93,6 +96,7 @@ def scores_of_clip(
             chosen = replace(chosen, extra_frames=False)
             lip_sync(source, sound, folder / "result.mp4", model, chosen, track_cache=cache)
             scores.append(score(bed, way, _opening_of(folder / "result.mp4", number)))
+            log.info("%s", scores[-1])
     return scores
 
 
@@ -149,10 +153,13 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--output", type=Path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars; with --gate, speeches (at least 20)")
-    parser.add_argument("--duration", type=float, default=4.5, help="s of each, speech and pause in turn, 1.5 s each")
+    parser.add_argument(
+        "--duration", type=float, default=3 * TURN, help=f"s of each, speech and pause in turn, {TURN:g} s each"
+    )
     parser.add_argument("--inference_steps", type=int, default=4)
     parser.add_argument("--gate", action="store_true", help="measure the gate alone")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.gate:
         text, rows = gate_table(max(arguments.clips, 20))
     else:
