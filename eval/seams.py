@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--clips", type=int, default=6, help="avatars (default: 6)")
+    parser.add_argument("--clips", type=int, default=8, help="avatars (default: 8)")
     parser.add_argument("--every", type=int, default=4, help="frames from one that is scored to the next (default: 4)")
     parser.add_argument("--video", type=Path, help="a real clip with a face in every frame of its beginning")
     parser.add_argument("--audio", type=Path, help="speech for it")
