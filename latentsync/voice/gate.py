@@ -12,12 +12,12 @@ from .activity import SAMPLE_RATE, SECONDS, SpeechActivity
 
 # Tuned on real, eSpeak's, formant-synthesised and sung voices, bare, over music and in noise. Measured: eval/pauses.py.
 VOICED = 0.25  # probability, of three windows' mean, from which on a window is voice
-DOUBTFUL = 0.05  # from which on it is voice if it is loud
+DOUBTFUL = 0.02  # from which on it is voice if it is loud
 LOUD = 12.0  # dB below the voice's loudest parts, within which a window is loud
-LOUDEST = 95  # percentile of the voiced windows' level
+LOUDEST = 95  # percentile of the level of the voiced windows, or of all where none is
 # Singing is recognised in parts only. Of a voice with fewer voiced windows among its loudest ones, loudness decides.
 KNOWN_VOICE, CORE = 0.6, 8.0  # share; dB below the loudest parts
-NO_VOICE = 0.01  # a share below which there is none
+NO_VOICE, STRANGE = 0.01, 0.03  # a share and a median probability among the loudest windows: below both, there is none
 SUNG = 16.0  # dB, in the place of LOUD
 BEFORE, AFTER = 0.08, 0.03  # s that a word is longer than its voiced windows; the network notices it a little late
 
@@ -62,11 +62,10 @@ def voiced_windows(activity: SpeechActivity) -> np.ndarray:
     """(n,) bool, by probability and level; still with gaps between words."""
     probability = uniform_filter1d(activity.probability, 3, mode="nearest")
     voiced = probability >= VOICED
-    if not voiced.any():
-        return voiced
-    below = np.percentile(activity.level[voiced], LOUDEST) - activity.level  # dB
-    share = voiced[below <= CORE].mean()
-    if share < NO_VOICE:
+    below = np.percentile(activity.level[voiced] if voiced.any() else activity.level, LOUDEST) - activity.level  # dB
+    core = below <= CORE
+    share = voiced[core].mean()
+    if share < NO_VOICE and np.median(probability[core]) < STRANGE:
         return np.zeros_like(voiced)
     if share < KNOWN_VOICE:
         return voiced | (below <= SUNG)
