@@ -73,7 +73,8 @@ def face_look(frame: np.ndarray, points: np.ndarray) -> Look | None:
 def covering(lower: np.ndarray) -> np.ndarray:
     """(n,) how unlike its usual colours the lower face is in each of n frames of one person, `lower` (n, NUM_LOWER).
 
-    Below 0.3 for a face that talks and turns, 0.4 and more where something else lies over it. NaN unknown.
+    Below 0.3 for a face that talks and turns a little, 0.35 and more where something of another colour lies over it.
+    NaN unknown.
     """
     unlike = np.abs(lower - np.nanmedian(lower, 0)) if np.isfinite(lower).any() else lower
     return unlike.reshape(len(lower), -1, 3).max(-1).mean(-1)

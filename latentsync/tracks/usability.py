@@ -5,8 +5,8 @@ import numpy as np
 from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 
-MIN_CONFIDENCE = 0.7  # below, the face mesh is unsure: something covers the face, or it turns out of sight
-MAX_COVERING = 0.38  # see appearance.covering: something lies over the mouth
+MIN_CONFIDENCE = 0.9  # below, the face mesh is unsure: something covers the face, or it turns out of sight
+MAX_COVERING = 0.33  # see appearance.covering: something lies over the mouth
 MIN_SIDE = 32.0  # px; a smaller face has a mouth of five pixels
 BRIEF = 0.1  # s; a face that is lost or unusable for no longer is taken as if it were not
 
