@@ -6,10 +6,14 @@ two bands of frequencies, inside the generated region; the ratio is averaged ove
 detail than an open one.
 """
 
+from functools import lru_cache
+
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..faces.alignment import canvas_size
 
 SIGMAS = (1.0, 2.0)  # px of the working size, of the blurs between the bands
 GAIN_RANGE = (0.25, 1.1)  # of a band; more would show as halos, and makes more of what is wrong
@@ -18,6 +22,7 @@ BLOCK = 8  # px, side of the squares in which grain is measured
 QUIET = 0.25  # of them, the quietest, are taken for flat: what varies there is grain
 LEAST_GRAIN = 0.004  # deviation in the range [-1, 1], half a grey level: less is rounding
 LEAST_ENERGY = 1e-7
+PROBE_SIDE = 128  # px, of noise on which the loss by resampling is tried
 
 
 class SharpnessMatch:
@@ -57,7 +62,8 @@ class SharpnessMatch:
         self._log_gains = torch.lerp(log_gains, self._log_gains, MEMORY)
         self._grain = missing + (self._grain - missing) * MEMORY
         gains = self._log_gains.exp().clamp(*GAIN_RANGE)
-        return rest + sum(gain * band for gain, band in zip(gains, face_bands, strict=True)) + self._grain * noise
+        lasting = self._grain / kept_grain(round(scale, 1))
+        return rest + sum(gain * band for gain, band in zip(gains, face_bands, strict=True)) + lasting * noise
 
     def _measure(self, luma: Tensor) -> tuple[float, Tensor]:
         """(R, R) -> deviation of the finest band in quiet places, energies (2,) of the bands in the region."""
@@ -71,6 +77,20 @@ class SharpnessMatch:
         frame_side = max(1, min(side, round(side * scale)))
         noise = torch.randn((1, 1, frame_side, frame_side), generator=self._generator)
         return F.interpolate(noise, (side, side), mode="bicubic")[0, 0]
+
+
+@lru_cache
+def kept_grain(scale: float) -> float:
+    """Share of the frame's grain that is left when the face is taken out of the frame and pasted back, by resampling.
+
+    scale: px of the frame per px of the picture.
+    """
+    side = round(PROBE_SIDE * scale * 1.03)  # not a whole ratio, so that all positions between pixels occur
+    noise = torch.randn((1, 1, side, side), generator=torch.Generator().manual_seed(0))
+    width, height = canvas_size(PROBE_SIDE)  # through which faces are aligned
+    canvas = F.interpolate(noise, (height, width), mode="bilinear")
+    taken = F.interpolate(canvas, (PROBE_SIDE, PROBE_SIDE), mode="bicubic")
+    return float(F.interpolate(taken, (side, side), mode="bicubic").std() / noise.std())
 
 
 def _bands(picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
