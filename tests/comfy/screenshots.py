@@ -34,7 +34,7 @@ WIDGETS = {
     "lip_sync_light": ("quick_start", "LatentSyncLipSync", LIGHT, ""),
     "lip_sync_nodes_2": ("quick_start", "LatentSyncLipSync", NODES_2, ""),
     "report_node": ("report", "LatentSyncReport", {}, ""),
-    "two_speakers": ("two_speakers", "LatentSyncLipSync", {}, ""),
+    "speakers": ("two_speakers", "LatentSyncLipSync", {}, ""),
     "blend_edge": ("wireable_stages", "LatentSyncBlend", {}, ""),
     "blend_mask": ("wireable_stages", "LatentSyncBlend", {}, SHOW_MASK),
 }

@@ -72,6 +72,22 @@ def test_a_workflow_saved_before_the_inputs_came_loads(front_end, samples):
     assert {slot["name"]: slot["link"] for slot in after["inputs"] if slot.get("link")} == linked
 
 
+def test_advanced_widgets_are_shown_when_asked_for(front_end):
+    """They are part of the graph all the same."""
+    front_end.add_node("LatentSyncFacePrepare")
+    seen = """() => { const node = app.graph.nodes[0];
+        return [node.size[1], node.widgets.filter(w => !node.isWidgetVisible(w)).map(w => w.name)]; }"""
+    height, hidden = front_end.page.evaluate(seen)
+    assert hidden == ["max_yaw", "fade"]
+    front_end.page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
+    taller, hidden = front_end.page.evaluate(seen)
+    assert hidden == []
+    assert taller > height
+    prompt = front_end.page.evaluate("async () => (await app.graphToPrompt()).output")
+    (node,) = prompt.values()
+    assert (node["inputs"]["max_yaw"], node["inputs"]["fade"]) == (60, 0.16)
+
+
 def test_help_opens_beside_the_node(front_end):
     add_all(front_end)
     for name in NODES:

@@ -21,6 +21,7 @@ app.registerExtension({
   init: addStyleSheet,
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name.startsWith("LatentSync")) chain(nodeType.prototype, "onNodeCreated", hideAdvanced);
     const panel = PANELS[nodeData.name];
     if (!panel) return;
     chain(nodeType.prototype, "onNodeCreated", function () {
@@ -39,6 +40,13 @@ app.registerExtension({
   afterConfigureGraph: showAll,
   onNodeOutputsUpdated: showAll,
 });
+
+/** The host knows which widgets are advanced, but its classic renderer hides only those that say so themselves. */
+function hideAdvanced() {
+  const advanced = this.widgets?.filter((widget) => widget.options?.advanced) ?? [];
+  for (const widget of advanced) widget.advanced = true;
+  if (advanced.length) this.setSize([this.size[0], this.computeSize()[1]]);
+}
 
 function attach(node, { key, make }) {
   const panel = make({ onHeight: () => grow(node), feather: () => maskSmooth(node) });
