@@ -79,6 +79,9 @@ def test_advanced_widgets_are_shown_when_asked_for(front_end):
         return [node.size[1], node.widgets.filter(w => !node.isWidgetVisible(w)).map(w => w.name)]; }"""
     height, hidden = front_end.page.evaluate(seen)
     assert hidden == ["max_yaw", "fade"]
+    front_end.page.wait_for_timeout(300)
+    ends = "app.graph.nodes[0].widgets.map(widget => widget.y + widget.computedHeight)"
+    assert max(front_end.page.evaluate(ends)) <= height  # and leave no gap
     front_end.page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
     taller, hidden = front_end.page.evaluate(seen)
     assert hidden == []

@@ -7,6 +7,8 @@ import { addStyleSheet } from "./theme.js";
 
 const MARGIN = 8; // CSS px around a widget in the classic renderer
 const NODE_WIDTH = 380;
+const WIDGET_HEIGHT = 20; // px of a plain widget in the classic renderer
+const WIDGET_GAP = 4; // which it adds to every widget
 
 /** By node: the key of its ui output and what shows it. */
 const PANELS = {
@@ -41,10 +43,16 @@ app.registerExtension({
   onNodeOutputsUpdated: showAll,
 });
 
-/** The host knows which widgets are advanced, but its classic renderer hides only those that say so themselves. */
+/**
+ * The host knows which widgets are advanced, but its classic renderer hides only those that say so themselves, and
+ * leaves a gap for the height they give.
+ */
 function hideAdvanced() {
   const advanced = this.widgets?.filter((widget) => widget.options?.advanced) ?? [];
-  for (const widget of advanced) widget.advanced = true;
+  for (const widget of advanced) {
+    widget.advanced = true;
+    widget.computeSize = () => [0, this.isWidgetVisible(widget) ? WIDGET_HEIGHT : -WIDGET_GAP];
+  }
   if (advanced.length) this.setSize([this.size[0], this.computeSize()[1]]);
 }
 
