@@ -6,7 +6,8 @@ from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 
 MIN_CONFIDENCE = 0.9  # below, the face mesh is unsure: something covers the face, or it turns out of sight
-MAX_COVERING = 0.33  # see appearance.covering: something lies over the mouth
+# See appearance.covering: something lies over the mouth. Bars measure 0.49 and more, talking mouths up to 0.38.
+MAX_COVERING = 0.45
 MIN_SIDE = 32.0  # px; a smaller face has a mouth of five pixels
 BRIEF = 0.1  # s; a face that is lost or unusable for no longer is taken as if it were not
 
