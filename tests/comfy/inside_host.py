@@ -5,6 +5,7 @@
 Working directory: ComfyUI's. Fails by an assertion; prints the last line "all right".
 """
 
+import asyncio
 import importlib
 import importlib.util
 import sys
@@ -20,9 +21,15 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import comfy.model_management as management  # noqa: E402
+import comfy.utils  # noqa: E402
+import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+SHARED = (management, comfy.utils, folder_paths, torch.nn.functional)  # that other packs use too
+BEFORE = [{name: value for name, value in vars(module).items() if callable(value)} for module in SHARED]
+FOLDERS = (folder_paths.get_temp_directory(), folder_paths.get_input_directory(), folder_paths.get_output_directory())
 
 spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
@@ -30,6 +37,16 @@ spec.loader.exec_module(sys.modules["pack"])
 host, media = (importlib.import_module(f"pack.nodes.{name}") for name in ("host", "media"))
 reader = importlib.import_module("pack.latentsync.media.video_reader")
 audio_reader = importlib.import_module("pack.latentsync.media.audio_reader")
+
+
+def check_nothing_is_replaced() -> None:
+    """Packs that put their own functions or folders in the place of the host's break it for all others."""
+    asyncio.run(importlib.import_module("pack.nodes.extension").LatentSyncExtension().get_node_list())
+    for module, before in zip(SHARED, BEFORE, strict=True):
+        changed = [name for name, value in before.items() if vars(module).get(name) is not value]
+        assert not changed, f"{module.__name__}: {changed}"
+    folders = folder_paths.get_temp_directory(), folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    assert folders == FOLDERS
 
 
 class Cut(host.InputImpl.VideoFromFile):
@@ -93,6 +110,7 @@ def check_devices() -> None:
             assert [loaded.model for loaded in management.current_loaded_models] == [patcher], "known to the host"
 
 
+check_nothing_is_replaced()
 check_videos()
 check_sounds()
 check_devices()

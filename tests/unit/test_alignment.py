@@ -38,6 +38,18 @@ def test_exact_similarity_is_recovered():
     np.testing.assert_allclose(round_trip, template_points(256), atol=2e-4)
 
 
+def test_a_large_frame_costs_no_precision():
+    """Matrices in float16 move the crop by up to a pixel at this size, differently in each frame."""
+    to_frame = similarity(2.9, -8, (1311.3, 1583.7))
+    points = template_points(256) @ to_frame[:, :2].T + to_frame[:, 2]
+    matrix = fit_matrices(points[None], 256, "none")[0]
+    assert matrix.dtype == np.float32
+    error = points @ matrix[:, :2].astype(np.float64).T + matrix[:, 2] - template_points(256)
+    assert np.abs(error).max() < 0.005
+    halved = matrix.astype(np.float16).astype(np.float64)
+    assert np.abs(points @ halved[:, :2].T + halved[:, 2] - template_points(256)).max() > 0.1
+
+
 def test_mirrored_points_are_turned_and_not_reflected():
     points = template_points(256)[[1, 0, 2]]
     assert np.linalg.det(fit_matrices(points[None], 256, "none")[0][:, :2]) > 0
