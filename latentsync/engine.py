@@ -112,6 +112,8 @@ def lip_sync(
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
         warnings = [*model.warnings, *time_warnings(timeline, options)]
+        if options.silence != "off":
+            warnings += [one.warning for one in speeches if one.warning]
         if output_audio is not None:
             warnings += sound_warnings(longest.path, output_audio, options)
         finder = finder or FaceTracker(model.device)

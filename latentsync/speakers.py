@@ -55,6 +55,16 @@ class Speech:
         """s"""
         return self.num_samples / SAMPLE_RATE
 
+    @property
+    def warning(self) -> str | None:
+        """What a person should know of a speech in which nobody speaks."""
+        if len(self.gate.spoken):
+            return None
+        return (
+            f"no voice was heard in '{self.path}', so the mouth rests. If it should move, turn the gate for pauses off "
+            "(silence off)"
+        )
+
     def peaks(self, duration: float) -> tuple[float, ...]:
         return self._outline.peaks()[: int(np.ceil(duration * PEAKS_PER_SECOND))]
 

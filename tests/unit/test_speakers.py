@@ -104,7 +104,7 @@ def test_in_pauses_the_source_may_come_back(small_model, avatar_video, speech, t
 
 
 def test_a_closed_mouth_in_pauses_is_what_silence_gives(small_model, avatar_video, speech, tmp_path, monkeypatch):
-    heard = {}
+    heard, warned = {}, {}
 
     class Recorder(engine.TokenWindows):
         def tokens(self, centres):
@@ -118,9 +118,11 @@ def test_a_closed_mouth_in_pauses_is_what_silence_gives(small_model, avatar_vide
     write_wav(tmp_path / "silence.wav", np.zeros_like(noise), RATE)
     for name, file, silence in (("closed", "noise", "close"), ("off", "noise", "off"), ("true", "silence", "off")):
         options = dataclasses.replace(FAST, silence=silence)
-        lip_sync(avatar_video, tmp_path / f"{file}.wav", tmp_path / f"{name}.mp4", small_model, options)
+        report = lip_sync(avatar_video, tmp_path / f"{file}.wav", tmp_path / f"{name}.mp4", small_model, options)
+        warned[name] = report.warnings
     closed, off, true = (torch.cat(heard[name]) for name in ("closed", "off", "true"))
     assert torch.equal(closed, true)
+    assert ["no voice was heard" in "".join(warned[name]) for name in ("closed", "off")] == [True, False]
     assert not torch.allclose(off, true, atol=0.1)
 
 
