@@ -62,6 +62,8 @@ def prepare_faces(
     """
     if missing not in ("keep", "error"):
         raise OptionError(f"unknown rule for frames without a face {missing!r}: expected 'keep' or 'error'")
+    if not 1 <= fps <= 240:  # nan is neither
+        raise OptionError(f"fps is {fps:g}; expected the frame rate of the frames, 1 to 240")
     if iter(frames) is frames:
         raise OptionError(
             "the frames can be gone through once only; expected a list or an array, as faces are found first"
