@@ -22,7 +22,7 @@ def texts() -> dict:
 
 def add_all(front_end) -> None:
     for index, name in enumerate(NODES):
-        front_end.add_node(name, at=(index % 4 * 520, index // 4 * 520))
+        front_end.add_node(name, at=(index % 6 * 480, index // 6 * 620))
     front_end.fit()
 
 
@@ -45,7 +45,7 @@ def test_every_node_is_drawn_with_its_widgets(front_end, server):
 
 @pytest.mark.parametrize("settings", [NODES_2, {**NODES_2, **LIGHT}, LIGHT], ids=["nodes 2", "nodes 2 light", "light"])
 def test_other_renderers_draw_them_too(front_end, settings):
-    front_end.open(settings)
+    front_end.open({**settings, "LiteGraph.Canvas.MinFontSizeForLOD": 0})  # words also where they are small
     add_all(front_end)
     assert set(front_end.graph().types) == set(NODES)
     if settings.get("Comfy.VueNodes.Enabled"):
