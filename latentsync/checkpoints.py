@@ -5,7 +5,6 @@ number of norm groups and the resolution, come from the arguments, from metadata
 file beside the weights, or else are the released models' values.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from .diffusion import PREDICTION_TYPES
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from .file_hash import sha256_of
 from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
 from .unet_keys import from_reference_keys, to_reference_key, to_reference_keys
 from .weight_files import read_sidecar, read_weights, write_weights
@@ -255,7 +255,7 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
     facts = read_unet_facts(path) if facts is None else facts
     if facts.resolution is not None:
         return Resolution(facts.resolution, "described with the checkpoint", None)
-    if KNOWN_RESOLUTIONS and (known := KNOWN_RESOLUTIONS.get(_sha256(Path(path)))):
+    if KNOWN_RESOLUTIONS and (known := KNOWN_RESOLUTIONS.get(sha256_of(path))):
         return Resolution(known, "a released file, known by its hash", None)
     if facts.version == "1.0":
         return Resolution(RESOLUTION_1_0, "version 1.0 exists only at 256", None)
@@ -264,14 +264,6 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
         f"Versions 1.0 and 1.5 need {RESOLUTION_1_0}: set the resolution if this is one of them."
     )
     return Resolution(RESOLUTION_1_6, "assumed: versions 1.5 and 1.6 have the same tensors", warning)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def save_unet(

@@ -51,11 +51,6 @@ class Speech:
         self.gate = VoiceGate(self.activity)
 
     @property
-    def duration(self) -> float:
-        """s"""
-        return self.num_samples / SAMPLE_RATE
-
-    @property
     def warning(self) -> str | None:
         """What a person should know of a speech in which nobody speaks."""
         if len(self.gate.spoken):

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
+from ..file_hash import sha256_of
 from ..media.output_file import written_whole
 from .paths import ClipFaces, FacePath
 
@@ -63,7 +64,6 @@ class TrackCache:
 
     def __init__(self, folder: str | Path, max_bytes: int = MAX_BYTES):
         self.folder, self.max_bytes = Path(folder), max_bytes
-        self._digests: dict[tuple, str] = {}  # a run asks twice: to load and to store
 
     def load(self, video_path: str | Path, settings: ScanSettings, seconds: float | None = None) -> ClipFaces | None:
         """The scan of a video, if one is kept that reaches to `seconds` after its start (None: to the video's end).
@@ -94,13 +94,8 @@ class TrackCache:
         self._shrink()
 
     def _path(self, video_path: str | Path, settings: ScanSettings) -> Path:
-        video_path = Path(video_path)
-        state = video_path.stat()
-        same = (video_path.absolute(), state.st_size, state.st_mtime_ns)
-        if same not in self._digests:
-            self._digests[same] = _sha256(video_path)
         key = json.dumps({"version": VERSION, **asdict(settings)}, default=str, sort_keys=True)
-        return self.folder / f"{self._digests[same]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{SUFFIX}"
+        return self.folder / f"{sha256_of(video_path)[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{SUFFIX}"
 
     def _shrink(self) -> None:
         with contextlib.suppress(OSError):
@@ -111,14 +106,6 @@ class TrackCache:
                     break
                 path.unlink(missing_ok=True)
                 total -= size
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()[:40]
 
 
 def _write(path: Path, clip: ClipFaces, whole: bool) -> None:
