@@ -28,8 +28,8 @@ def find_vgg(path: str | Path | None = None) -> Path:
     if file.is_file():
         return file
     raise ModelNotFoundError(
-        f"LPIPS needs VGG16, which is not at {file}. Download torchvision's {VGG_FILE} (LatentSync's release has it in "
-        "its folder `auxiliary`) and give its path; it is not downloaded by itself. Without it choose the distance `vae`."
+        f"LPIPS needs VGG16, which is not at {file}. Download torchvision's {VGG_FILE} (LatentSync's release has it "
+        "in its folder `auxiliary`) and give its path: nothing is downloaded by itself. Or take the distance `vae`."
     )
 
 

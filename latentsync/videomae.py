@@ -8,12 +8,14 @@ compare is that normalised mean, before the classes. A small encoder of our own 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEModel
 
@@ -111,8 +113,8 @@ class VideoEncoder(nn.Module):
 
     def checkpoint_blocks(self) -> None:
         """Recompute each block in the backward pass instead of keeping what it computed: slower, far less memory."""
-        self.backbone.train()  # without which transformers does not; there is no dropout, so nothing else changes
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        for block in self.backbone.encoder.layer:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def resize_frames(frames: Tensor, side: int) -> Tensor:
@@ -168,7 +170,7 @@ def load_videomae(
 
 
 def save_videomae(encoder: VideoEncoder, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write the encoder under the released names with its sizes as metadata; whole or not at all. Raises OutputError."""
+    """Write the encoder under the released names with its sizes as metadata, whole or not at all (OutputError)."""
     tensors = {key: tensor.detach().to("cpu", dtype) for key, tensor in released_tensors(encoder).items()}
     write_weights(path, tensors, {field: str(value) for field, value in asdict(encoder.config).items()})
 
@@ -228,8 +230,8 @@ def _config_of(tensors: Mapping[str, Tensor], described: Mapping[str, str], name
         elif any(key.startswith("encoder.blocks.") for key in tensors):
             kind = "a VideoMAE for pre-training, whose encoder was not fine-tuned"
         raise ForeignCheckpointError(
-            f"{name} is {kind} (its first names are {', '.join(list(tensors)[:NAMES_SHOWN]) or 'none'}), not VideoMAE-v2's "
-            "fine-tuned encoder. Expected vit_g_hybrid_pt_1200e_ssv2_ft.pth, or a file of train_video_encoder."
+            f"{name} is {kind} (its first names are {', '.join(list(tensors)[:NAMES_SHOWN]) or 'none'}), not "
+            "VideoMAE-v2's encoder. Expected vit_g_hybrid_pt_1200e_ssv2_ft.pth or a file of train_video_encoder."
         )
     width, _, tubelet_size, patch_size, _ = stem.shape
     unseen = {field: int(described[field]) for field in UNSEEN_FIELDS if field in described}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ class LPIPSLoss(nn.Module):
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Pictures (N, 3, h, w) RGB in [-1, 1], of any such size -> the mean distance. The reference gives it the lower
         halves of the faces."""
-        return self.network(predicted.float(), target.detach().float()).mean()
+        with torch.autocast(predicted.device.type, enabled=False):
+            return self.network(predicted.float(), target.detach().float()).mean()
 
 
 class VAEPerceptualLoss(nn.Module):

@@ -25,7 +25,7 @@ class TREPALoss(nn.Module):
             self.encoder.checkpoint_blocks()
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Clips (B, 3, F, H, W) RGB in [-1, 1], F as the encoder has it -> scalar. Gradients flow to `predicted` only."""
+        """Clips (B, 3, F, H, W) RGB in [-1, 1], F as the encoder has it -> scalar. Gradients flow to `predicted`."""
         with torch.no_grad():
             wanted = self._features(target)
         return F.mse_loss(self._features(predicted), wanted)
