@@ -1,11 +1,11 @@
-"""Measures of lip-sync quality on frames."""
+"""How far a mouth is open, frame by frame, and what that curve tells."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from .faces.facemesh import mouth_opening
-from .faces.tracking import FaceTracker
+from ..faces.facemesh import mouth_opening
+from ..faces.tracking import FaceTracker
 
 
 def opening_track(frames: Iterable[np.ndarray]) -> np.ndarray:
@@ -27,13 +27,3 @@ def correlation(measured: np.ndarray, truth: np.ndarray) -> float:
     if known.sum() < 3 or measured[known].std() == 0 or truth[known].std() == 0:
         return float("nan")
     return float(np.corrcoef(measured[known], truth[known])[0, 1])
-
-
-def region_psnr(picture: np.ndarray, truth: np.ndarray, region: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB inside a boolean region (H, W) of two (H, W, 3) uint8 pictures."""
-    return psnr_of(float(((picture[region].astype(np.float64) - truth[region]) ** 2).mean()))
-
-
-def psnr_of(mean_squared_error: float) -> float:
-    """PSNR in dB of a mean squared error in grey levels of 255."""
-    return float("inf") if mean_squared_error == 0 else 10 * np.log10(255**2 / mean_squared_error)
