@@ -153,6 +153,13 @@ def build_parser() -> argparse.ArgumentParser:
         "any restoration or upscale model that spandrel reads (default: none)",
     )
     quality.add_argument(
+        "--sr_backend",
+        choices=["spandrel", "package"],
+        default="spandrel",
+        help="who builds GFPGAN's or CodeFormer's network: spandrel, or its authors' own package (gfpgan, "
+        "codeformer-pip), which has to be installed; the results are the same (default: spandrel)",
+    )
+    quality.add_argument(
         "--sr_ratio", type=int, choices=[1, 2, 3, 4], default=2, help="working size of --superres (default: 2)"
     )
     quality.add_argument("--sr_strength", type=float, default=1.0, help="of --superres: 0 none to 1 whole (default: 1)")
@@ -298,6 +305,7 @@ def make_restorer(arguments: argparse.Namespace, device, dtype):
         device=device,
         dtype=dtype,
         fidelity=arguments.codeformer_fidelity,
+        backend=arguments.sr_backend,
     )
 
 

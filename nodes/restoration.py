@@ -3,7 +3,7 @@
 from . import host, media, restorer_choices
 from .host import io
 from .hosted_restorer import HostedRestorer, linked_restorer
-from .knobs import CATEGORY, sr_ratio, sr_strength
+from .knobs import CATEGORY, advanced, check_choices, sr_ratio, sr_strength
 from .sockets import Faces, Restorer
 
 
@@ -43,21 +43,31 @@ class LatentSyncRestoreLoader(io.ComfyNode):
                     tooltip="For CodeFormer only: 0 restores the most and may change the person, 1 stays nearest to "
                     "the generated face.",
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "backend",
+                        options=restorer_choices.BACKENDS,
+                        default=restorer_choices.BACKENDS[0],
+                        optional=True,  # graphs made before it was there lack it
+                        tooltip="Who builds GFPGAN's or CodeFormer's network: spandrel, or its authors' own package "
+                        "(gfpgan, codeformer-pip), which has to be installed. The results are the same.",
+                    )
+                ),
             ],
             outputs=[Restorer.Output(display_name="restorer")],
         )
 
     @classmethod
-    def validate_inputs(cls, restorer=None):
+    def validate_inputs(cls, restorer=None, backend=None):
         try:
             if restorer is not None:  # None where it comes by a link
                 restorer_choices.restorer_path(restorer)
         except restorer_choices.ModelNotFoundError as gone:
             return str(gone)
-        return True
+        return check_choices(backend=(backend, restorer_choices.BACKENDS))
 
     @classmethod
-    def execute(cls, restorer, codeformer_fidelity) -> io.NodeOutput:
+    def execute(cls, restorer, codeformer_fidelity, backend=restorer_choices.BACKENDS[0]) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.restoration.restorers import load_restorer
 
@@ -66,6 +76,7 @@ class LatentSyncRestoreLoader(io.ComfyNode):
                 device=host.offload_device(),
                 dtype=host.auto_dtype(),
                 fidelity=codeformer_fidelity,
+                backend=backend,
             )
             return io.NodeOutput(HostedRestorer.of(loaded))
 

@@ -6,6 +6,8 @@ from ..latentsync.errors import ModelNotFoundError
 from . import host
 from .model_choices import BUNDLED, CHECKPOINTS, GONE, PREFIX
 
+BACKENDS = ["spandrel", "package"]  # as the library's, which is not imported for the list
+
 
 def restorer_names() -> list[str]:
     """What the list shows: the bundled one, and the files in ComfyUI's folders and in the pack's checkpoints/."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, UnsupportedModelError
@@ -16,9 +17,11 @@ from ..pipeline import vae_batch
 from ..vae import in_batches
 from ..weight_files import read_weights
 from . import portrait
+from .author_networks import NETWORKS, author_network
 from .restorer_files import find_restorer, official_restorer
 
 Network = Callable[[Tensor], Tensor]
+Backend = Literal["spandrel", "package"]
 CPU = torch.device("cpu")
 CODEFORMER_LICENCE = (
     "CodeFormer's code and weights are under the S-Lab License 1.0: for non-commercial use only, this result included"
@@ -92,26 +95,45 @@ def load_restorer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     fidelity: float = 0.5,
+    backend: Backend = "spandrel",
 ) -> Restorer:
     """A restorer by name or path, see `find_restorer`; any restoration or upscale model that spandrel knows.
 
     folders    where to look, e.g. checkpoints/
     dtype      float32 is taken where the network does not support another
     fidelity   CodeFormer's w: 0 takes the most from its codebook, 1 stays nearest to the face
+    backend    who builds the network: spandrel, or for GFPGAN and CodeFormer its authors' own "package", which works
+               in float32 and has to be installed; the results are the same
     Raises ModelNotFoundError, OptionError and CheckpointError's subclasses.
     """
+    if backend not in get_args(Backend):
+        raise OptionError(f"unknown backend of the restorer {backend!r}: choose {' or '.join(get_args(Backend))}")
     if not 0 <= fidelity <= 1:
         raise OptionError(f"the fidelity of CodeFormer is {fidelity}; expected 0 (most restored) to 1 (most faithful)")
     path = find_restorer(name, folders)
-    official = official_restorer(name)
-    found = _describe(path)
-    if official and found.architecture.id != official.architecture:
-        raise ForeignCheckpointError(f"{path} holds {found.architecture.name}, not {name}. Put the right file there.")
-    supported = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}.get(dtype, True)
-    dtype = dtype if supported else torch.float32
-    found.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    restorer = described_restorer(found, path.name if Path(name) == path else str(name), fidelity)
+    tensors = canonical(read_weights(path)[0])
+    shown = path.name if Path(name) == path else str(name)
+    if backend == "package":
+        architecture, module = author_network(tensors, path)
+        _check_architecture(name, path, architecture, architecture)
+        restorer = _author_restorer(architecture, _frozen(module, device, torch.float32), shown, fidelity)
+    else:
+        found = _describe(tensors, path)
+        _check_architecture(name, path, found.architecture.id, found.architecture.name)
+        supported = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}.get(dtype, True)
+        _frozen(found.model, device, dtype if supported else torch.float32)
+        restorer = described_restorer(found, shown, fidelity)
     return replace(restorer, path=path, sha256=sha256_of(path))
+
+
+def _check_architecture(name: str | Path, path: Path, architecture: str, shown: str) -> None:
+    official = official_restorer(name)
+    if official and architecture != official.architecture:
+        raise ForeignCheckpointError(f"{path} holds {shown}, not {name}. Put the right file there.")
+
+
+def _frozen(module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def described_restorer(found: ImageModelDescriptor, name: str, fidelity: float = 0.5) -> Restorer:
@@ -122,27 +144,46 @@ def described_restorer(found: ImageModelDescriptor, name: str, fidelity: float =
         device=found.device,
         dtype=found.dtype,
         is_portrait=found.purpose == "FaceSR",
-        warnings=(CODEFORMER_LICENCE,) if found.architecture.id == "CodeFormer" else (),
+        warnings=_warnings(found.architecture.id),
         module=found.model,
     )
 
 
-def _network(found: ImageModelDescriptor, fidelity: float) -> Network:
-    """The network on [0, 1]. spandrel's own call leaves out GFPGAN's and CodeFormer's mapping to [-1, 1].
+def _author_restorer(architecture: str, module: nn.Module, name: str, fidelity: float) -> Restorer:
+    is_gfpgan, as_its_program = architecture == "GFPGAN", {"w": fidelity, "adain": True}
+    return Restorer(
+        name=f"{name} (package {NETWORKS[architecture].distribution})",
+        network=_gfpgan(module) if is_gfpgan else _codeformer(module, **as_its_program),
+        device=next(module.parameters()).device,
+        is_portrait=True,
+        warnings=_warnings(architecture),
+        module=module,
+    )
 
-    GFPGAN draws noise of its own in every call, which would flicker: the noise stored in its file is taken.
-    """
-    net, architecture = found.model, found.architecture.id
-    if architecture == "GFPGAN":
-        return lambda x: (net(x * 2 - 1, return_rgb=False, randomize_noise=False)[0] + 1) / 2
-    if architecture == "CodeFormer":
-        return lambda x: (net(x * 2 - 1, weight=fidelity)[0] + 1) / 2
+
+def _warnings(architecture: str) -> tuple[str, ...]:
+    return (CODEFORMER_LICENCE,) if architecture == "CodeFormer" else ()
+
+
+def _network(found: ImageModelDescriptor, fidelity: float) -> Network:
+    """The network on [0, 1]. spandrel's own call leaves out GFPGAN's and CodeFormer's mapping to [-1, 1]."""
+    if found.architecture.id == "GFPGAN":
+        return _gfpgan(found.model)
+    if found.architecture.id == "CodeFormer":
+        return _codeformer(found.model, weight=fidelity)
     return found
 
 
-def _describe(path: Path) -> ImageModelDescriptor:
-    content, _ = read_weights(path)
-    tensors = canonical(content)
+def _gfpgan(net: nn.Module) -> Network:
+    """It draws noise of its own in every call, which would flicker: the noise stored in its file is taken."""
+    return lambda x: (net(x * 2 - 1, return_rgb=False, randomize_noise=False)[0] + 1) / 2
+
+
+def _codeformer(net: nn.Module, **settings) -> Network:
+    return lambda x: (net(x * 2 - 1, **settings)[0] + 1) / 2
+
+
+def _describe(tensors: dict[str, Tensor], path: Path) -> ImageModelDescriptor:
     registry = MAIN_REGISTRY.copy()
     if "position_emb" in tensors and "idx_pred_layer.1.weight" in tensors:
         try:

@@ -9,6 +9,7 @@ from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
+from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
 from main import build_parser
 from tests.comfy.conftest import PACK
@@ -84,6 +85,7 @@ def test_defaults_are_the_command_lines(nodes):
     assert (loader["precision"][1]["default"], loader["resolution"][1]["default"]) == ("auto", "auto")
     restorer = inputs_of(nodes["LatentSyncRestoreLoader"])
     assert restorer["codeformer_fidelity"][1]["default"] == arguments["codeformer_fidelity"]
+    assert restorer["backend"][1]["default"] == arguments["sr_backend"]
 
 
 def test_choices_are_the_librarys(nodes):
@@ -97,6 +99,7 @@ def test_choices_are_the_librarys(nodes):
         ("LatentSyncSpeaker", places),
     ):
         assert set(inputs_of(nodes[node])["face"][1]["options"]) == choices
+    assert inputs_of(nodes["LatentSyncRestoreLoader"])["backend"][1]["options"] == list(Backend.__args__)
     for node in ("LatentSyncBlend", "LatentSyncLipSync"):
         assert set(inputs_of(nodes[node])["blend_method"][1]["options"]) == set(BLEND_METHODS)
         assert set(inputs_of(nodes[node])["mask_shape"][1]["options"]) == set(MASK_SHAPES)

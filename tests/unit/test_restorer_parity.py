@@ -1,4 +1,4 @@
-"""GFPGAN and CodeFormer as this package loads and calls them, against their authors' own networks.
+"""GFPGAN and CodeFormer as this package loads and calls them, by both backends, against their authors' own networks.
 
 Random weights, written in the layout of the official files. Skipped where gfpgan or codeformer-pip is not installed;
 `python install.py --test` installs them.
@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from latentsync.restoration.restorers import load_restorer
+from latentsync.restoration.author_networks import BORROWED
+from latentsync.restoration.restorers import Restorer, load_restorer
 
 TOLERANCE = 1e-5  # of pictures in [0, 1]
 
@@ -59,6 +60,16 @@ def written(network: nn.Module, path) -> None:
 
 def face() -> torch.Tensor:
     return torch.rand((1, 3, 512, 512), generator=torch.Generator().manual_seed(1))
+
+
+def by_package(name: str, folder, **settings) -> Restorer:
+    """Its own package builds it; nothing that was imported before is another afterwards, and nothing is left behind."""
+    before = dict(sys.modules)
+    restorer = load_restorer(name, folders=[folder], backend="package", **settings)
+    changed = {name for name in before if sys.modules.get(name) is not before[name]}
+    added = {name for name in set(sys.modules) - set(before) if name.split(".")[0] in BORROWED}
+    assert not changed | added
+    return restorer
 
 
 def largest_difference(restored: torch.Tensor, expected: torch.Tensor) -> float:
@@ -106,6 +117,10 @@ def test_gfpgan_equals_its_own_package(gfpgan, tmp_path):
     assert largest_difference(restored, expected) <= TOLERANCE
     with torch.inference_mode():
         assert torch.equal(restorer.network(pixels), restored)  # its own noise would differ from call to call
+    own = by_package("GFPGAN", tmp_path)
+    assert (own.name, own.sha256, own.is_portrait) == ("GFPGAN (package gfpgan)", restorer.sha256, True)
+    with torch.inference_mode():
+        assert largest_difference(own.network(pixels), restored) <= TOLERANCE
 
 
 @pytest.fixture
@@ -131,4 +146,8 @@ def test_codeformer_equals_its_own_package(codeformer, tmp_path):
             expected = (codeformer(pixels * 2 - 1, w=fidelity, adain=True)[0] + 1) / 2
             restored = restorer.network(pixels)
         assert largest_difference(restored, expected) <= TOLERANCE
+    packaged = by_package("CodeFormer", tmp_path, fidelity=fidelity)
+    with torch.inference_mode():
+        assert largest_difference(packaged.network(pixels), restored) <= TOLERANCE
+    assert (packaged.name, packaged.warnings) == ("CodeFormer (package codeformer-pip)", restorer.warnings)
     assert any("S-Lab" in warning and "non-commercial" in warning for warning in restorer.warnings)
