@@ -1,0 +1,206 @@
+"""Train a small video encoder by masked reconstruction; resumable, writes one file for `latentsync.videomae`.
+
+    python -m training_scripts.train_video_encoder --set data=runs/tiny/clips
+
+VideoMAE's way: most places of the picture are hidden in all 16 frames, and the pixels there (of zero mean and unit
+deviation in each patch) are predicted from what is left. The temporal loss compares the normalised mean of the tokens,
+as of VideoMAE-v2. Masked training leaves that last normalisation open: it is set so that over the training clips each
+feature has zero mean and unit deviation, without which all clips would look nearly alike.
+"""
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from transformers.models.videomae.modeling_videomae import VideoMAEForPreTraining
+
+from latentsync.videomae import MEAN, STD, VideoEncoder, VideoEncoderConfig, resize_frames, save_videomae
+
+from .config import _build
+from .schedules import one_cycle
+
+log = logging.getLogger(__name__)
+DEFAULT = Path(__file__).parent / "configs" / "video_encoder.yaml"
+
+
+class Clips(Protocol):
+    """What is needed of a ClipStore."""
+
+    def __len__(self) -> int: ...
+
+    def num_frames(self, index: int) -> int: ...
+
+    def frames(self, index: int, start: int, count: int) -> np.ndarray: ...
+
+    def split(self, held_out: float) -> tuple[list[int], list[int]]: ...
+
+
+@dataclass
+class VideoEncoderTraining:
+    """See configs/video_encoder.yaml."""
+
+    seed: int
+    data: Path
+    output: Path
+    held_out: float
+    encoder: VideoEncoderConfig
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    mask_ratio: float
+    batch_size: int
+    steps: int
+    learning_rate: float
+    warmup_fraction: float
+    weight_decay: float
+    max_grad_norm: float
+    feature_clips: int
+    log_every: int
+    save_every: int
+
+
+def build_masked_autoencoder(config: VideoEncoderTraining) -> VideoMAEForPreTraining:
+    return VideoMAEForPreTraining(
+        config.encoder.for_transformers(
+            decoder_hidden_size=config.decoder_width,
+            decoder_num_hidden_layers=config.decoder_depth,
+            decoder_num_attention_heads=config.decoder_heads,
+            decoder_intermediate_size=4 * config.decoder_width,
+        )
+    )
+
+
+def draw_clips(clips: Clips, among: list[int], count: int, config: VideoEncoderTraining, rng) -> Tensor:
+    """(count, 3, F, S, S) float32 in [-1, 1]: random stretches of random clips, at the encoder's size."""
+    chosen = []
+    for index in rng.choice(among, count):
+        start = int(rng.integers(0, clips.num_frames(index) - config.encoder.num_frames + 1))
+        chosen.append(clips.frames(index, start, config.encoder.num_frames))
+    frames = torch.from_numpy(np.stack(chosen)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return resize_frames(frames, config.encoder.image_size).clamp(-1, 1)
+
+
+def draw_masks(count: int, config: VideoEncoderTraining, rng) -> Tensor:
+    """(count, tokens) bool, True = hidden: the same places in all frames, equally many in each clip."""
+    places = (config.encoder.image_size // config.encoder.patch_size) ** 2
+    hidden = rng.permuted(np.tile(np.arange(places) < round(config.mask_ratio * places), (count, 1)), axis=1)
+    return torch.from_numpy(np.tile(hidden, (1, config.encoder.num_frames // config.encoder.tubelet_size)))
+
+
+def reconstruction_loss(model: VideoMAEForPreTraining, frames: Tensor, hidden: Tensor) -> Tensor:
+    """Squared error of the hidden patches; 1 is what predicting nothing but their mean costs."""
+    mean, std = (torch.tensor(values)[None, :, None, None, None] for values in (MEAN, STD))
+    pixels = (frames / 2 + 0.5 - mean) / std
+    return model(pixels.transpose(1, 2), bool_masked_pos=hidden).loss
+
+
+def train_video_encoder(config: VideoEncoderTraining, clips: Clips) -> Path:
+    """Train, or finish training; returns the encoder's file."""
+    if config.output.exists():
+        return config.output
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    model = build_masked_autoencoder(config)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+    )
+    known, measured = clips.split(config.held_out)
+    state_file, step, average = config.output.with_suffix(".state.pt"), 0, None
+    if state_file.exists():
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, average = state["step"], state["average"]
+        log.info("resumed at step %d", step)
+    started = time.monotonic()
+    while step < config.steps:
+        rng = np.random.default_rng([config.seed, step])  # of the step alone, so that resuming needs no state
+        optimizer.param_groups[0]["lr"] = one_cycle(step, config.steps, config.learning_rate, config.warmup_fraction)
+        frames = draw_clips(clips, known, config.batch_size, config, rng)
+        loss = reconstruction_loss(model, frames, draw_masks(config.batch_size, config, rng))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        step += 1
+        average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
+        if step % config.log_every == 0:
+            log.info("%d/%d loss %.4f (%.0f s)", step, config.steps, average, time.monotonic() - started)
+        if step % config.save_every == 0:
+            part = state_file.with_name(state_file.name + ".part")
+            content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            torch.save({**content, "average": average}, part)
+            os.replace(part, state_file)
+    log.info("held-out clips: loss %.4f", held_out_loss(model.eval(), clips, measured, config))
+    encoder = normalised_encoder(model, clips, known, config)
+    save_videomae(encoder, config.output)
+    return config.output
+
+
+@torch.inference_mode()
+def held_out_loss(model: VideoMAEForPreTraining, clips: Clips, measured: list[int], config: VideoEncoderTraining):
+    """Mean over four batches of clips that training has not seen."""
+    losses = []
+    for batch in range(4):
+        rng = np.random.default_rng([config.seed + 1, batch])
+        frames = draw_clips(clips, measured, config.batch_size, config, rng)
+        losses.append(reconstruction_loss(model, frames, draw_masks(config.batch_size, config, rng)).item())
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def normalised_encoder(
+    model: VideoMAEForPreTraining, clips: Clips, known: list[int], config: VideoEncoderTraining
+) -> VideoEncoder:
+    """The trained encoder, its last normalisation set by the features of `feature_clips` clips."""
+    encoder = VideoEncoder(config.encoder).eval()
+    encoder.backbone.load_state_dict(model.videomae.state_dict())
+    rng, features = np.random.default_rng([config.seed + 2]), []
+    for count in _batches(config.feature_clips, config.batch_size):
+        features.append(encoder.features(draw_clips(clips, known, count, config, rng)))
+    mean, std = torch.cat(features).mean(0), torch.cat(features).std(0)
+    encoder.fc_norm.weight.copy_(1 / std.clamp(min=1e-3))
+    encoder.fc_norm.bias.copy_(-mean / std.clamp(min=1e-3))
+    return encoder
+
+
+def _batches(total: int, size: int) -> Iterable[int]:
+    return (min(size, total - start) for start in range(0, total, size))
+
+
+def load_video_encoder_config(path: Path = DEFAULT, overrides: list[str] | None = None) -> VideoEncoderTraining:
+    """Read a YAML file; `overrides` such as "steps=10" change single values. Raises OptionError."""
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for override in overrides or []:
+        name, _, text = override.partition("=")
+        *parents, leaf = name.split(".")
+        section = values
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[leaf] = yaml.safe_load(text)
+    return _build(VideoEncoderTraining, values, "")
+
+
+def main() -> None:
+    from .clip_store import ClipStore
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=DEFAULT)
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. steps=10")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    config = load_video_encoder_config(arguments.config, arguments.set)
+    train_video_encoder(config, ClipStore(config.data))
+
+
+if __name__ == "__main__":
+    main()
