@@ -45,8 +45,8 @@ class ClipStore:
         path = self.folder / MANIFEST
         if not path.is_file():
             raise OptionError(
-                f"{self.folder} has no {MANIFEST}: expected a data set made by `python -m training_scripts.prepare_data`"
-                " or `python -m training_scripts.make_synthetic_dataset`."
+                f"{self.folder} has no {MANIFEST}: expected a data set made by `python -m training_scripts."
+                "prepare_data` or `python -m training_scripts.make_synthetic_dataset`."
             )
         self.rows = _parquet().read_table(path).to_pylist()
         if not self.rows:
