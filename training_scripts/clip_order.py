@@ -1,26 +1,38 @@
-"""Which clips a step sees, and the randomness of each: pure functions of the step, so that resuming needs no state."""
+"""Which clips a step reads, and the random numbers of each of its items: pure functions of the step.
+
+Nothing has to be saved to resume, and two processes together read and draw what one with the doubled batch does.
+"""
+
+from functools import lru_cache
 
 import numpy as np
 
-_ORDER, _ITEM = 11, 12  # keep the two kinds of draws apart
+from latentsync.errors import OptionError
+
+_ORDER, _ITEM = 101, 102  # keep the two kinds of random numbers of one seed apart
 
 
 def clip_batch(num_clips: int, batch_size: int, seed: int, step: int, rank: int = 0, world_size: int = 1) -> list[int]:
-    """Numbers of the clips of one process's batch at a step.
+    """Clips (batch_size of them) that process `rank` of `world_size` reads in step `step`, counted from 0.
 
-    An epoch is a seeded permutation in which every clip comes once over all processes together; a batch may span two
-    epochs. One process with ``world_size`` times the batch sees the same clips in the same places.
+    Every epoch is another permutation of all clips, and each is read once an epoch by all processes together; an epoch
+    may end within a batch. Raises OptionError where nothing can be read.
     """
+    if num_clips < 1 or batch_size < 1 or step < 0 or not 0 <= rank < world_size:
+        raise OptionError(
+            f"{num_clips} clips, batches of {batch_size}, step {step}, process {rank} of {world_size}: expected at "
+            "least one clip and one item a batch, a step from 0 on and a process below their number"
+        )
     first = (step * world_size + rank) * batch_size
     places = range(first, first + batch_size)
-    orders = {epoch: _permutation(num_clips, seed, epoch) for epoch in {place // num_clips for place in places}}
-    return [int(orders[place // num_clips][place % num_clips]) for place in places]
+    return [int(_permutation(num_clips, seed, place // num_clips)[place % num_clips]) for place in places]
 
 
 def item_rng(seed: int, step: int, position: int) -> np.random.Generator:
-    """The randomness of one item; ``position`` is its index in the batch of all processes together."""
+    """The generator of one item; position: its index in the global batch, rank * batch_size + i."""
     return np.random.default_rng([seed, _ITEM, step, position])
 
 
+@lru_cache(maxsize=4)
 def _permutation(num_clips: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(num_clips)

@@ -1,22 +1,17 @@
-"""The data set on disk: aligned clips with their speech, each in a folder of its own, listed in one Parquet file.
+"""A folder of clips of aligned faces with the features of their speech: what every training script reads.
 
-    manifest.parquet          one row a clip, written last
-    clips/<key>/faces.npy     (F, S, S, 3) uint8 RGB, or video.mp4: the same, compressed
-                features.npy  (V, L, layers + 1, D) float16, Whisper's, 50 a second
-                mel.npy       (V, 80, M) float32, SyncNet's, 80 columns a second
-                audio.npy     (V, T) int16, 16 kHz
-                lips.npy      (F, 2) float32, of drawn avatars: true opening and spread
-                clip.json     what the manifest's row is made of
-
-V voices say the same words; of recorded clips there is one. Arrays are mapped from disk, never read whole.
+``manifest.parquet`` lists the clips in order. ``clips/<key>/`` holds of each: faces.npy (F, S, S, 3) uint8 RGB or
+video.mp4, features.npy (V, L, layers + 1, D) float16 (Whisper, 50 a second), mel.npy (V, 80, M) float32 (SyncNet's, 80
+columns a second), audio.npy (V, T) int16 at 16 kHz, clip.json (what the manifest says of it), and of drawn avatars
+lips.npy (F, 2) float32, opening and spread. V voices say the same words. A clip's folder gets its name when it is
+complete, so what lies under ``clips`` without a dot is whole, whenever a run was cut.
 """
 
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,164 +22,242 @@ from latentsync.media.video_reader import read_frames
 
 FPS = 25
 SAMPLE_RATE = 16_000
+FULL_SCALE = 32767  # of int16 samples
 MANIFEST = "manifest.parquet"
-ARRAYS = ("faces", "features", "mel", "audio", "lips")
+# Columns that every manifest has; others may stand beside them.
+COLUMNS = ("key", "identity", "num_frames", "num_voices", "resolution")
 
 
 class ClipStore:
-    """A finished data set; clips are numbered as the manifest lists them.
+    """The clips of a folder, in the manifest's order. Nothing is held open: workers may be given a copy.
 
-    Raises OptionError where the folder is no data set or is empty; broken clips raise MediaError, with their path,
-    when they are read.
+    keys: names of the clips; rows: what the manifest says of each. Raises OptionError where `folder` holds no store,
+    and MediaError, with the path, for a clip whose files are missing or damaged.
     """
-
-    fps = FPS
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         path = self.folder / MANIFEST
         if not path.is_file():
             raise OptionError(
-                f"{self.folder} has no {MANIFEST}: expected a data set made by `python -m training_scripts."
-                "prepare_data` or `python -m training_scripts.make_synthetic_dataset`."
+                f"{self.folder} is no store of clips: it has no {MANIFEST}. Make one by "
+                "`python -m training_scripts.prepare_data` or `python -m training_scripts.make_synthetic_dataset`."
             )
-        self.rows = _parquet().read_table(path).to_pylist()
-        if not self.rows:
-            raise OptionError(f"{path} lists no clip: all were rejected. See its report for the reasons.")
-        self.keys: list[str] = [row["key"] for row in self.rows]
-        self.resolution: int = self.rows[0]["resolution"]
+        self.rows = read_table(path)
+        missing = [name for name in COLUMNS if self.rows and name not in self.rows[0]]
+        if missing or not self.rows:
+            raise OptionError(
+                f"{path} has {'no column ' + missing[0] if missing else 'no clips'}. Make the store anew."
+            )
+        sizes = {row["resolution"] for row in self.rows}
+        if len(sizes) > 1:
+            raise OptionError(f"{path} lists faces of {sorted(sizes)} px; expected one size. Make a store for each.")
+        self.keys = [row["key"] for row in self.rows]
+        self.resolution: int = sizes.pop()
+        self.fps = FPS
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def num_frames(self, index: int) -> int:
-        return self.rows[index]["num_frames"]
+    def path(self, i: int) -> Path:
+        """The clip's folder."""
+        return self.folder / "clips" / self.keys[i]
 
-    def num_voices(self, index: int) -> int:
-        return self.rows[index]["num_voices"]
+    def num_frames(self, i: int) -> int:
+        return self.rows[i]["num_frames"]
 
-    def path(self, index: int) -> Path:
-        return self.folder / "clips" / self.keys[index]
+    def num_voices(self, i: int) -> int:
+        return self.rows[i]["num_voices"]
 
-    def frames(self, index: int, start: int, count: int) -> np.ndarray:
-        """(count, S, S, 3) uint8 RGB; raises OptionError where the clip is shorter."""
-        if start < 0 or count < 1 or start + count > self.num_frames(index):
-            raise OptionError(
-                f"{self.path(index)} has {self.num_frames(index)} frames; asked for {count} from number {start}."
-            )
-        if (self.path(index) / "faces.npy").exists():
-            return np.array(self._array(index, "faces")[start : start + count])
-        video = self.path(index) / "video.mp4"
-        read = [f.pixels for f in read_frames(video, start=start / FPS, duration=count / FPS)]
-        if len(read) != count:
+    def identity(self, i: int) -> str:
+        """Who is seen, as far as the maker of the store knew: clips of one source count as one person."""
+        return self.rows[i]["identity"]
+
+    def frames(self, i: int, start: int = 0, count: int | None = None) -> np.ndarray:
+        """(count, S, S, 3) uint8 RGB from frame `start` on; all up to the end where count is None."""
+        total = self.num_frames(i)
+        count = total - start if count is None else count
+        if start < 0 or count < 1 or start + count > total:
+            raise OptionError(f"clip {self.keys[i]} has frames 0..{total - 1}; asked for {count} from {start} on")
+        path = self.path(i) / "faces.npy"
+        if path.exists():
+            frames = np.array(_mapped(path)[start : start + count])
+        else:
+            path = self.path(i) / "video.mp4"
+            part = read_frames(path, start=start / FPS, duration=count / FPS)
+            frames = np.stack([frame.pixels for frame in part])
+        if frames.shape != (count, self.resolution, self.resolution, 3) or frames.dtype != np.uint8:
             raise MediaError(
-                f"{video} gave {len(read)} frames from number {start}; expected {count}. Prepare it again."
+                f"{path} gave {frames.dtype} {frames.shape} for frames {start}..{start + count - 1}; expected {count} "
+                f"pictures of {self.resolution} px. Delete {path.parent} and prepare it again."
             )
-        return np.stack(read)
+        return frames
 
-    def features(self, index: int, voice: int = 0) -> np.ndarray:
-        """(L, layers + 1, D) float16, mapped from disk."""
-        return self._array(index, "features")[voice]
+    def features(self, i: int, voice: int = 0) -> np.ndarray:
+        """(L, layers + 1, D) float16 of Whisper, memory-mapped."""
+        return self._voice(i, "features.npy", voice)
 
-    def mel(self, index: int, voice: int = 0) -> np.ndarray:
-        """(80, M) float32, mapped from disk."""
-        return self._array(index, "mel")[voice]
+    def mel(self, i: int, voice: int = 0) -> np.ndarray:
+        """(80, M) float32 as SyncNet reads it, memory-mapped."""
+        return self._voice(i, "mel.npy", voice)
 
-    def waveform(self, index: int, voice: int = 0) -> np.ndarray:
-        """(T,) float32 in [-1, 1], 16 kHz."""
-        return self._array(index, "audio")[voice].astype(np.float32) / 32768
+    def waveform(self, i: int, voice: int = 0) -> np.ndarray:
+        """(T,) float32 in [-1, 1] at 16 kHz."""
+        return self._voice(i, "audio.npy", voice).astype(np.float32) / FULL_SCALE
 
-    def lips(self, index: int) -> np.ndarray | None:
-        """(F, 2) float32, true opening and spread; None where they are not known."""
-        return np.array(self._array(index, "lips")) if (self.path(index) / "lips.npy").exists() else None
+    def lips(self, i: int) -> np.ndarray | None:
+        """(F, 2) float32, true opening and spread of a drawn avatar's lips; None for others."""
+        path = self.path(i) / "lips.npy"
+        return np.array(_mapped(path)) if path.exists() else None
 
     def split(self, held_out: float) -> tuple[list[int], list[int]]:
-        """Numbers of the clips to train with, and of the last share, to measure with; identities are not shared."""
-        names = list(dict.fromkeys(row["identity"] for row in self.rows))
-        measured = set(names[len(names) - max(1, round(held_out * len(names))) :]) if held_out > 0 else set()
-        known = [i for i, row in enumerate(self.rows) if row["identity"] not in measured]
-        if not known:
-            raise OptionError(f"{self.folder} has {len(names)} identities: none is left with {held_out:g} held out.")
-        return known, [i for i, row in enumerate(self.rows) if row["identity"] in measured]
+        """Clips to learn from, and the last `held_out` (0..1) of them, rounded up to whole persons, to validate on."""
+        if not 0 <= held_out < 1:
+            raise OptionError(f"the share held out is {held_out}; expected 0 or more and less than 1")
+        held: set[str] = set()
+        people = list(dict.fromkeys(row["identity"] for row in self.rows))
+        while people[1:] and sum(row["identity"] in held for row in self.rows) < held_out * len(self) - 1e-9:
+            held.add(people.pop())
+        chosen = [row["identity"] in held for row in self.rows]
+        return [i for i, is_held in enumerate(chosen) if not is_held], [
+            i for i, is_held in enumerate(chosen) if is_held
+        ]
 
-    def _array(self, index: int, name: str) -> np.ndarray:
-        path = self.path(index) / f"{name}.npy"
+    def _voice(self, i: int, name: str, voice: int) -> np.ndarray:
+        if not 0 <= voice < self.num_voices(i):
+            raise OptionError(f"clip {self.keys[i]} has voices 0..{self.num_voices(i) - 1}; asked for {voice}")
+        return _mapped(self.path(i) / name)[voice]
+
+
+class ClipStoreWriter:
+    """Adds clips to a store; any number of processes may, each with its own writer."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.clips = self.folder / "clips"
+        self.clips.mkdir(parents=True, exist_ok=True)
+
+    def __contains__(self, key: str) -> bool:
+        return (self.clips / key).is_dir()
+
+    def add_clip(
+        self,
+        key: str,
+        *,
+        features: np.ndarray,
+        mel: np.ndarray,
+        audio: np.ndarray,
+        faces: np.ndarray | None = None,
+        lips: np.ndarray | None = None,
+        write_video: Callable[[Path], None] | None = None,
+        **facts,
+    ) -> Path:
+        """Add a clip, unless it is there; returns its folder.
+
+        features (V, L, layers + 1, D), mel (V, 80, M), audio (V, T) float in [-1, 1] or int16; either faces
+        (F, S, S, 3) uint8 or `write_video(path)`, which makes an mp4. `facts` go into the manifest: with a video,
+        num_frames and resolution must be among them; `identity` is the key where not given.
+        """
+        target = self.clips / key
+        if target.is_dir():
+            return target
+        if faces is not None:
+            facts |= {"num_frames": len(faces), "resolution": faces.shape[1]}
+        facts = {"key": key, "identity": key, **facts, "num_voices": len(features)}
+        if missing := [name for name in COLUMNS if name not in facts]:
+            raise OptionError(f"clip {key} comes without {missing[0]}")
+        if not len(features) == len(mel) == len(audio):
+            raise OptionError(
+                f"clip {key}: {len(features)} voices of features, {len(mel)} of mel, {len(audio)} of audio"
+            )
+        part = self.clips / f".{key}-{uuid.uuid4().hex[:8]}.part"
+        part.mkdir()
         try:
-            return _mapped(path)
-        except (OSError, ValueError) as error:
-            raise MediaError(f"{path} cannot be read ({error}). Prepare this clip again.") from error
-
-
-@lru_cache(maxsize=512)
-def _mapped(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r")
-
-
-def clip_folder(folder: str | Path, key: str) -> Path:
-    """Where the clip of that key lies, or will."""
-    return Path(folder) / "clips" / key
-
-
-def add_clip(
-    folder: str | Path,
-    key: str,
-    *,
-    resolution: int,
-    num_frames: int,
-    arrays: Mapping[str, np.ndarray],
-    video: Path | None = None,
-    identity: str | None = None,
-    **facts: str | int | float | bool | None,
-) -> Path:
-    """Put one clip into the store, whole or not at all; one that is there already is left as it is.
-
-    arrays: of ARRAYS, with shapes as above; `faces`, or else `video`: a file that is moved in.
-    identity: clips of one identity are never split between training and measuring (default: the key).
-    facts: further columns of its row.
-    """
-    target = clip_folder(folder, key)
-    if target.exists():
+            if audio.dtype != np.int16:
+                audio = np.round(audio.clip(-1, 1) * FULL_SCALE).astype(np.int16)
+            arrays = {"features": features.astype(np.float16), "mel": mel.astype(np.float32), "audio": audio}
+            for name, array in {**arrays, "faces": faces, "lips": lips}.items():
+                if array is not None:
+                    np.save(part / f"{name}.npy", array)
+            if faces is None:
+                write_video(part / "video.mp4")
+            (part / "clip.json").write_text(json.dumps(facts), encoding="utf-8")
+            for file in part.iterdir():  # a name must not outlive a power cut that its content did not
+                _sync(file)
+            rename_into_place(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return target
-    if unknown := set(arrays) - set(ARRAYS):
-        raise OptionError(f"unknown arrays {sorted(unknown)} for clip {key}; expected some of {', '.join(ARRAYS)}")
-    if ("faces" in arrays) == (video is not None):
-        raise OptionError(f"clip {key} needs either faces or a video")
-    num_voices = len(arrays["audio"]) if "audio" in arrays else 1
-    row = {"key": key, "identity": identity or key, "resolution": resolution, "num_frames": num_frames}
-    row |= {"num_voices": num_voices, **facts}
-    part = target.with_name(f"{key}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
-        for name, array in arrays.items():
-            np.save(part / f"{name}.npy", array)
-        if video is not None:
-            os.replace(video, part / "video.mp4")
-        (part / "clip.json").write_text(json.dumps(row, indent=1), encoding="utf-8")
+
+    def facts(self, key: str) -> dict:
+        """What `add_clip` was told of a clip that is there."""
+        path = self.clips / key / "clip.json"
         try:
-            part.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was quicker with the same clip
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as reason:
+            raise MediaError(f"{path} cannot be read ({reason}). Delete {path.parent} and make it again.") from reason
+
+    def finish(self, keys: Sequence[str]) -> Path:
+        """Write the manifest with these clips, in this order, and remove what cut runs left; returns its path."""
+        path = self.folder / MANIFEST
+        write_table(path, [self.facts(key) for key in keys])
+        self.sweep()
+        return path
+
+    def sweep(self) -> None:
+        """Remove half-written clips. Only where no other process adds any."""
+        for part in self.clips.glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def write_manifest(folder: str | Path, keys: Iterable[str]) -> Path:
-    """List these clips, in this order; what makes the folder a data set. Replaces an older list."""
-    rows = [json.loads((clip_folder(folder, key) / "clip.json").read_text(encoding="utf-8")) for key in keys]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def rename_into_place(part: Path, target: Path) -> None:
+    """Give a complete folder its name; where another process was first, theirs stays."""
+    try:
+        os.rename(part, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def read_table(path: str | Path) -> list[dict]:
+    """Rows of a Parquet file. Raises MediaError where it is damaged."""
+    parquet = _parquet()
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as reason:  # pyarrow's errors are these
+        raise MediaError(f"{path} cannot be read as Parquet ({reason}). Make it again.") from reason
+
+
+def write_table(path: str | Path, rows: Iterable[dict]) -> None:
+    """Write rows, each with any of the columns, as Parquet; complete or not at all. Equal rows give equal bytes."""
+    parquet = _parquet()
     import pyarrow
 
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    with written_whole(Path(folder) / MANIFEST) as part:
-        _parquet().write_table(table, part)
-    return Path(folder) / MANIFEST
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names})
+    with written_whole(path) as part:
+        parquet.write_table(table, part)
 
 
 def _parquet():
     try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise LatentSyncError("Data sets need the package pyarrow: pip install pyarrow") from error
+        import pyarrow.parquet as parquet
+    except ImportError as reason:
+        raise LatentSyncError("Stores of clips need pyarrow. Install it: pip install 'pyarrow'") from reason
     return parquet
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as reason:
+        raise MediaError(f"{path} cannot be read ({reason}). Delete {path.parent} and prepare it again.") from reason
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
