@@ -146,7 +146,7 @@ class ClipPair:
 
         def times():
             for output in outputs:
-                if output.time + early >= end + early:
+                if output.time >= end:
                     self.notes.append(f"the reference ends at {end:.2f} s: what comes later is not compared")
                     return
                 kept.append(output)

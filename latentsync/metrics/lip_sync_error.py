@@ -22,18 +22,32 @@ COLUMNS_PER_FRAME = 4  # MFCC
 
 @dataclass(frozen=True)
 class LipSyncError:
-    """lse_d       the least mean distance of lips and sound, lower is better
-    lse_c       by how much the median over all shifts is more than that, higher is better
-    offset      frames at 25 a second by which the lips come later than the sound
-    curve       (31,) mean distance when the sound is taken 15 .. -15 frames earlier
-    num_windows of five frames that were compared
+    """How lips and sound go together at every shift.
+
+    distances (N, 31) float32, of N windows of five frames: to the sound 15 frames earlier .. 15 frames later
     """
 
-    lse_d: float
-    lse_c: float
-    offset: int
-    curve: np.ndarray
-    num_windows: int
+    distances: np.ndarray
+
+    @property
+    def curve(self) -> np.ndarray:
+        """(31,), means over the windows."""
+        return self.distances.mean(0)
+
+    @property
+    def lse_d(self) -> float:
+        """The least of the curve: lower is better."""
+        return float(self.curve.min())
+
+    @property
+    def lse_c(self) -> float:
+        """By how much the curve's median is above its least: higher is better."""
+        return float(np.median(self.curve) - self.curve.min())
+
+    @property
+    def offset(self) -> int:
+        """Frames at 25 a second by which the lips come later than the sound."""
+        return self.distances.shape[1] // 2 - int(self.curve.argmin())
 
 
 @torch.inference_mode()
@@ -53,7 +67,7 @@ def lip_sync_error(
     windows = torch.stack([sound[:, :, 4 * place : 4 * place + MFCC_COLUMNS] for place in range(count)])
     audio = torch.cat([network.embed_audio(part.to(device)) for part in windows.split(BATCH)]).float().cpu()
     lips = torch.cat([network.embed_lips(part.to(device)) for part in _lip_windows(faces, count)]).float().cpu()
-    return error_of(shift_distances(lips, audio))
+    return LipSyncError(shift_distances(lips, audio).numpy())
 
 
 def _lip_windows(faces: Iterable[np.ndarray], count: int) -> Iterator[Tensor]:
@@ -79,12 +93,3 @@ def shift_distances(lips: Tensor, audio: Tensor, shift: int = SHIFT) -> Tensor:
     """
     padded = F.pad(audio, (0, 0, shift, shift))
     return torch.stack([F.pairwise_distance(lips, padded[k : k + len(lips)]) for k in range(2 * shift + 1)], 1)
-
-
-def error_of(distances: Tensor) -> LipSyncError:
-    """From `shift_distances` (N, 31)."""
-    curve = distances.mean(0)
-    least, place = curve.min(0)
-    confidence = curve.median() - least  # 31 values: the median is the middle one
-    shift = distances.shape[1] // 2
-    return LipSyncError(float(least), float(confidence), shift - int(place), curve.numpy(), len(distances))
