@@ -187,6 +187,12 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--resolution", type=int, help="face side the model works at, e.g. 256 or 512 (default: told by the model)"
     )
+    model.add_argument(
+        "--lora", type=Path, metavar="FILE", help="adapter of one speaker, made by training_scripts.train_lora"
+    )
+    model.add_argument(
+        "--lora_strength", type=float, default=1.0, help="of --lora: 0 none to 1 as it was trained (default: 1)"
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     model.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: auto"
@@ -340,11 +346,20 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     dtype = choose_dtype(arguments.dtype, device)
     restorer = make_restorer(arguments, device, dtype)
     files = find_model(arguments.model, arguments.checkpoints)
-    model = load_model(files, device=device, dtype=dtype, resolution=arguments.resolution)
+    model = load_model(
+        files,
+        device=device,
+        dtype=dtype,
+        resolution=arguments.resolution,
+        lora=arguments.lora,
+        lora_strength=arguments.lora_strength,
+    )
     say(
         f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
         f"{str(model.dtype).removeprefix('torch.')}"
     )
+    if arguments.lora is not None:
+        say(f"adapter: {arguments.lora} at strength {arguments.lora_strength:g}")
     if restorer is not None:
         say(f"super-resolution: {restorer.name} ({restorer.path})")
     if arguments.model is None and files.unet.parent == BUNDLED:

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL
 
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .errors import CheckpointError, ModelNotFoundError, OptionError
+from .file_hash import sha256_of
+from .lora import merge_lora, read_lora
 from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
@@ -48,6 +50,8 @@ class LipSyncModel:
     blend_mask: str | None = None  # what suits the model, see LipSyncOptions
     prediction_type: str = "epsilon"  # what the U-Net's output means, see diffusion.py
     unet_path: Path | None = None  # the file it was read from
+    lora_path: Path | None = None  # the adapter merged into the U-Net
+    lora_strength: float = 1.0
 
 
 def bundled_model() -> ModelFiles:
@@ -126,14 +130,24 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     resolution: int | None = None,
+    lora: str | Path | None = None,
+    lora_strength: float = 1.0,
 ) -> LipSyncModel:
     """Load U-Net, VAE and Whisper and check that they belong together.
+
+    lora: an adapter file (see `lora.py`), merged into the U-Net with that strength, 0 to 1.
 
     The released U-Nets were trained on the multilingual tiny Whisper: the bundled English one has the same shape and
     other features, so it is never put in its place. Raises ModelNotFoundError and CheckpointError's subclasses.
     """
     unet, facts = load_unet(files.unet, device=device, dtype=dtype)
     side = resolve_resolution(files.unet, resolution, facts)
+    warnings = (side.warning,) if side.warning else ()
+    if lora is not None:
+        adapter = read_lora(lora)
+        merge_lora(unet, adapter, lora_strength)
+        if adapter.base_sha256 not in (None, sha256_of(files.unet)):
+            warnings += (f"{adapter.name} was trained on another U-Net than {files.unet.name}; it may not suit it",)
     vae = load_vae(files.vae, device=device, dtype=dtype)
     shape = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     if shape != (OUT_CHANNELS, LATENT_SCALE):
@@ -149,10 +163,12 @@ def load_model(
         resolution=side.value,
         device=torch.device(device),
         dtype=dtype,
-        warnings=(side.warning,) if side.warning else (),
+        warnings=warnings,
         blend_mask=files.blend_mask,
         prediction_type=facts.prediction_type,
         unet_path=files.unet,
+        lora_path=None if lora is None else Path(lora),
+        lora_strength=lora_strength,
     )
 
 

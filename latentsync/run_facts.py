@@ -26,7 +26,12 @@ def run_facts(model: LipSyncModel, options: LipSyncOptions, restorer: Restorer |
         "system": platform.platform(),
         "device": _device_name(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "model": {"name": model.name, "resolution": model.resolution, "files": _hashes(model)},
+        "model": {
+            "name": model.name,
+            "resolution": model.resolution,
+            "files": _hashes(model),
+            "lora": _lora(model),
+        },
         "restorer": None if restorer is None else {"name": restorer.name, "sha256": restorer.sha256},
         "settings": {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options)},
     }
@@ -48,6 +53,11 @@ def _device_name(device: torch.device) -> str:
 
 def _hashes(model: LipSyncModel) -> dict[str, str]:
     return {} if model.unet_path is None else {model.unet_path.name: sha256_of(model.unet_path)}
+
+
+def _lora(model: LipSyncModel) -> dict | None:
+    path = model.lora_path
+    return None if path is None else {"name": path.name, "strength": model.lora_strength, "sha256": sha256_of(path)}
 
 
 def _plain(value):

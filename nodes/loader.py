@@ -55,14 +55,36 @@ class LatentSyncModelLoader(io.ComfyNode):
                     tooltip="Side in pixels of the face the model works on. auto reads it from the model; another "
                     "value than the one it was trained with gives blurred or broken faces.",
                 ),
+                io.Combo.Input(  # optional, both: graphs made before they were there lack them
+                    "lora",
+                    options=model_choices.lora_names(),
+                    default=model_choices.NO_LORA,
+                    optional=True,
+                    tooltip="An adapter of one speaker, made by training_scripts/train_lora.py: from models/loras or "
+                    "the pack's checkpoints/loras folder. Adapters of other models are refused.",
+                ),
+                io.Float.Input(
+                    "lora_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of the adapter is used: 0 is the model without it, 1 as it was trained.",
+                ),
             ],
             outputs=[Model.Output(display_name="model")],
         )
 
     @classmethod
-    def validate_inputs(cls, model=None, vae=None, whisper=None, precision=None, resolution=None):
+    def validate_inputs(cls, model=None, vae=None, whisper=None, precision=None, resolution=None, lora=None):
         """Also a clear message for a file that was moved or deleted since the graph was saved."""
-        looks = ((model_choices.unet_path, model), (model_choices.vae_path, vae), (model_choices.whisper_path, whisper))
+        looks = (
+            (model_choices.unet_path, model),
+            (model_choices.vae_path, vae),
+            (model_choices.whisper_path, whisper),
+            (model_choices.lora_path, lora),
+        )
         try:
             for look, name in looks:
                 if name is not None:  # None where it comes by a link
@@ -72,7 +94,9 @@ class LatentSyncModelLoader(io.ComfyNode):
         return check_choices(precision=(precision, list(PRECISIONS)), resolution=(resolution, RESOLUTIONS))
 
     @classmethod
-    def execute(cls, model, vae, whisper, precision, resolution) -> io.NodeOutput:
+    def execute(
+        cls, model, vae, whisper, precision, resolution, lora=model_choices.NO_LORA, lora_strength=1.0
+    ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.models import DTYPES, load_model
             from .hosted_model import HostedModel
@@ -83,5 +107,7 @@ class LatentSyncModelLoader(io.ComfyNode):
                 device=host.offload_device(),
                 dtype=host.auto_dtype() if name is None else DTYPES[name],
                 resolution=None if resolution == "auto" else int(resolution),
+                lora=model_choices.lora_path(lora),
+                lora_strength=lora_strength,
             )
             return io.NodeOutput(HostedModel.of(loaded))

@@ -20,8 +20,10 @@ CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 PREFIX = "checkpoints/"
 BUNDLED = "tiny (bundled)"
 AUTO = "auto"
+NO_LORA = "none"
+LORA_FOLDER = "loras"  # of ComfyUI, and below `checkpoints/`
 SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
-COMPANIONS = {"vae", "whisper", "auxiliary"}  # folders beside a U-Net that hold other models
+COMPANIONS = {"vae", "whisper", "auxiliary", "loras"}  # folders beside a U-Net that hold other models
 OTHERS = ("stable_syncnet", "syncnet", "diffusion_pytorch_model")  # how other models' files begin
 USUAL_VAES = ("sd-vae-ft-mse", "vae-ft-mse-840000-ema-pruned")  # the beginning of the released models' VAE's name
 GONE = "{what} '{name}' is not there any more; choose another"
@@ -66,6 +68,19 @@ def vae_path(name: str) -> Path | None:
 def whisper_path(name: str) -> Path | None:
     """Where a Whisper of `whisper_names` lies; None for "auto". Raises ModelNotFoundError."""
     return None if name == AUTO else _found("the Whisper model", name, _in_host(name), _in_checkpoints(name))
+
+
+def lora_names() -> list[str]:
+    """What the list of adapters shows. ComfyUI's folder holds those of other models too; loading tells."""
+    own = (name for name in _checkpoint_names() if name.startswith(f"{LORA_FOLDER}/"))
+    return [NO_LORA, *(PREFIX + name for name in own), *host.model_names(LORA_FOLDER)]
+
+
+def lora_path(name: str) -> Path | None:
+    """Where an adapter of `lora_names` lies; None for "none". Raises ModelNotFoundError."""
+    if name == NO_LORA:
+        return None
+    return _found("the adapter", name, host.model_file(name, LORA_FOLDER), _in_checkpoints(name))
 
 
 def model_files(unet: str, vae: str = AUTO, whisper: str = AUTO) -> "ModelFiles":

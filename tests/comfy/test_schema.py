@@ -83,6 +83,8 @@ def test_defaults_are_the_command_lines(nodes):
     loader = inputs_of(nodes["LatentSyncModelLoader"])
     assert (arguments["dtype"], arguments["resolution"]) == ("auto", None)
     assert (loader["precision"][1]["default"], loader["resolution"][1]["default"]) == ("auto", "auto")
+    assert (loader["lora"][1]["default"], arguments["lora"]) == ("none", None)
+    assert loader["lora_strength"][1]["default"] == arguments["lora_strength"]
     restorer = inputs_of(nodes["LatentSyncRestoreLoader"])
     assert restorer["codeformer_fidelity"][1]["default"] == arguments["codeformer_fidelity"]
     assert restorer["backend"][1]["default"] == arguments["sr_backend"]
