@@ -23,7 +23,7 @@ CROP_SCALE, SIDE, GREY = 0.4, 224, 110
 MEDIAN = 13  # frames
 
 DetectBoxes = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) uint8 RGB -> (n, 4) boxes x0 y0 x1 y1 px, as s3fd.S3FD."""
+"""(H, W, 3) uint8 RGB -> (n, 4) boxes x0 y0 x1 y1 px, as s3fd.S3FD.detect."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Leakage:
 
 class Identity:
     """Distance of what the person looks like in result and reference: colours of skin, face and hair at fixed places
-    (tracks/appearance.py): 0 the same picture, about 0.2 one person in two shots, 0.4 two people. No face recognition."""
+    (tracks/appearance.py): 0 the same picture, about 0.2 one person in two shots, 0.4 two people."""
 
     def __init__(self):
         self._values: list[float] = []

@@ -19,6 +19,13 @@ class FeatureCloud:
         self._sum += features.sum(0)
         self._products += features.T @ features
 
+    def __add__(self, other: "FeatureCloud") -> "FeatureCloud":
+        """All vectors of both."""
+        whole = FeatureCloud(len(self._sum))
+        whole.count = self.count + other.count
+        whole._sum, whole._products = self._sum + other._sum, self._products + other._products
+        return whole
+
     @property
     def mean(self) -> np.ndarray:
         """(D,)"""

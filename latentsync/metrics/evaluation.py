@@ -1,0 +1,208 @@
+"""All asked-for metrics of one clip after another."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError
+from ..lpips_network import load_lpips
+from ..syncnet.syncnet_files import load_syncnet
+from .arcface import ArcFace
+from .clip_pair import RESOLUTION, ClipPair
+from .face_measures import Flicker, Identity, LandmarkDistance, Leakage, MouthSharpness, OutsidePSNR
+from .i3d import load_i3d
+from .inception import load_inception
+from .measured import Measured, MeasuredClouds
+from .metric_list import METRICS
+from .network_files import S3FD, find_network
+from .picture_measures import FID, FVD, LPIPS, PSNR, SSIM, Region
+from .s3fd import load_s3fd
+from .spoken_sync import ClipSync, clip_sync, described_syncnet, find_syncnet
+from .syncnet_v2 import load_syncnet_v2
+from .video_sync import error_of_rows, video_lip_sync_error
+
+LSE = ("lse_c", "lse_d", "lse_offset")
+SYNC = ("sync_score", "sync_accuracy", "sync_offset")
+NO_FACE_IN_FRAMES = ("psnr", "ssim", "lpips", "fid", "fvd")  # of region "frame"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """region: what pictures are compared, aligned faces of `resolution` px or whole frames; face: whose
+    mask: that of the generated part; folders: where networks lie; syncnet: a StableSyncNet in place of the usual one
+    fvd_reference: FVD as the reference computes it; min_track, min_face: frames and px of LSE's face tracks
+    """
+
+    region: Region = "face"
+    resolution: int = RESOLUTION
+    face: str = "largest"
+    mask: str = "mask"
+    folders: tuple[Path, ...] = ()
+    syncnet: Path | None = None
+    fvd_reference: bool = False
+    min_track: int = 50
+    min_face: float = 100.0
+    device: str = "cpu"
+
+
+@dataclass
+class ClipScores:
+    """measured: by metric; failures: why a metric has no figure here; notes: what to know of the figures"""
+
+    output: Path
+    reference: Path | None
+    measured: dict[str, Measured | MeasuredClouds] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def scores(self) -> dict[str, float]:
+        """NaN where a clip gave a metric nothing to measure."""
+        return {name: found.score for name, found in self.measured.items()}
+
+
+class Evaluation:
+    """`evaluation.score(output, reference)` for each clip. Networks are loaded once.
+
+    unavailable: metric -> what is missing for it, which file and where to get it
+    networks     what the network metrics were measured with
+    """
+
+    def __init__(self, names: Sequence[str], settings: EvaluationSettings = EvaluationSettings()):
+        """Raises OptionError for an unknown name; a network that is not there makes its metric unavailable."""
+        unknown = [name for name in names if name not in METRICS]
+        if unknown:
+            raise OptionError(f"unknown metric {', '.join(unknown)}; expected of {', '.join(METRICS)}")
+        self.names, self.settings = tuple(dict.fromkeys(names)), settings
+        self.unavailable: dict[str, str] = {}
+        self.networks: dict[str, str] = {}
+        self._loaded: dict[str, object] = {}
+        for name in self.names:
+            try:
+                self._load(name)
+            except (ModelNotFoundError, CheckpointError, OptionError) as error:
+                self.unavailable[name] = str(error)
+        self.available = tuple(name for name in self.names if name not in self.unavailable)
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(METRICS[name].against for name in self.available)
+
+    def _load(self, name: str) -> None:
+        settings = self.settings
+        if name in SYNC:
+            if "sync" not in self._loaded:
+                path = settings.syncnet or find_syncnet(settings.folders)
+                self._loaded["sync"] = load_syncnet(path, settings.device)
+                self.networks["sync"] = described_syncnet(path)
+            return
+        file = METRICS[name].network
+        if file is None:
+            return
+        path = find_network(file, settings.folders)
+        device = settings.device
+        loaders = {
+            "lpips": lambda: load_lpips(path, device=device),
+            "fid": lambda: load_inception(path, device),
+            "fvd": lambda: load_i3d(path, device, settings.fvd_reference),
+            "arcface": lambda: ArcFace(path),
+        }
+        key = "lse" if name in LSE else name
+        if key in self._loaded:
+            return
+        self._loaded[key] = load_syncnet_v2(path, device) if key == "lse" else loaders[name]()
+        self.networks[key] = str(path)
+        if key == "lse":
+            try:
+                detector = find_network(S3FD, settings.folders)
+                self._loaded["s3fd"] = load_s3fd(detector, device).detect
+                self.networks["lse faces"] = str(detector)
+            except ModelNotFoundError:
+                self.networks["lse faces"] = (
+                    "the product's tracker (no sfd_face.pth): not exactly the reference's crops"
+                )
+
+    def score(self, pair: ClipPair | None, output: Path) -> ClipScores:
+        """Of one clip; pair: with its reference, None where no metric needs one. What fails is told, not raised."""
+        scores = ClipScores(output, pair.reference if pair else None)
+        if against := [name for name in self.available if METRICS[name].against]:
+            try:
+                if pair is None:
+                    raise OptionError("no reference was given")
+                measures = {name: self._measure(name) for name in against}
+                with_faces = self.settings.region == "face" or not set(against) <= set(NO_FACE_IN_FRAMES)
+                for frame in pair.frames(with_faces):
+                    for measure in measures.values():
+                        measure.add(frame)
+                scores.notes += pair.notes
+                scores.measured |= {name: measure.result() for name, measure in measures.items()}
+            except (LatentSyncError, torch.OutOfMemoryError) as error:
+                scores.failures |= dict.fromkeys(against, str(error))
+        self._sounded(scores, LSE, self._lip_sync_error)
+        self._sounded(scores, SYNC, self._sync)
+        for name, found in list(scores.measured.items()):
+            if found.score != found.score:  # NaN
+                scores.failures[name] = "too little of the clip could be measured"
+                del scores.measured[name]
+        return scores
+
+    def _sounded(self, scores: ClipScores, names: Iterable[str], measure) -> None:
+        asked = [name for name in names if name in self.available]
+        if not asked:
+            return
+        try:
+            found = measure(scores)
+            scores.measured |= {name: found[name] for name in asked}
+        except LatentSyncError as error:
+            scores.failures |= dict.fromkeys(asked, str(error))
+
+    def _measure(self, name: str):
+        settings, region = self.settings, self.settings.region
+        return {
+            "psnr": lambda: PSNR(region),
+            "ssim": lambda: SSIM(region),
+            "lpips": lambda: LPIPS(self._loaded["lpips"], region, settings.device),
+            "fid": lambda: FID(self._loaded["fid"], region, settings.device),
+            "fvd": lambda: FVD(self._loaded["fvd"], region, settings.fvd_reference),
+            "lmd": LandmarkDistance,
+            "identity": Identity,
+            "arcface": lambda: self._loaded["arcface"],
+            "mouth_sharpness": lambda: MouthSharpness(settings.mask),
+            "flicker": lambda: Flicker(settings.mask),
+            "outside_psnr": lambda: OutsidePSNR(settings.mask),
+            "leakage": Leakage,
+        }[name]()
+
+    def _lip_sync_error(self, scores: ClipScores) -> dict[str, Measured]:
+        settings = self.settings
+        found = video_lip_sync_error(
+            scores.output,
+            self._loaded["lse"],
+            self._loaded.get("s3fd"),
+            min_track=settings.min_track,
+            min_face=settings.min_face,
+        )
+        rows = found.rows()
+        return {
+            "lse_c": Measured(rows, lambda rows: error_of_rows(rows).lse_c),
+            "lse_d": Measured(rows, lambda rows: error_of_rows(rows).lse_d),
+            "lse_offset": Measured(rows, lambda rows: float(error_of_rows(rows).offset)),
+        }
+
+    def _sync(self, scores: ClipScores) -> dict[str, Measured]:
+        found = clip_sync(scores.output, self._loaded["sync"], face=self.settings.face)
+        scores.notes += found.notes
+        return {
+            "sync_score": Measured(found.cosines, lambda rows: ClipSync(rows).confidence),
+            "sync_accuracy": Measured(found.cosines, lambda rows: ClipSync(rows).accuracy),
+            "sync_offset": Measured(found.cosines, lambda rows: float(ClipSync(rows).offset)),
+        }
+
+
+def pooled(clouds: Sequence[MeasuredClouds]) -> MeasuredClouds:
+    """One Frechet distance over the features of all clips, which is how FID and FVD are defined."""
+    sides = ("output", "reference")
+    return MeasuredClouds(*(reduce(add, [getattr(one, side) for one in clouds]) for side in sides))
