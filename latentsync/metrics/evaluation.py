@@ -6,6 +6,7 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError
@@ -21,7 +22,7 @@ from .metric_list import METRICS
 from .network_files import S3FD, find_network
 from .picture_measures import FID, FVD, LPIPS, PSNR, SSIM, Region
 from .s3fd import load_s3fd
-from .spoken_sync import ClipSync, clip_sync, described_syncnet, find_syncnet
+from .spoken_sync import clip_sync, described_syncnet, find_syncnet
 from .syncnet_v2 import load_syncnet_v2
 from .video_sync import error_of_rows, video_lip_sync_error
 
@@ -121,9 +122,7 @@ class Evaluation:
                 self._loaded["s3fd"] = load_s3fd(detector, device).detect
                 self.networks["lse faces"] = str(detector)
             except ModelNotFoundError:
-                self.networks["lse faces"] = (
-                    "the product's tracker (no sfd_face.pth): not exactly the reference's crops"
-                )
+                self.networks["lse faces"] = "the product's tracker (no sfd_face.pth): not the reference's crops"
 
     def score(self, pair: ClipPair | None, output: Path) -> ClipScores:
         """Of one clip; pair: with its reference, None where no metric needs one. What fails is told, not raised."""
@@ -195,10 +194,10 @@ class Evaluation:
     def _sync(self, scores: ClipScores) -> dict[str, Measured]:
         found = clip_sync(scores.output, self._loaded["sync"], face=self.settings.face)
         scores.notes += found.notes
+        score = found.score
         return {
-            "sync_score": Measured(found.cosines, lambda rows: ClipSync(rows).confidence),
-            "sync_accuracy": Measured(found.cosines, lambda rows: ClipSync(rows).accuracy),
-            "sync_offset": Measured(found.cosines, lambda rows: float(ClipSync(rows).offset)),
+            name: Measured(np.array([value], np.float64))
+            for name, value in zip(SYNC, (score.confidence, score.accuracy, score.offset_frames), strict=True)
         }
 
 

@@ -16,7 +16,7 @@ def region_psnr(picture: np.ndarray, truth: np.ndarray, region: np.ndarray) -> f
 
 def psnr_of(mean_squared_error: float) -> float:
     """PSNR in dB of a mean squared error in grey levels of 255."""
-    return float("inf") if mean_squared_error == 0 else 10 * np.log10(255**2 / mean_squared_error)
+    return float("inf") if mean_squared_error == 0 else float(10 * np.log10(255**2 / mean_squared_error))
 
 
 def squared_error(picture: np.ndarray, truth: np.ndarray) -> float:
