@@ -1,9 +1,10 @@
 """The training configuration: one YAML file over one dataclass, unknown keys refused."""
 
 import argparse
-from dataclasses import dataclass, fields, is_dataclass
+import types
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -119,39 +120,8 @@ class TrainingConfig:
     recipe: list[str]
 
 
-def _build(cls, values: dict, where: str):
-    names = {f.name for f in fields(cls)}
-    if not isinstance(values, dict):
-        raise OptionError(
-            f"setting {where.rstrip('.')} is {values!r}; expected a section with {', '.join(sorted(names))}"
-        )
-    if unknown := set(values) - names:
-        raise OptionError(f"unknown setting {where}{sorted(unknown)[0]}; known there: {', '.join(sorted(names))}")
-    if missing := names - set(values):
-        raise OptionError(f"setting {where}{sorted(missing)[0]} is missing in the configuration")
-    hints = get_type_hints(cls)
-    built = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if is_dataclass(kind):
-            built[name] = _build(kind, value, f"{where}{name}.")
-        elif kind == Path | None:
-            built[name] = None if value is None else Path(value)
-        elif kind in (int, float, str, Path):
-            try:
-                built[name] = kind(value)  # YAML reads 1e-5 as a string
-            except (TypeError, ValueError) as error:
-                raise OptionError(f"setting {where}{name} is {value!r}; expected {kind.__name__}") from error
-        else:
-            built[name] = value
-    return cls(**built)
-
-
-def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> TrainingConfig:
-    """Read a YAML file; ``overrides`` such as "stage1.steps=10" change single values.
-
-    Raises OptionError for unknown or missing settings.
-    """
+def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:
+    """The content of a YAML file; ``overrides`` such as "stage1.steps=10" change single values. Raises OptionError."""
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     for override in overrides or []:
         name, equals, text = override.partition("=")
@@ -162,7 +132,54 @@ def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> 
         for parent in parents:
             section = section.setdefault(parent, {})
         section[leaf] = yaml.safe_load(text)
-    return _build(TrainingConfig, values, "")
+    return values
+
+
+Config = TypeVar("Config")
+
+
+def _build(cls: type[Config], values: dict, where: str) -> Config:
+    """A dataclass of ``values``; ``where`` is the prefix of names in errors. Raises OptionError."""
+    names = {f.name for f in fields(cls)}
+    if not isinstance(values, dict):
+        raise OptionError(
+            f"setting {where.rstrip('.')} is {values!r}; expected a section with {', '.join(sorted(names))}"
+        )
+    if unknown := set(values) - names:
+        raise OptionError(f"unknown setting {where}{sorted(unknown)[0]}; known there: {', '.join(sorted(names))}")
+    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+    if missing := needed - set(values):
+        raise OptionError(f"setting {where}{sorted(missing)[0]} is missing in the configuration")
+    hints = get_type_hints(cls)
+    return cls(**{name: _converted(hints[name], value, f"{where}{name}") for name, value in values.items()})
+
+
+def _converted(kind: Any, value: Any, name: str) -> Any:
+    """``value`` as the field's type has it: YAML reads 1e-5 as a string."""
+    if is_dataclass(kind):
+        return _build(kind, value, f"{name}.")
+    if isinstance(kind, types.UnionType):  # X | None
+        if value is None:
+            return None
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_converted(get_args(kind)[0], part, name) for part in value]
+    if kind is bool and not isinstance(value, bool):
+        raise OptionError(f"setting {name} is {value!r}; expected true or false")
+    if kind in (int, float, str, Path):
+        try:
+            return kind(value)
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"setting {name} is {value!r}; expected {kind.__name__}") from error
+    return value
+
+
+def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> TrainingConfig:
+    """Read a YAML file; ``overrides`` such as "stage1.steps=10" change single values.
+
+    Raises OptionError for unknown or missing settings.
+    """
+    return _build(TrainingConfig, read_values(path, overrides), "")
 
 
 def parse_config(description: str) -> TrainingConfig:

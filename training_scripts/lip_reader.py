@@ -11,15 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import LipReaderConfig, TrainingConfig, parse_config
+from latentsync.errors import OptionError
+from latentsync.weight_files import read_weights, write_weights
+
+from .clip_latents import ClipLatents
+from .config import LipReaderConfig, load_config
 from .schedules import one_cycle
+from .unet_config import UNetTrainingConfig
 
 log = logging.getLogger(__name__)
 MAX_NOISE = 0.4  # standard deviation added to latents of unit variance: estimates are not as clean as the data
+WARMUP = 0.04  # of the steps
+LOG_EVERY = 500  # steps
 HELD_OUT = 0.05  # share of the clips, the last ones, that only measure
 
 
@@ -42,51 +48,61 @@ class LipReader(nn.Module):
         return self.output(hidden.flatten(1))
 
 
-def train_lip_reader(config: TrainingConfig, clean: Tensor) -> LipReader:
-    """Train it, or load it if ``run_dir/lip_reader.safetensors`` is there; frozen. clean: (N, F, 4, s, s) latents."""
-    run_dir = Path(config.run_dir)
-    target = run_dir / "lip_reader.safetensors"
-    torch.manual_seed(config.seed)
-    reader = LipReader(config.lip_reader, clean.shape[2], clean.shape[-1])
+def load_lip_reader(config: UNetTrainingConfig, latents: ClipLatents | None, clips: list[int]) -> LipReader:
+    """The frozen reader of ``loss.lip_reader``, trained with `tiny.yaml`'s settings where the file is not there yet."""
+    if latents is None or config.loss.lip_reader is None:
+        raise OptionError("the lip reader's loss needs data.latents=cached and loss.lip_reader, the reader's file")
+    return train_lip_reader(load_config().lip_reader, latents, clips, config.loss.lip_reader, seed=config.seed)
+
+
+def train_lip_reader(
+    settings: LipReaderConfig, latents: ClipLatents, clips: list[int], target: Path, *, seed: int
+) -> LipReader:
+    """Train it, or load it if ``target`` is there; frozen."""
+    channels, size = latents.of(clips[0]).shape[2:4]
+    torch.manual_seed(seed)
+    reader = LipReader(settings, channels, size)
     if not target.exists():
-        lips = torch.from_numpy(np.load(run_dir / "data" / "lips.npy"))
-        _fit(reader, clean, lips, config)
-        part = target.with_name(target.name + ".part")
-        save_file(reader.state_dict(), part)
-        part.rename(target)
-    reader.load_state_dict(load_file(target))
+        _fit(reader, latents, clips, settings, seed)
+        write_weights(target, reader.state_dict(), {"width": str(settings.width)})
+    reader.load_state_dict(read_weights(target)[0])
     return reader.eval().requires_grad_(False)
 
 
-def _fit(reader: LipReader, clean: Tensor, lips: Tensor, config: TrainingConfig) -> None:
-    settings, generator = config.lip_reader, torch.Generator().manual_seed(config.seed)
-    measured = max(1, int(HELD_OUT * len(clean)))
-    known = len(clean) - measured if len(clean) > measured else len(clean)
+def _lips(latents: ClipLatents, clip: int) -> Tensor:
+    lips = latents.store.lips(clip)
+    if lips is None:
+        raise OptionError(f"the lips of clip {latents.store.keys[clip]} are not known; the reader is for drawn avatars")
+    return torch.from_numpy(lips)
+
+
+def _fit(reader: LipReader, latents: ClipLatents, clips: list[int], settings: LipReaderConfig, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    measured = max(1, int(HELD_OUT * len(clips)))
+    known = clips[:-measured] or clips
     optimizer = torch.optim.AdamW(reader.parameters(), lr=settings.learning_rate)
     for step in range(settings.steps):
-        optimizer.param_groups[0]["lr"] = one_cycle(
-            step, settings.steps, settings.learning_rate, config.warmup_fraction
-        )
-        clips = torch.randint(known, (settings.batch_size,), generator=generator)
-        frames = torch.randint(clean.shape[1], (settings.batch_size,), generator=generator)
-        latents = clean[clips, frames].float()
-        strength = MAX_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
-        latents = latents + strength * torch.randn(latents.shape, generator=generator)
-        loss = F.mse_loss(reader(latents), lips[clips, frames])
+        optimizer.param_groups[0]["lr"] = one_cycle(step, settings.steps, settings.learning_rate, WARMUP)
+        chosen = [known[i] for i in torch.randint(len(known), (settings.batch_size,), generator=generator)]
+        places = torch.rand(settings.batch_size, generator=generator).tolist()
+        pairs = [_pair(latents, clip, place) for clip, place in zip(chosen, places, strict=True)]
+        clean, lips = (torch.stack(part) for part in zip(*pairs, strict=True))
+        strength = MAX_NOISE * torch.rand(len(clean), 1, 1, 1, generator=generator)
+        clean = clean + strength * torch.randn(clean.shape, generator=generator)
+        loss = F.mse_loss(reader(clean), lips)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % (10 * config.log_every) == 0:
+        if (step + 1) % LOG_EVERY == 0:
             log.info("lip reader %d/%d loss %.4f", step + 1, settings.steps, loss.item())
     with torch.inference_mode():
-        read = torch.cat([reader(clip.float()) for clip in clean[-measured:]])
-    error = (read - lips[-measured:].flatten(0, 1)).pow(2).mean(0)
+        read = [reader(torch.from_numpy(latents.of(i)[0].astype(np.float32))) for i in clips[-measured:]]
+    error = (torch.cat(read) - torch.cat([_lips(latents, i) for i in clips[-measured:]])).pow(2).mean(0)
     log.info("lip reader on clips it was not trained with: mean squared error %.4f, %.4f", *error.tolist())
 
 
-if __name__ == "__main__":
-    from .train_unet import encode_clips
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    configuration = parse_config(__doc__)
-    train_lip_reader(configuration, encode_clips(configuration).clean)
+def _pair(latents: ClipLatents, clip: int, place: float) -> tuple[Tensor, Tensor]:
+    """One frame's clean latents (4, s, s) and lips (2,); place: 0..1 along the clip."""
+    clean = latents.of(clip)[0]
+    frame = int(place * len(clean))
+    return torch.from_numpy(clean[frame].astype(np.float32)), _lips(latents, clip)[frame]

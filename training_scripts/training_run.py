@@ -1,0 +1,225 @@
+"""One run of training: its processes, its average of weights, its save points and its record of losses.
+
+A run's folder holds ``save_points/step-N`` (everything that changes, as accelerate writes it, FSDP and DeepSpeed
+included), ``losses.csv`` and, where wanted, TensorBoard's events. A save point appears whole or not at all, the oldest
+are removed, and what was recorded after the one that a run resumes from is dropped.
+"""
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from latentsync.errors import LatentSyncError, OptionError
+from latentsync.media.output_file import written_whole
+
+log = logging.getLogger(__name__)
+TIMEOUT = timedelta(hours=2)  # that others wait for one that saves a large model
+SKIPPED_AT_MOST = 100  # steps in a row whose gradients are not finite, which half precision has a few of
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1) -> Accelerator:
+    """How the run computes; processes and sharding are what `torchrun` or `accelerate launch` set up."""
+    try:
+        return Accelerator(
+            mixed_precision=mixed_precision,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
+        )
+    except ValueError as error:
+        raise OptionError(
+            f"mixed_precision {mixed_precision!r} does not work here: {error}. Set bf16 or no."
+        ) from error
+
+
+class TrainingRun:
+    """Steps of one model. `resume` first, then for each micro-batch `backward`, and `log_and_save` after each step.
+
+    parameters: those that learn. step: how many steps are done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        *,
+        ema_decay: float = 0.0,
+        max_grad_norm: float = 1.0,
+        log_every: int = 50,
+        save_every: int = 1000,
+        keep: int = 2,
+        tensorboard: bool = False,
+    ):
+        self.folder, self.accelerator = Path(folder), accelerator
+        self.max_grad_norm, self.log_every, self.save_every, self.keep = max_grad_norm, log_every, save_every, keep
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.parameters = list(parameters)
+        self.ema = None
+        if ema_decay > 0:
+            if accelerator.distributed_type in SHARDED:
+                raise OptionError("an average of weights is not kept of a sharded model; set ema_decay to 0")
+            self.ema = EMAModel(self.parameters, decay=ema_decay)
+        self.step = self.skipped = 0
+        self._sums: dict[str, float] = {}
+        self._pending: dict[str, Tensor] = {}
+        self._count, self._started = 0, time.monotonic()
+        self._tensorboard = _event_writer(self.folder) if tensorboard and accelerator.is_main_process else None
+
+    def backward(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
+        """Gradients of one micro-batch; the optimiser's step where it was the last of an accumulated step."""
+        for name, part in {"loss": loss.detach(), **parts}.items():
+            self._pending[name] = (
+                self._pending.get(name, 0) + part.float() / self.accelerator.gradient_accumulation_steps
+            )
+        self.accelerator.backward(loss)
+        if not self.accelerator.sync_gradients:
+            return
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        finite = norm is None or math.isfinite(float(norm))  # the same in all processes, so that all stop together
+        self.skipped = 0 if finite else self.skipped + 1
+        if not finite and (self.accelerator.scaler is None or self.skipped > SKIPPED_AT_MOST):
+            raise LatentSyncError(
+                f"step {self.step + 1}: the gradients are not finite (loss {float(loss.detach()):.4g}). Lower the learning rate, or "
+                f"resume from {self.folder / 'save_points'} with other settings."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if self.ema is not None:
+            self.ema.optimization_step = self.step  # its warm-up goes by the step, also after a resume
+            self.ema.step(self.parameters)
+        self._record()
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _record(self) -> None:
+        self._pending["learning_rate"] = torch.tensor(float(self.optimizer.param_groups[0]["lr"]))
+        for name, value in self._pending.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.item()
+        self._pending, self._count = {}, self._count + 1
+        if self.step % self.log_every:
+            return
+        names = sorted(self._sums)
+        means = torch.tensor([self._sums[name] / self._count for name in names], device=self.accelerator.device)
+        means = self.accelerator.reduce(means, reduction="mean").tolist()
+        row = dict(zip(names, means, strict=True))
+        self._sums, self._count = {}, 0
+        if self.accelerator.is_main_process:
+            self.write_row("losses.csv", row)
+            told = " ".join(f"{name} {value:.4g}" for name, value in row.items())
+            log.info("step %d %s (%.0f s)", self.step, told, time.monotonic() - self._started)
+
+    def write_row(self, name: str, row: dict[str, float]) -> None:
+        """Append the step's row to a CSV file of the run's folder, and to TensorBoard; in the main process only."""
+        path = self.folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        row = {"step": self.step, **{key: float(value) for key, value in row.items()}}
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+        if self._tensorboard is not None:
+            for key, value in row.items():
+                self._tensorboard.add_scalar(f"{path.stem}/{key}", value, self.step)
+            self._tensorboard.flush()
+
+    def resume(self) -> bool:
+        """Continue from the newest save point, if there is one; tells whether."""
+        points = save_points(self.folder)
+        if not points:
+            self._drop_rows()
+            return False
+        point = points[-1]
+        self.accelerator.load_state(str(point))
+        facts = json.loads((point / "run.json").read_text(encoding="utf-8"))
+        self.step, self.skipped = facts["step"], facts["skipped"]
+        sums = facts["sums"]
+        self._sums = sums[self.accelerator.process_index] if self.accelerator.process_index < len(sums) else sums[0]
+        self._count = facts["count"]
+        if self.ema is not None:
+            state = torch.load(point / "ema.pt", map_location=self.accelerator.device, weights_only=True)
+            self.ema.load_state_dict(state)
+        self._drop_rows()
+        log.info("resumed at step %d from %s", self.step, point)
+        return True
+
+    def _drop_rows(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for path in self.folder.glob("*.csv"):
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
+            with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([header, *(row for row in rows if int(row[0]) <= self.step)])
+
+    def save(self) -> None:
+        """Write a save point; every process must call it."""
+        accelerator = self.accelerator
+        target = self.folder / "save_points" / f"step-{self.step:08d}"
+        part = target.with_name(f"{target.name}.part")
+        sums = accelerator.gather_for_metrics([self._sums], use_gather_object=True)
+        if accelerator.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(part))
+        if accelerator.is_main_process:
+            if self.ema is not None:
+                torch.save(self.ema.state_dict(), part / "ema.pt")
+            facts = {"step": self.step, "skipped": self.skipped, "sums": sums, "count": self._count}
+            (part / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(part, target)
+            for old in save_points(self.folder)[: -self.keep]:
+                shutil.rmtree(old)
+        accelerator.wait_for_everyone()
+
+    def swap_average(self) -> None:
+        """Put the averaged weights into the model, or after a first call the learned ones back."""
+        if self.ema is None:
+            return
+        if self.ema.temp_stored_params is None:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+        else:
+            self.ema.restore(self.parameters)
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def save_points(folder: Path) -> list[Path]:
+    """The complete ones, oldest first."""
+    found = (Path(folder) / "save_points").glob("step-*")
+    return sorted(path for path in found if path.is_dir() and path.suffix != ".part")
+
+
+def _event_writer(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OptionError("tensorboard is true, but the package is not there: pip install tensorboard") from error
+    return SummaryWriter(str(folder / "tensorboard"))

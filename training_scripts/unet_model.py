@@ -1,0 +1,91 @@
+"""The U-Net that is trained: built or loaded, which of its tensors learn, and recomputing instead of remembering."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from latentsync.checkpoints import UNSEEN_FIELDS, load_unet, unet_config_from_state_dict
+from latentsync.errors import IncompleteCheckpointError, OptionError
+from latentsync.unet import LatentSyncUNet
+from latentsync.unet_keys import to_reference_key
+
+from .unet_config import ModelConfig
+
+log = logging.getLogger(__name__)
+MOTION_BLOCKS = {"off": "none", "all": "all", "decoder": "decoder"}
+CHECKPOINTED = (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D)
+
+
+def build_unet(config: ModelConfig) -> tuple[LatentSyncUNet, str]:
+    """The U-Net to start from, float32, in training mode, and what its output means (see `ddim_scheduler`).
+
+    Of an initial file motion modules that the configuration does not want are left out, those that it wants and the
+    file lacks start as the identity. Raises ModelNotFoundError and CheckpointError's subclasses.
+    """
+    motion = MOTION_BLOCKS[config.motion]
+    if config.initial is None:
+        unet = LatentSyncUNet(
+            motion_blocks=motion,
+            block_out_channels=tuple(config.block_out_channels),
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_num_groups,
+            num_attention_heads=config.num_attention_heads,
+            cross_attention_dim=config.cross_attention_dim,
+        )
+        for layer in (unet.conv_in, unet.conv_out):  # as the reference starts
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return unet.train(), config.prediction_type or "epsilon"
+    loaded, facts = load_unet(config.initial, dtype=torch.float32)
+    if loaded.motion == motion:
+        unet = loaded
+        for parameter in unet.parameters():
+            parameter.data = parameter.data.clone()  # a file may lie in memory as it is on disk
+    else:
+        unet = LatentSyncUNet(**{**sizes(loaded, loaded.state_dict()), "motion_blocks": motion})
+        missing, unknown = unet.load_state_dict(loaded.state_dict(), strict=False)
+        if strange := [key for key in (*missing, *unknown) if "motion_modules" not in key]:
+            raise IncompleteCheckpointError(f"{config.initial} does not fit the U-Net: {', '.join(strange[:5])}")
+        log.info("%s: %d motion tensors start anew, %d are left out", config.initial, len(missing), len(unknown))
+    return unet.train(), config.prediction_type or facts.prediction_type
+
+
+def sizes(unet: LatentSyncUNet, tensors: Mapping[str, torch.Tensor]) -> dict:
+    """Arguments of `LatentSyncUNet` for such a U-Net; tensors: its state dict, however it is spread at the moment."""
+    return unet_config_from_state_dict(tensors, **{field: unet.config[field] for field in UNSEEN_FIELDS})
+
+
+def choose_trainable(unet: nn.Module, parts: list[str]) -> list[nn.Parameter]:
+    """Let only tensors learn whose name in the reference contains one of `parts` ("all": every one); returns those."""
+    chosen = []
+    for name, parameter in unet.named_parameters():
+        learns = "all" in parts or any(part in to_reference_key(name) for part in parts)
+        parameter.requires_grad_(learns)
+        if learns:
+            chosen.append(parameter)
+    if not chosen:
+        raise OptionError(f"model.trainable is {parts}, which no tensor's name contains; expected as motion_modules.")
+    return chosen
+
+
+def checkpoint_blocks(unet: LatentSyncUNet) -> None:
+    """Recompute each residual block, transformer and motion module, the middle's too, in the backward pass.
+
+    diffusers' own switch recomputes residual blocks only, where attention needs most of the memory.
+    """
+    for module in unet.modules():
+        if isinstance(module, CHECKPOINTED):
+            module.forward = partial(_recomputed, module.forward)
+
+
+def _recomputed(forward, *args, **kwargs):
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
