@@ -1,12 +1,14 @@
 """Draw avatars, let them speak, find and align their faces exactly as the product does, and store what training reads.
 
-Writes into ``run_dir/data``: seeds.npy (N,), faces.npy (N, F, S, S, 3) uint8 and lips.npy (N, F, 2) float32. A finished
-set is not made again.
+Makes the store of clips ``run_dir/clips`` (see clip_store.py): faces, true lips, and several voices for the same words.
+Every clip is whole or not there; a run that was cut goes on, a finished set is not made again.
 """
 
 import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,21 @@ import torch
 
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.tracking import FaceTracker
+from latentsync.models import BUNDLED_WHISPER
 from latentsync.synthetic.clips import AvatarClip
+from latentsync.whisper import AudioEncoder, load_whisper
 
+from .clip_store import MANIFEST, ClipStoreWriter
 from .config import TrainingConfig, parse_config
+from .encode_speech import encode_voices
 
 log = logging.getLogger(__name__)
+LOG_EVERY = 50  # clips
+
+
+def clip_folder(config: TrainingConfig) -> Path:
+    """Where the store of a run lies."""
+    return Path(config.run_dir) / "clips"
 
 
 def training_clip(index: int, config: TrainingConfig) -> AvatarClip:
@@ -28,7 +40,6 @@ def training_clip(index: int, config: TrainingConfig) -> AvatarClip:
 
 def align_clip(clip: AvatarClip, frame_size: int, resolution: int) -> np.ndarray:
     """Draw all frames of a clip and align them; (F, S, S, 3) uint8. The face must be found in every frame."""
-    torch.set_num_threads(1)
     tracker, observation, frames, points = FaceTracker(), None, [], []
     for index in range(clip.num_frames):
         frames.append(clip.frame(index, frame_size, frame_size))
@@ -39,31 +50,56 @@ def align_clip(clip: AvatarClip, frame_size: int, resolution: int) -> np.ndarray
     return warp_faces(frames, fit_matrices(np.stack(points), resolution), resolution)
 
 
-def _aligned_or_none(index: int, config: TrainingConfig) -> np.ndarray | None:
+def add_avatar(index: int, config: TrainingConfig) -> str | None:
+    """Add clip number ``index`` to the store; its key, or None where its face is not found."""
+    key = f"avatar{index:07d}"
+    writer = ClipStoreWriter(clip_folder(config))
+    if key in writer:
+        return key
+    torch.set_num_threads(1)  # the processes share the cores
+    clip = training_clip(index, config)
     try:
-        return align_clip(training_clip(index, config), config.data.frame_size, config.resolution)
+        faces = align_clip(clip, config.data.frame_size, config.resolution)
     except RuntimeError as error:
         log.warning("left out: %s", error)
         return None
+    voices = [clip.speech_by(voice).waveform for voice in range(config.data.num_voices)]
+    speech = encode_voices(voices, _whisper())
+    writer.add_clip(key, identity=str(index), faces=faces, lips=clip.lips.astype(np.float32), **speech)
+    return key
+
+
+@lru_cache(maxsize=1)
+def _whisper() -> AudioEncoder:
+    return load_whisper(BUNDLED_WHISPER, device="cpu", dtype=torch.float32)
 
 
 def make_dataset(config: TrainingConfig) -> Path:
     """Make what is missing of the data set; returns its folder."""
-    folder = Path(config.run_dir) / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "faces.npy").exists():
+    folder = clip_folder(config)
+    if (folder / MANIFEST).exists():
         return folder
-    with ProcessPoolExecutor(config.data.num_workers) as pool:
-        aligned = list(pool.map(partial(_aligned_or_none, config=config), range(config.data.num_clips), chunksize=4))
-    kept = [i for i, faces in enumerate(aligned) if faces is not None]
-    log.info("%d of %d avatars have a face in every frame", len(kept), len(aligned))
-    np.save(folder / "seeds.npy", np.array(kept))
-    np.save(folder / "lips.npy", np.stack([training_clip(i, config).lips for i in kept]).astype(np.float32))
-    part = folder / "faces.npy.part"
-    with part.open("wb") as file:  # last and by rename: its presence says that the data set is complete
-        np.save(file, np.stack([aligned[i] for i in kept]))
-    part.replace(folder / "faces.npy")
+    kept = []
+    for done, key in enumerate(_in_processes(partial(add_avatar, config=config), config), 1):
+        kept += [] if key is None else [key]
+        if done % LOG_EVERY == 0 or done == config.data.num_clips:
+            log.info("%d of %d avatars, %d of them with a face in every frame", done, config.data.num_clips, len(kept))
+    ClipStoreWriter(folder).finish(kept)
     return folder
+
+
+def _in_processes(add: Callable[[int], str | None], config: TrainingConfig) -> Iterator[str | None]:
+    """In the order of the clips; one worker needs no process."""
+    indices = range(config.data.num_clips)
+    if config.data.num_workers <= 1:
+        threads = torch.get_num_threads()
+        try:
+            yield from map(add, indices)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    with ProcessPoolExecutor(config.data.num_workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(add, indices)
 
 
 if __name__ == "__main__":

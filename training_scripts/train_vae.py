@@ -14,8 +14,10 @@ from diffusers.training_utils import EMAModel
 from latentsync.masks import generation_mask
 
 from .checkpoints import TrainingState
+from .clip_store import ClipStore
 from .config import TrainingConfig, parse_config
 from .losses import vae_loss
+from .make_synthetic_dataset import clip_folder
 from .schedules import one_cycle
 
 log = logging.getLogger(__name__)
@@ -38,12 +40,12 @@ def build_vae(config: TrainingConfig) -> AutoencoderKL:
 
 
 def draw_batch(
-    faces: np.ndarray, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig
+    store: ClipStore, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig
 ) -> torch.Tensor:
     """(N, 3, S, S) in [-1, 1]; part of it with the hole of the mask greyed, as the U-Net's condition has it."""
-    clips = sampler.integers(0, faces.shape[0], config.vae.batch_size)
-    frames = sampler.integers(0, faces.shape[1], config.vae.batch_size)
-    pixels = torch.from_numpy(faces[clips, frames]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    clips = sampler.integers(0, len(store), config.vae.batch_size).tolist()
+    faces = [store.frames(clip, int(sampler.integers(store.num_frames(clip))), 1)[0] for clip in clips]
+    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 127.5 - 1
     pixels[: int(config.vae.masked_fraction * len(pixels))] *= mask
     return pixels
 
@@ -55,7 +57,7 @@ def train_vae(config: TrainingConfig) -> Path:
         return target
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     torch.manual_seed(config.seed)
-    faces = np.load(run_dir / "data" / "faces.npy", mmap_mode="r")
+    store = ClipStore(clip_folder(config))
     mask = generation_mask(config.resolution, config.mask).float()
     mouth = (generation_mask(config.resolution, config.blend_mask) < 0.5).float()
     vae = build_vae(config).to(memory_format=torch.channels_last)
@@ -84,7 +86,7 @@ def train_vae(config: TrainingConfig) -> Path:
         optimizer.param_groups[0]["lr"] = one_cycle(
             state.step, config.vae.steps, config.vae.learning_rate, config.warmup_fraction
         )
-        pixels = draw_batch(faces, mask, state.sampler, config).to(
+        pixels = draw_batch(store, mask, state.sampler, config).to(
             accelerator.device, memory_format=torch.channels_last
         )
         with accelerator.autocast():
@@ -119,7 +121,7 @@ def train_vae(config: TrainingConfig) -> Path:
             state.save(run_dir / "vae_state.pt")
     ema.copy_to(model.parameters())
     if config.vae.train_encoder:
-        model.register_to_config(scaling_factor=latent_scale(model.cpu(), faces))
+        model.register_to_config(scaling_factor=latent_scale(model.cpu(), store))
     part = target.with_name("vae.part")
     model.save_pretrained(part)
     part.rename(target)
@@ -127,10 +129,11 @@ def train_vae(config: TrainingConfig) -> Path:
 
 
 @torch.inference_mode()
-def latent_scale(vae: AutoencoderKL, faces: np.ndarray) -> float:
+def latent_scale(vae: AutoencoderKL, store: ClipStore) -> float:
     """1 / standard deviation of the latents, so that the diffusion model sees unit variance."""
-    sample = faces[:: max(1, len(faces) // 32), :: max(1, faces.shape[1] // 4)].reshape(-1, *faces.shape[2:])
-    pixels = torch.from_numpy(sample.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    clips = range(0, len(store), max(1, len(store) // 32))
+    faces = np.concatenate([store.frames(clip)[:: max(1, store.num_frames(clip) // 4)] for clip in clips])
+    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 127.5 - 1
     deviation = torch.cat([vae.encode(batch).latent_dist.mean for batch in pixels.split(16)]).std().item()
     if not math.isfinite(deviation) or deviation == 0:
         raise RuntimeError(f"the VAE's latents have standard deviation {deviation}: training diverged")
