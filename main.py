@@ -47,6 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
         "heard); cut off or followed by silence where it is not as long as the result",
     )
+    files.add_argument(
+        "--sync_score",
+        default="auto",
+        metavar="auto|off|FILE",
+        help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
+        "bundled one for the bundled model, else stable_syncnet.pt of --checkpoints if it is there (default: auto)",
+    )
     faces = parser.add_argument_group("faces")
     faces.add_argument(
         "--face",
@@ -331,6 +338,8 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     check_output(arguments.video_out_path, inputs)
     if arguments.report is not None:
         check_output(arguments.report, inputs, suffixes=[".json"])
+        if arguments.sync_score not in ("auto", "off") and not Path(arguments.sync_score).is_file():
+            raise OptionError(f"--sync_score is {arguments.sync_score}; expected auto, off or the file of a SyncNet")
         check_output(arguments.report.with_suffix(".png"), inputs, suffixes=[".png"])
     from latentsync.engine import lip_sync
     from latentsync.media.audio_reader import probe_audio
@@ -386,6 +395,12 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         if bar is not None:
             bar.close()
     if arguments.report is not None:
+        path = syncnet_of(arguments, model)
+        if path is not None:
+            from latentsync.metrics.report_sync import with_sync
+
+            report = with_sync(report, path, device)
+            say(report.sync.text())
         write_report(report, arguments.report)
     for warning in report.warnings[len(model.warnings) :]:
         say(f"warning: {warning}")
@@ -395,6 +410,15 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
     say(f"{report.num_frames} frames in {report.seconds:.1f} s{note}, seed {options.seed}")
     if not arguments.quiet:
         print(report.path)
+
+
+def syncnet_of(arguments: argparse.Namespace, model) -> Path | None:
+    """The SyncNet for the report; None for none."""
+    from latentsync.metrics.report_sync import syncnet_for
+
+    if arguments.report is None or arguments.sync_score == "off":
+        return None
+    return syncnet_for(model, arguments.checkpoints) if arguments.sync_score == "auto" else Path(arguments.sync_score)
 
 
 def write_report(report, path: Path) -> None:
@@ -407,7 +431,7 @@ def write_report(report, path: Path) -> None:
     from latentsync.report import report_picture
 
     with written_whole(path) as part:
-        part.write_text(json.dumps(report.to_json()), encoding="utf-8")
+        part.write_text(json.dumps(report.to_json(path.absolute().parent)), encoding="utf-8")
     with written_whole(path.with_suffix(".png")) as part:
         Image.fromarray(report_picture(report)).save(part, format="PNG")
 

@@ -19,7 +19,7 @@ from .faces.tracking import FaceFinder, FaceTracker
 from .frame_queue import FinishedFace, FrameQueue, WaitingFrame
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
-from .media.video_reader import VideoFacts, VideoFrame, probe_video
+from .media.video_reader import VideoFrame, probe_video
 from .media.video_writer import VideoWriter
 from .mel import SAMPLE_RATE
 from .models import LipSyncModel
@@ -28,13 +28,13 @@ from .pasting import FacePaster
 from .pipeline import range_warning
 from .previews import FacePreview, OnPreview
 from .protection import protect_masks
-from .report import FaceRecords, FrameRecord, LipSyncReport
+from .report import FaceRecords, FrameRecord, LipSyncReport, SourceFrames
 from .restoration.restorers import Restorer
 from .run_facts import run_facts
 from .speakers import Speaker, Speech, cast
 from .speaking_face import SpeakingFace
 from .stage_times import StageTimes
-from .timeline import Timeline, plan_time, sound_warnings, source_frames, source_window, time_warnings
+from .timeline import SourceWindow, Timeline, plan_time, sound_warnings, source_frames, source_window, time_warnings
 from .tracks.cache import ScanSettings, TrackCache
 from .tracks.choice import described
 from .tracks.paths import ClipFaces, FacePath
@@ -120,7 +120,8 @@ def lip_sync(
         progress = _ProgressTeller(timeline, options, started, on_progress, check)
         with stages.stage("find faces"):
             cache = track_cache if isinstance(finder, FaceTracker) else None
-            clip = _scanned(video_path, facts, timeline, options, finder, cache, progress.scanned)
+            window = source_window(video_path, facts, timeline, options)
+            clip = _scanned(window, finder, cache, progress.scanned)
         run = _Run(model, options, clip, speakers, speeches, features, timeline, stages, progress, restorer)
         if on_preview is not None:
             run.preview = FacePreview(model, on_preview, preview_interval)
@@ -156,14 +157,14 @@ def lip_sync(
                     f"{options.max_yaw:g} degrees, or covered. Choose another face or another part of the video "
                     "(start, duration), or a larger max_yaw"
                 )
-            progress.finish(run.num_written)
+            progress.finish(len(run.shown))
             run.finish()
     spoken = longest.num_samples / SAMPLE_RATE
     if options.length == "trim":
         spoken = min(spoken, run.last_time + 1 / float(timeline.fps))
     return LipSyncReport(
         path=Path(output_path),
-        num_frames=run.num_written,
+        num_frames=len(run.shown),
         seconds=time.monotonic() - started,
         fps=float(timeline.fps),
         duration=spoken,
@@ -173,33 +174,28 @@ def lip_sync(
         pace=float(timeline.pace),
         stage_seconds=dict(stages.seconds),
         offset=run.offset(spoken),
+        source=SourceFrames(window.path, window.start, tuple(run.shown)),
         facts={"faces_found": described(clip), **run_facts(model, options, restorer)},
     )
 
 
 def _scanned(
-    video_path: str | Path,
-    facts: VideoFacts,
-    timeline: Timeline,
-    options: LipSyncOptions,
-    finder: FaceFinder,
-    cache: TrackCache | None,
-    on_frame: Callable[[int], None],
+    window: SourceWindow, finder: FaceFinder, cache: TrackCache | None, on_frame: Callable[[int], None]
 ) -> ClipFaces:
     """Where the faces of the source are, from the cache or found now. Raises FaceNotFoundError where there is none."""
-    window, clip = source_window(video_path, facts, timeline, options), None
+    clip = None
     settings = ScanSettings(type(finder).__name__, window.start)
     if cache:
-        clip = cache.load(video_path, settings, window.duration)
+        clip = cache.load(window.path, settings, window.duration)
     if clip is None:
         clip = scan_faces(window.frames(), finder, on_frame=on_frame)
         if cache:
             reaches_end = window.duration is None or clip.times[-1] + 2 * clip.interval < window.duration
-            cache.store(video_path, settings, clip, whole=reaches_end)
+            cache.store(window.path, settings, clip, whole=reaches_end)
     clip = clip.until(window.duration)
     if not clip.paths:
         raise FaceNotFoundError(
-            f"no face was found in any of the {clip.num_frames} frames of '{video_path}'; expected a visible "
+            f"no face was found in any of the {clip.num_frames} frames of '{window.path}'; expected a visible "
             "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
             "Choose another video or another part of it (start, duration)"
         )
@@ -252,8 +248,9 @@ class _Run:
         self._speech, self._stages, self._progress, self._restorer = timeline.speech, stages, progress, restorer
         self._queue = FrameQueue()
         self._faces: list[_Part] = []
-        self.num_written = self.num_faces = 0
+        self.num_faces = 0
         self.last_time = 0.0
+        self.shown: list[int] = []  # of the source's frames
         self.warnings: list[str] = [] if restorer is None else list(restorer.warnings)
 
     def cast(self, finder: FaceFinder) -> None:
@@ -345,16 +342,16 @@ class _Run:
                         contour=done.placed.contour,
                         weight=done.weight,
                     )
-            self.num_written += 1
             self.num_faces += bool(waiting.finished)
             self.last_time = waiting.frame.time
+            self.shown.append(waiting.frame.source_index)
             for part in self._faces:
                 part.records.append(self._record(waiting, part, pixels))
             out_of_range = max((part.face.out_of_range for part in self._faces), default=0.0)
             warning = range_warning(self._model, out_of_range)
             if warning and warning not in self.warnings:
                 self.warnings.append(warning)
-            self._progress.generated(self.num_written)
+            self._progress.generated(len(self.shown))
             yield waiting.frame, pixels
 
     def _record(self, waiting: WaitingFrame, part: "_Part", pixels: np.ndarray) -> FrameRecord:
@@ -385,7 +382,7 @@ class _Run:
         return None if found is None else mouth_opening(found.landmarks)
 
     def _on_step(self, step: int, num_steps: int, latents: torch.Tensor) -> None:
-        self._progress.generated(self.num_written, step + 1)
+        self._progress.generated(len(self.shown), step + 1)
 
 
 class _Part:

@@ -1,5 +1,7 @@
 """What a run did, frame by frame: for programs (JSON), for reading (text) and for looking at (picture)."""
 
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -62,6 +64,53 @@ class FaceRecords:
     frames: tuple[FrameRecord, ...]
 
 
+@dataclass(frozen=True)
+class SourceFrames:
+    """What was made to speak.
+
+    path     the source video
+    start    s of it from which on its frames are counted
+    indices  for each frame of the result, which of those it shows
+    """
+
+    path: Path
+    start: float
+    indices: tuple[int, ...]
+
+    def to_json(self, folder: Path | None) -> dict:
+        """The path as seen from `folder`, so that both can be moved together; without one the name alone."""
+        name = self.path.name
+        if folder is not None:
+            try:
+                name = Path(os.path.relpath(self.path, folder)).as_posix()
+            except ValueError:  # on another drive
+                name = str(self.path.absolute())
+        return {"video": name, "start": round(self.start, 4), "frames": list(self.indices)}
+
+
+@dataclass(frozen=True)
+class SyncRecord:
+    """How the lips of the result go with its sound, as a SyncNet sees it (see syncnet/scoring.py).
+
+    syncnet   which one, for a person to read; note: what to know of the figures
+    seconds   that were looked at; None for all figures where it could not be measured, see note
+    """
+
+    syncnet: str
+    score: float | None = None
+    accuracy: float | None = None
+    offset_ms: float | None = None
+    seconds: float | None = None
+    note: str = ""
+
+    def text(self) -> str:
+        """A line for a person."""
+        if self.score is None:
+            return f"sync was not measured: {self.note}"
+        figures = f"sync score {self.score:.3f}, offset {self.offset_ms:+.0f} ms over {self.seconds:.1f} s"
+        return f"{figures}, by {self.syncnet}" + (f" ({self.note})" if self.note else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LipSyncReport:
     """What a run did.
@@ -76,6 +125,8 @@ class LipSyncReport:
     waveform_peaks  the largest |sample| of the speech in each fiftieth of a second, 0..1
     pace            how many times faster the video runs than it was taken (length "speed")
     offset          how far the lips of the first face come after its speech, None where it cannot be told
+    source          what the frames of the result show; None for frames in memory
+    sync            None where it was not measured
     facts           what the result was made with, see run_facts.py
     """
 
@@ -90,6 +141,8 @@ class LipSyncReport:
     pace: float = 1.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     offset: OffsetEstimate | None = None
+    source: SourceFrames | None = None
+    sync: SyncRecord | None = None
     facts: dict = field(default_factory=dict)
 
     @property
@@ -108,8 +161,8 @@ class LipSyncReport:
         """Frames after the speech, the source's own (tail "keep")."""
         return sum(map(_is_tail, self.frames))
 
-    def to_json(self) -> dict:
-        """A dict of plain numbers, strings, lists and None; frames as columns."""
+    def to_json(self, folder: Path | None = None) -> dict:
+        """A dict of plain numbers, strings, lists and None; frames as columns. folder: where it is written, if so."""
         return {
             "version": VERSION,
             "fps": round(self.fps, 4),
@@ -123,7 +176,13 @@ class LipSyncReport:
             ],
             "offset": None
             if self.offset is None
-            else {"ms": round(self.offset.ms, 1), "confidence": round(self.offset.confidence, 3)},
+            else {
+                "ms": round(self.offset.ms, 1),
+                "confidence": round(self.offset.confidence, 3),
+                "method": self.offset.method,
+            },
+            "source": None if self.source is None else self.source.to_json(folder),
+            "sync": None if self.sync is None else dataclasses.asdict(self.sync),
             "stages": {name: round(seconds, 3) for name, seconds in self.stage_seconds.items()},
             **self.facts,
             "waveform": {"rate": PEAKS_PER_SECOND, "peaks": [round(peak, 3) for peak in self.waveform_peaks]},
@@ -156,6 +215,8 @@ class LipSyncReport:
                 f"the lips come about {abs(self.offset.ms):.0f} ms {way} the speech (confidence "
                 f"{self.offset.confidence:.2f})"
             )
+        if self.sync is not None:
+            lines.append(self.sync.text())
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def longest_gap(self) -> tuple[float, float] | None:

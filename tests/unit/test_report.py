@@ -184,7 +184,7 @@ def test_json_is_columns():
         "voice": [1.0, 1.0, 1.0],
         "restored": [0, 0, 0],
     }
-    assert (content["offset"], content["device"]) == ({"ms": 40.0, "confidence": 0.5}, "cpu")
+    assert (content["offset"], content["device"]) == ({"ms": 40.0, "confidence": 0.5, "method": "loudness"}, "cpu")
     assert content["stages"] == {"paste": 0.25}
     assert {key: content[key] for key in ("version", "fps", "duration", "num_frames", "num_faces", "seconds")} == {
         "version": 2,
