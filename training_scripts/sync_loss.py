@@ -1,5 +1,7 @@
 """The losses of SyncNet: its own training's, and what it teaches the U-Net."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,10 +14,11 @@ EPS = 1e-6  # a cosine of equal float32 vectors may be 1.0000002; nothing is as 
 def cosine_bce(vision: Tensor, audio: Tensor, labels: Tensor, eps: float = EPS) -> Tensor:
     """Binary cross-entropy of the cosine taken as a probability, mean over pairs.
 
-    vision, audio: (..., D) unit vectors without negative numbers; labels: (...,), 1 where they belong together, else 0.
+    vision, audio: (..., D) vectors without negative numbers, of any length; labels: (...,), 1 where they belong
+    together, else 0.
     The reference's loss, but the cosine is kept eps away from 0 and 1, where it has no value or raises an error.
     """
-    return cosines_bce((vision.float() * audio.float()).sum(-1), labels, eps).mean()
+    return cosines_bce(F.cosine_similarity(vision.float(), audio.float(), dim=-1), labels, eps).mean()
 
 
 def cosines_bce(cosines: Tensor, labels: Tensor, eps: float = EPS) -> Tensor:
@@ -24,23 +27,32 @@ def cosines_bce(cosines: Tensor, labels: Tensor, eps: float = EPS) -> Tensor:
 
 
 def all_pairs_loss(
-    vision: Tensor, audio: Tensor, belongs: Tensor, differs: Tensor, *, contrastive_weight: float, temperature: float
+    vision: Tensor,
+    audio: Tensor,
+    belongs: Tensor,
+    differs: Sequence[Tensor],
+    *,
+    contrastive_weight: float,
+    temperature: float,
 ) -> Tensor:
-    """Every picture of a batch against every sound of it: each kind of pair weighs half, however many there are.
+    """Every picture of a batch against every sound of it.
 
-    vision, audio: (B, D); belongs, differs: (B, B) bool, pictures by sounds; pairs that are neither do not count. To
-    the cross-entropy of the cosines a contrastive loss is added, that of choosing the right sound for a picture and
-    the right picture for a sound (logits: cosine / temperature): without it a small net needs many times the steps.
+    vision, audio: (B, D) unit vectors; belongs, and each of `differs`: (B, B) bool, pictures by sounds; pairs in none
+    of them do not count. The cross-entropy of the cosines: right pairs weigh half, and each kind of wrong ones the
+    same part of the other half, however many there are. To it a contrastive loss is added, that of choosing the
+    right sound for a picture and the right picture for a sound (logits: cosine / temperature): without it a small net
+    needs many times the steps.
     """
     cosines = vision.float() @ audio.float().T
     errors = cosines_bce(cosines, belongs)
-    loss = 0.5 * (errors[belongs].mean() + errors[differs].mean())
+    wrong = [errors[kind].mean() for kind in differs if kind.any()]
+    loss = 0.5 * (errors[belongs].mean() + torch.stack(wrong).mean())
     if contrastive_weight > 0:
-        logits = (cosines / temperature).masked_fill(~(belongs | differs), -torch.inf)
-        right = logits.diagonal()
-        wrong = logits.masked_fill(belongs & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf)
-        choices = 0.5 * (wrong.logsumexp(0) + wrong.logsumexp(1))
-        loss = loss + contrastive_weight * (choices - right).mean()
+        own = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+        counted = torch.stack([own, *differs]).any(0)
+        logits = (cosines / temperature).masked_fill(~counted, -torch.inf)
+        choices = 0.5 * (logits.logsumexp(0) + logits.logsumexp(1))
+        loss = loss + contrastive_weight * (choices - logits.diagonal()).mean()
     return loss
 
 
