@@ -72,8 +72,8 @@ def find_network(file: NetworkFile, folders: Sequence[Path]) -> Path:
         for name in file.names:
             if (folder / name).is_file():
                 return folder / name
-    looked = folders[0] if folders else f"a folder named by --weights or {VARIABLE}"
+    looked = folders[0] if folders else "a folder of networks"
     raise ModelNotFoundError(
-        f"needs {' or '.join(file.names)} ({file.holds}). Get it from {file.published}, and put it into {looked}; "
-        "nothing is downloaded"
+        f"needs {' or '.join(file.names)} ({file.holds}). Get it from {file.published}, and put it into {looked}, "
+        f"or the folder that --weights or {VARIABLE} names; nothing is downloaded"
     )

@@ -1,0 +1,170 @@
+"""Scores of a result, or of a folder of results: docs/evaluation.md tells what each metric is.
+
+    ./eval/eval_quality.sh --video_path output.mp4 --metric psnr ssim fid
+    python -m eval.eval_quality --video_path results/ --reference_path sources/ --metric all --output scores
+
+A result is compared with --reference_path, else with the source named in the report beside it (main.py --report).
+
+Exit codes: 0 all was computed; 1 something of a clip could not be measured, the rest was; 2 wrong arguments, or nothing
+to compare with; 3 a metric lacks its network, the others were computed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from latentsync.errors import LatentSyncError, OptionError
+from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
+from latentsync.metrics.evaluation import ClipScores, Evaluation, EvaluationSettings
+from latentsync.metrics.metric_list import DEFAULT, METRICS
+from latentsync.metrics.network_files import VARIABLE, weight_folders
+
+from .score_tables import write_scores
+
+ROOT = Path(__file__).resolve().parents[1]
+DONE, FAILED, WRONG_ARGUMENTS, UNAVAILABLE = 0, 1, 2, 3
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video_path", type=Path, required=True, help="a result, or a folder of them")
+    parser.add_argument(
+        "--reference_path", type=Path, help="what to compare with; for a folder one with videos of the same names"
+    )
+    parser.add_argument(
+        "--metric", nargs="+", default=list(DEFAULT), metavar="NAME", help=f"all, or of: {', '.join(METRICS)}"
+    )
+    parser.add_argument("--output", type=Path, help="folder for scores.json, .csv, .md and plots")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help=f"folder with the metrics' networks; also the environment's {VARIABLE}",
+    )
+    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="of released models")
+    parser.add_argument(
+        "--syncnet", type=Path, help="StableSyncNet (default: stable_syncnet.pt if there, else bundled)"
+    )
+    parser.add_argument(
+        "--region", choices=["face", "frame"], default="face", help="aligned faces or whole frames (default: face)"
+    )
+    parser.add_argument("--resolution", type=int, default=RESOLUTION, help=f"px of a face (default: {RESOLUTION})")
+    parser.add_argument("--face", default="largest", help="whose, as in main.py (default: largest)")
+    parser.add_argument("--mask", default="mask", help="of the generated part (default: mask)")
+    parser.add_argument("--fvd_reference", action="store_true", help="FVD in the reference's range and frames")
+    parser.add_argument("--min_track", type=int, default=50, help="frames of a face for LSE (default: 50)")
+    parser.add_argument("--min_face", type=float, default=100, help="px of a face for LSE (default: 100)")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def results_of(path: Path) -> list[Path]:
+    """The videos there. Raises OptionError."""
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.glob("*") if file.suffix.lower() in VIDEOS) if path.is_dir() else []
+    if not found:
+        raise OptionError(f"--video_path {path} is no video and no folder of videos ({', '.join(VIDEOS)})")
+    return found
+
+
+def pair_of(video: Path, reference: Path | None) -> ClipPair:
+    """The result with what it is compared with. Raises OptionError where there is nothing."""
+    told = _report_beside(video)
+    if reference is not None:
+        file = reference if not reference.is_dir() else _same_name(video, reference)
+        if not file.is_file():
+            raise OptionError(f"no reference at {file}; expected a video, or a folder with one named as {video.name}")
+        if told is None or not told.reference.exists() or not told.reference.samefile(file):
+            return ClipPair(video, file)
+        return told
+    if told is None:
+        raise OptionError(
+            f"nothing to compare {video} with: give --reference_path, or make the result with main.py --report "
+            f"{video.with_suffix('.json').name} beside it, which names its source"
+        )
+    if not told.reference.is_file():
+        raise OptionError(f"{video.with_suffix('.json')} names {told.reference}, which is gone: give --reference_path")
+    return told
+
+
+def _report_beside(video: Path) -> ClipPair | None:
+    file = video.with_suffix(".json")
+    try:
+        source = json.loads(file.read_text(encoding="utf-8")).get("source") if file.is_file() else None
+        if source is None:
+            return None
+        path = Path(os.path.normpath(file.absolute().parent / source["video"]))
+        return ClipPair(video, path, float(source["start"]), tuple(map(int, source["frames"])))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OptionError(f"{file} is no report of main.py ({error!r}): give --reference_path or remove it") from error
+
+
+def _same_name(video: Path, folder: Path) -> Path:
+    found = [file for file in folder.glob(f"{video.stem}.*") if file.suffix.lower() in VIDEOS]
+    return found[0] if found else folder / video.name
+
+
+def settings_of(arguments: argparse.Namespace) -> EvaluationSettings:
+    if arguments.syncnet is not None and not arguments.syncnet.is_file():
+        raise OptionError(f"--syncnet {arguments.syncnet} is not there; expected the file of a StableSyncNet")
+    for folder in arguments.weights:
+        if not folder.is_dir():
+            raise OptionError(f"--weights {folder} is not a folder; expected the one with the metrics' networks")
+    names = ("region", "resolution", "face", "mask", "syncnet", "fvd_reference", "min_track", "min_face", "device")
+    given = {name: getattr(arguments, name) for name in names}
+    return EvaluationSettings(folders=tuple(weight_folders(arguments.weights, arguments.checkpoints)), **given)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    names = list(METRICS) if "all" in arguments.metric else arguments.metric
+    settings = settings_of(arguments)
+    videos = results_of(arguments.video_path)
+    evaluation = Evaluation(names, settings)
+    pairs = {}
+    if any(METRICS[name].against for name in names):
+        for video in videos:
+            try:
+                pairs[video] = replace(pair_of(video, arguments.reference_path), face=settings.face)
+            except OptionError as error:
+                if len(videos) == 1:
+                    raise
+                pairs[video] = error
+    scores = []
+    for number, video in enumerate(videos, 1):
+        if len(videos) > 1:
+            print(f"{number}/{len(videos)} {video.name}", file=sys.stderr)
+        scores.append(scored(evaluation, video, pairs.get(video)))
+    print(write_scores(evaluation, scores, arguments.output))
+    if any(clip.failures for clip in scores):
+        return FAILED
+    return UNAVAILABLE if evaluation.unavailable else DONE
+
+
+def scored(evaluation: Evaluation, video: Path, pair: ClipPair | OptionError | None) -> ClipScores:
+    if not isinstance(pair, OptionError):
+        resolution = evaluation.settings.resolution
+        return evaluation.score(None if pair is None else replace(pair, resolution=resolution), video)
+    found = evaluation.score(None, video)
+    found.failures |= {name: str(pair) for name in found.failures}
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run and return the exit code; wrong arguments and --help exit at once, as argparse does."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return run(arguments)
+    except LatentSyncError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS if isinstance(error, OptionError) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
