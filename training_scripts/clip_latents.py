@@ -1,4 +1,4 @@
-"""Latents of a whole store, encoded once: for data small enough to lie on disk in that form, and a VAE that is small too.
+"""Latents of a whole store, encoded once: for data that is small enough to lie on disk in that form too.
 
 They lie beside the clips, in ``latents/<VAE>-<mask>/<key>.npy``: (2, F, 4, s, s) float16, clean and masked, scaled
 posterior means. <VAE> is a hash of its weights, so that another VAE never reads them.

@@ -1,4 +1,4 @@
-"""The training configuration: one YAML file over one dataclass, unknown keys refused."""
+"""Configurations: YAML over dataclasses, unknown keys refused; and that of the small model's data, VAE and restorer."""
 
 import argparse
 import types
@@ -43,32 +43,6 @@ class VAEConfig:
 
 
 @dataclass
-class UNetConfig:
-    block_out_channels: list[int]
-    layers_per_block: int
-    norm_num_groups: int
-    num_attention_heads: int
-    cross_attention_dim: int
-
-
-@dataclass
-class StageConfig:
-    steps: int
-    batch_size: int
-    num_frames: int
-    learning_rate: float
-    initial: Path | None
-
-
-@dataclass
-class LipReaderConfig:
-    width: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-
-
-@dataclass
 class RestorerConfig:
     num_clips: int
     frames_per_clip: int
@@ -86,31 +60,17 @@ class RestorerConfig:
 
 
 @dataclass
-class LossConfig:
-    noise_alpha: float
-    audio_dropout: float
-    mask_weight: float
-    paste_weight: float
-    max_timestep_weight: float
-    lip_weight: float
-
-
-@dataclass
 class TrainingConfig:
     seed: int
     run_dir: Path
     resolution: int
     mask: str
     blend_mask: str
-    prediction_type: str
     data: DataConfig
     vae: VAEConfig
-    unet: UNetConfig
-    stage1: StageConfig
-    stage2: StageConfig
-    lip_reader: LipReaderConfig
+    stage1: Path  # configurations of the U-Net's two stages, see unet_config.py; beside the file that names them
+    stage2: Path
     restorer: RestorerConfig
-    loss: LossConfig
     ema_decay: float
     max_grad_norm: float
     warmup_fraction: float
@@ -121,12 +81,12 @@ class TrainingConfig:
 
 
 def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:
-    """The content of a YAML file; ``overrides`` such as "stage1.steps=10" change single values. Raises OptionError."""
+    """The content of a YAML file; ``overrides`` such as "vae.steps=10" change single values. Raises OptionError."""
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     for override in overrides or []:
         name, equals, text = override.partition("=")
         if not equals:
-            raise OptionError(f"--set {override}: expected name=value, for example stage1.steps=10")
+            raise OptionError(f"--set {override}: expected name=value, for example vae.steps=10")
         *parents, leaf = name.split(".")
         section = values
         for parent in parents:
@@ -175,17 +135,19 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
 
 
 def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> TrainingConfig:
-    """Read a YAML file; ``overrides`` such as "stage1.steps=10" change single values.
+    """Read a YAML file; ``overrides`` such as "vae.steps=10" change single values.
 
     Raises OptionError for unknown or missing settings.
     """
-    return _build(TrainingConfig, read_values(path, overrides), "")
+    config = _build(TrainingConfig, read_values(path, overrides), "")
+    config.stage1, config.stage2 = (Path(path).parent / stage for stage in (config.stage1, config.stage2))
+    return config
 
 
 def parse_config(description: str) -> TrainingConfig:
     """Read ``--config`` and ``--set`` from the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, default=TINY, help="YAML file (default: the small bundled model)")
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. stage1.steps=10")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. vae.steps=10")
     arguments = parser.parse_args()
     return load_config(arguments.config, arguments.set)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 
-from latentsync.checkpoints import save_unet
+from latentsync.checkpoints import load_unet, read_unet_facts, save_unet
 from latentsync.models import BUNDLED
 
 from .config import TrainingConfig, parse_config
-from .train_unet import build_unet
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +19,16 @@ log = logging.getLogger(__name__)
 def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
     """Write unet.safetensors, vae/ and config.json; whisper/ is there already and is not touched."""
     run_dir = Path(config.run_dir)
-    unet = build_unet(config, "all")
-    unet.load_state_dict(load_file(run_dir / "stage2.safetensors"))
+    unet, facts = load_unet(run_dir / "stage2" / "unet.safetensors")
+    steps = {stage: read_unet_facts(run_dir / stage / "unet.safetensors").global_step for stage in ("stage1", "stage2")}
     folder.mkdir(parents=True, exist_ok=True)
     save_unet(
         unet,
         folder / "unet.safetensors",
         dtype=torch.float16,
-        global_step=config.stage1.steps + config.stage2.steps,
+        global_step=sum(steps.values()),
         resolution=config.resolution,
-        prediction_type=config.prediction_type,
+        prediction_type=facts.prediction_type,
     )
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
     vae.register_to_config(_name_or_path="vae")  # else where it lay on this machine
@@ -43,15 +41,15 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
         "vae": "vae",
         "whisper": "whisper/tiny.en.pt",
         "resolution": config.resolution,
-        "prediction_type": config.prediction_type,
+        "prediction_type": facts.prediction_type,
         "blend_mask": config.blend_mask,
-        "num_attention_heads": config.unet.num_attention_heads,
-        "norm_num_groups": config.unet.norm_num_groups,
+        "num_attention_heads": unet.config.num_attention_heads,
+        "norm_num_groups": unet.config.norm_num_groups,
         "training": {
             "data": f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, "
             "identity seeds 0 and up (latentsync/synthetic)",
             "seed": config.seed,
-            "unet_steps": {"stage1": config.stage1.steps, "stage2": config.stage2.steps},
+            "unet_steps": steps,
             "vae_steps": vae_steps(run_dir),
             "commands": config.recipe,
         },

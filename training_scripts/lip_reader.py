@@ -18,9 +18,8 @@ from latentsync.errors import OptionError
 from latentsync.weight_files import read_weights, write_weights
 
 from .clip_latents import ClipLatents
-from .config import LipReaderConfig, load_config
 from .schedules import one_cycle
-from .unet_config import UNetTrainingConfig
+from .unet_config import LipReaderConfig, UNetTrainingConfig
 
 log = logging.getLogger(__name__)
 MAX_NOISE = 0.4  # standard deviation added to latents of unit variance: estimates are not as clean as the data
@@ -49,10 +48,10 @@ class LipReader(nn.Module):
 
 
 def load_lip_reader(config: UNetTrainingConfig, latents: ClipLatents | None, clips: list[int]) -> LipReader:
-    """The frozen reader of ``loss.lip_reader``, trained with `tiny.yaml`'s settings where the file is not there yet."""
+    """The frozen reader of ``loss.lip_reader``, trained where the file is not there yet."""
     if latents is None or config.loss.lip_reader is None:
         raise OptionError("the lip reader's loss needs data.latents=cached and loss.lip_reader, the reader's file")
-    return train_lip_reader(load_config().lip_reader, latents, clips, config.loss.lip_reader, seed=config.seed)
+    return train_lip_reader(config.lip_reader, latents, clips, config.loss.lip_reader, seed=config.seed)
 
 
 def train_lip_reader(

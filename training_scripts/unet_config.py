@@ -107,6 +107,14 @@ class OptimizerConfig:
 
 
 @dataclass
+class LipReaderConfig:
+    width: int = 32
+    steps: int = 5000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+
+@dataclass
 class ValidationConfig:
     every: int = 0  # steps; 0: never
     clips: int = 2
@@ -127,6 +135,7 @@ class UNetTrainingConfig:
     loss: UNetLossConfig = field(default_factory=UNetLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    lip_reader: LipReaderConfig = field(default_factory=LipReaderConfig)
     mixed_precision: str = "fp16"
     gradient_checkpointing: bool = True
     log_every: int = 50

@@ -1,6 +1,7 @@
 """Validation while the U-Net trains: short clips as inference makes them, to look at, and what SyncNet says of them.
 
-All processes do the same number of clips, so that none waits for another's; nothing is drawn from training's generators.
+All processes do the same number of clips, so that none waits for another's; nothing is drawn from training's
+generators.
 """
 
 import logging

@@ -11,6 +11,8 @@ import pytest
 
 from training_scripts.config import TrainingConfig, load_config
 
+from .small_parts import make_parts
+
 MICRO = Path(__file__).parent / "micro.yaml"
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +48,9 @@ def new_run(micro_run, tmp_path):
         return replace(micro_run, run_dir=run_dir)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """A folder with what `small_config` names."""
+    return make_parts(tmp_path_factory.mktemp("parts"))

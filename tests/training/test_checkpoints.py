@@ -6,9 +6,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from latentsync.checkpoints import load_unet
 from training_scripts import train_restorer, train_unet, train_vae
 from training_scripts.checkpoints import TrainingState
 from training_scripts.schedules import one_cycle
+from training_scripts.train_tiny import stage_config
+from training_scripts.training_run import save_points
 
 CUT_AT = 3  # the step before is done and not yet saved: it must be done again
 
@@ -63,7 +66,7 @@ def saved(run_dir, name):
 
 
 def test_the_vae(new_run, cut):
-    whole, broken = new_run("whole", "data"), new_run("broken", "data")
+    whole, broken = new_run("whole", "clips"), new_run("broken", "clips")
     train_vae.train_vae(whole)
     assert cut(train_vae, lambda: train_vae.train_vae(broken)) == [2, 3]
     states = [saved(config.run_dir, "vae_state.pt") for config in (whole, broken)]
@@ -75,54 +78,48 @@ def test_the_vae(new_run, cut):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_the_unet(new_run, cut, stage):
-    made = ("data", "vae", "latents.safetensors", *(["stage1.safetensors"] if stage == "stage2" else []))
-    whole, broken = new_run("whole", *made), new_run("broken", *made)
-    train_unet.train_stage(whole, stage, train_unet.encode_clips(whole))
-    clips = train_unet.encode_clips(broken)
-    assert cut(train_unet, lambda: train_unet.train_stage(broken, stage, clips)) == [2, 3]
-    states = [saved(config.run_dir, f"{stage}_state.pt") for config in (whole, broken)]
-    assert states[0]["step"] == getattr(whole, stage).steps
-    assert differences(*states) == []
-    models = [load_file(config.run_dir / f"{stage}.safetensors") for config in (whole, broken)]
-    assert differences(*models) == []
-
-
 def test_the_restorer(new_run, cut):
-    whole = new_run("whole", "data", "vae")
+    whole = new_run("whole", "clips", "vae")
     train_restorer.train_restorer(whole)
-    broken = new_run("broken", "data", "vae")
+    broken = new_run("broken", "clips", "vae")
     assert cut(train_restorer, lambda: train_restorer.train_restorer(broken)) == [2, 3]
     assert differences(*(saved(config.run_dir, "restorer_state.pt") for config in (whole, broken))) == []
     assert differences(*(load_file(config.run_dir / "restorer.safetensors") for config in (whole, broken))) == []
 
 
 def test_stage_2_starts_from_stage_1_and_changes_all_of_it(micro_run):
-    trained = saved(micro_run.run_dir, "stage2_state.pt")["modules"]["unet"]
-    stage1 = load_file(micro_run.run_dir / "stage1.safetensors")
+    trained = unet_state(micro_run.run_dir / "stage2")
+    stage1 = load_unet(micro_run.run_dir / "stage1" / "unet.safetensors")[0].state_dict()
     added = trained.keys() - stage1.keys()
     assert added
     assert all("motion_modules" in key for key in added)
     distance = [(trained[key] - value).abs().mean().item() for key, value in stage1.items()]
     assert min(distance) > 0
-    assert max(distance) < 4 * 2 * micro_run.stage2.learning_rate  # four steps of Adam, and weight decay
+    config = stage_config(micro_run, "stage2").optimizer
+    assert max(distance) < config.steps * 2 * config.learning_rate  # steps of Adam, and weight decay
 
 
 def test_the_result_is_the_running_average(micro_run):
-    state = saved(micro_run.run_dir, "stage2_state.pt")
-    result = load_file(micro_run.run_dir / "stage2.safetensors")
-    names = [name for name, _ in train_unet.build_unet(micro_run, "all").named_parameters()]
-    averaged = dict(zip(names, state["modules"]["ema"].values(), strict=True))
-    assert differences({name: result[name] for name in names}, averaged) == []
-    assert all(not torch.equal(result[name], state["modules"]["unet"][name]) for name in names)
+    result = load_unet(micro_run.run_dir / "stage2" / "unet.safetensors")[0]
+    names = [name for name, _ in result.named_parameters()]
+    point = save_points(micro_run.run_dir / "stage2")[-1]
+    shadow = torch.load(point / "ema.pt", weights_only=True)["shadow_params"]
+    learned = unet_state(micro_run.run_dir / "stage2")
+    assert differences(dict(result.named_parameters()), dict(zip(names, map(nn.Parameter, shadow), strict=True))) == []
+    assert all(not torch.equal(result.get_parameter(name), learned[name]) for name in names)
+
+
+def unet_state(output):
+    return load_file(save_points(output)[-1] / "model.safetensors")
 
 
 def test_a_finished_part_is_not_made_again(micro_run, monkeypatch):
     monkeypatch.setattr(train_vae, "build_vae", lambda config: pytest.fail("the VAE was trained again"))
     monkeypatch.setattr(train_unet, "build_unet", lambda *_: pytest.fail("the U-Net was trained again"))
     assert train_vae.train_vae(micro_run) == micro_run.run_dir / "vae"
-    assert train_unet.train_unet(micro_run) == micro_run.run_dir / "stage2.safetensors"
+    for stage in ("stage1", "stage2"):
+        target = micro_run.run_dir / stage / "unet.safetensors"
+        assert train_unet.train_unet(stage_config(micro_run, stage)) == target
 
 
 def small_state(seed: int) -> TrainingState:

@@ -7,6 +7,7 @@ import yaml
 
 from latentsync.errors import OptionError
 from training_scripts.config import TINY, load_config
+from training_scripts.unet_config import load_unet_config
 
 from .conftest import MICRO
 
@@ -22,12 +23,13 @@ def changed(tmp_path, change) -> Path:
 def test_both_configurations_load():
     tiny, micro = load_config(TINY), load_config(MICRO)
     assert tiny.resolution >= 128
-    assert (micro.vae.steps, micro.stage2.num_frames, micro.run_dir) == (4, 8, Path("runs/micro"))
+    assert (micro.vae.steps, micro.restorer.depth, micro.run_dir) == (4, 2, Path("runs/micro"))
+    assert tiny.stage1 == TINY.parent / "tiny_stage1.yaml"
 
 
 def test_an_unknown_setting_is_named_with_the_known_ones(tmp_path):
-    path = changed(tmp_path, lambda values: values["stage1"].update(stepz=3))
-    with pytest.raises(OptionError, match=r"unknown setting stage1\.stepz; known there: .*\bsteps\b"):
+    path = changed(tmp_path, lambda values: values["vae"].update(stepz=3))
+    with pytest.raises(OptionError, match=r"unknown setting vae\.stepz; known there: .*\bsteps\b"):
         load_config(path)
 
 
@@ -38,8 +40,8 @@ def test_a_missing_setting_is_named(tmp_path):
 
 
 def test_a_missing_section_is_named(tmp_path):
-    path = changed(tmp_path, lambda values: values.pop("unet"))
-    with pytest.raises(OptionError, match="unet is missing"):
+    path = changed(tmp_path, lambda values: values.pop("restorer"))
+    with pytest.raises(OptionError, match="restorer is missing"):
         load_config(path)
 
 
@@ -54,10 +56,12 @@ def test_a_float_that_yaml_reads_as_text(tmp_path):
 
 def test_overrides_reach_their_setting_and_no_other():
     plain = load_config(MICRO)
-    config = load_config(MICRO, ["stage1.steps=7", "seed=9", "vae.learning_rate=1e-5", "vae.block_out_channels=[8,16]"])
-    assert (config.stage1.steps, config.seed, config.vae.learning_rate) == (7, 9, 1e-5)
+    config = load_config(
+        MICRO, ["restorer.steps=7", "seed=9", "vae.learning_rate=1e-5", "vae.block_out_channels=[8,16]"]
+    )
+    assert (config.restorer.steps, config.seed, config.vae.learning_rate) == (7, 9, 1e-5)
     assert config.vae.block_out_channels == [8, 16]
-    assert (config.stage2, config.data, config.loss) == (plain.stage2, plain.data, plain.loss)
+    assert (config.stage2, config.data, config.log_every) == (plain.stage2, plain.data, plain.log_every)
 
 
 def test_a_path_may_be_absent():
@@ -66,10 +70,87 @@ def test_a_path_may_be_absent():
 
 
 def test_an_override_of_an_unknown_setting_is_refused():
-    with pytest.raises(OptionError, match=r"unknown setting stage1\.step"):
-        load_config(MICRO, ["stage1.step=7"])
+    with pytest.raises(OptionError, match=r"unknown setting vae\.step"):
+        load_config(MICRO, ["vae.step=7"])
 
 
 def test_an_override_without_a_value_is_refused():
     with pytest.raises(OptionError, match=r"expected name=value"):
-        load_config(MICRO, ["stage1.steps"])
+        load_config(MICRO, ["vae.steps"])
+
+
+CONFIGS = TINY.parent
+UNET_CONFIGS = ["stage1", "stage1_512", "stage2", "stage2_512", "stage2_efficient", "tiny_stage1", "tiny_stage2"]
+# resolution, batch size, motion, trainable, weights of recon, sync, perceptual and temporal loss: the reference's files
+REFERENCE_VALUES = {
+    "stage1": (256, 1, "off", ["all"], (1, 0, 0, 0)),
+    "stage1_512": (512, 1, "off", ["all"], (1, 0, 0, 0)),
+    "stage2": (256, 1, "all", ["motion_modules.", "attentions."], (1, 0.05, 0.1, 10)),
+    "stage2_512": (512, 1, "all", ["motion_modules.", "attentions."], (1, 0.05, 0.1, 10)),
+    "stage2_efficient": (256, 1, "decoder", ["motion_modules.", "attn2."], (1, 0.05, 0.1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", UNET_CONFIGS)
+def test_the_unets_configurations_load(name):
+    assert load_unet_config(CONFIGS / f"{name}.yaml").seed == 1247
+
+
+@pytest.mark.parametrize("name", REFERENCE_VALUES)
+def test_the_stages_have_the_references_values(name):
+    config = load_unet_config(CONFIGS / f"{name}.yaml")
+    loss = config.loss
+    weights = loss.recon_weight, loss.sync_weight, loss.perceptual_weight, loss.temporal_weight
+    values = config.data.resolution, config.data.batch_size, config.model.motion, config.model.trainable, weights
+    assert values == REFERENCE_VALUES[name]
+    assert config.reference
+    assert (config.optimizer.learning_rate, config.optimizer.schedule, config.optimizer.max_grad_norm) == (
+        1e-5,
+        "constant",
+        1,
+    )
+    assert (config.data.num_frames, config.noise.kind, config.noise.alpha) == (16, "mixed", 1)
+    assert (config.mixed_precision, config.gradient_checkpointing, config.save_every) == ("fp16", True, 10_000)
+    assert (config.validation.num_inference_steps, config.validation.guidance_scale) == (20, 1.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "noise.audio_dropout=0.1",
+        "noise.kind=shared",
+        "loss.max_timestep_weight=20",
+        "data.posterior=mean",
+        "loss.pixel_timestep_weight=signal",
+        "optimizer.ema_decay=0.99",
+    ],
+)
+def test_what_the_reference_does_not_do_is_refused_under_its_name(change):
+    with pytest.raises(OptionError, match=f"reference is true, which means {change.split('=')[0]}"):
+        load_unet_config(CONFIGS / "stage2.yaml", [change])
+    load_unet_config(CONFIGS / "stage2.yaml", [change, "reference=false"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("loss.perceptual=lpisp", "loss.perceptual is 'lpisp'; expected lpips, vae, none"),
+        ("loss.syncnet=null", "loss.syncnet is not given"),
+        ("loss.temporal=none", "loss.temporal is not given"),
+        ("data.latents=cached", "only posterior means exist"),
+        ("data.batch_size=0", "data.batch_size is 0; expected at least 1"),
+        ("tensorboard=maybe", "expected true or false"),
+        ("optimizer.learning_rate=fast", "expected float"),
+        ("model.motion=off", "model.motion"),  # YAML's off is false
+    ],
+)
+def test_impossible_settings_of_the_unet_are_named(change, message):
+    with pytest.raises(OptionError, match=message):
+        load_unet_config(CONFIGS / "stage2.yaml", [change])
+
+
+def test_settings_that_are_left_out_have_defaults(tmp_path):
+    path = tmp_path / "least.yaml"
+    path.write_text("model: {motion: decoder}\noptimizer: {learning_rate: 1e-4}\n")
+    config = load_unet_config(path)
+    assert (config.model.motion, config.optimizer.learning_rate, config.loss.recon_weight) == ("decoder", 1e-4, 1.0)

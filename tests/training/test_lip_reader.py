@@ -4,50 +4,66 @@ import numpy as np
 import pytest
 import torch
 
-from training_scripts.config import LipReaderConfig, load_config
+from latentsync.errors import OptionError
 from training_scripts.lip_reader import LipReader, train_lip_reader
+from training_scripts.unet_config import LipReaderConfig
+
+SETTINGS = LipReaderConfig(width=8, steps=300, batch_size=32, learning_rate=1e-3)
 
 
-@pytest.fixture
-def configuration(tmp_path):
-    (tmp_path / "data").mkdir()
-    changes = [f"run_dir={tmp_path}", "lip_reader.steps=300", "lip_reader.width=8", "lip_reader.batch_size=32"]
-    return load_config(overrides=changes)
+class KnownLatents:
+    """20 clips of 10 frames, whose "lips" are the mean of a corner and of another; as `ClipLatents` and its store."""
+
+    def __init__(self):
+        self.clean = torch.randn(20, 10, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        self.true = torch.rand(20, 10, 2, generator=torch.Generator().manual_seed(2))
+        self.clean[..., :4, :4] += 3 * self.true[..., 0, None, None, None]
+        self.clean[..., 4:, 4:] += 3 * self.true[..., 1, None, None, None]
+        self.store, self.keys = self, [f"clip{i}" for i in range(20)]
+
+    def of(self, i):
+        return np.stack([self.clean[i].numpy()] * 2).astype(np.float16)
+
+    def lips(self, i):
+        return self.true[i].numpy()
 
 
-def latents_with_lips(folder):
-    """Clips whose "lips" are the mean of a corner and of another."""
-    clean = torch.randn(20, 10, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    lips = torch.rand(20, 10, 2, generator=torch.Generator().manual_seed(2))
-    clean[..., :4, :4] += 3 * lips[..., 0, None, None, None]
-    clean[..., 4:, 4:] += 3 * lips[..., 1, None, None, None]
-    np.save(folder / "data" / "lips.npy", lips.numpy())
-    return clean, lips
+@pytest.fixture(scope="module")
+def latents():
+    return KnownLatents()
 
 
-def test_it_learns_to_read(configuration):
-    clean, lips = latents_with_lips(configuration.run_dir)
-    reader = train_lip_reader(configuration, clean)
-    error = (reader(clean[-1]) - lips[-1]).pow(2).mean()  # a clip it was not trained with
-    assert error < 0.5 * lips.var()
+@pytest.fixture(scope="module")
+def trained(latents, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reader") / "lip_reader.safetensors"
+    return train_lip_reader(SETTINGS, latents, list(range(20)), path, seed=3), path
 
 
-def test_a_finished_one_is_loaded(configuration):
-    clean, _ = latents_with_lips(configuration.run_dir)
-    first = train_lip_reader(configuration, clean)
-    written = (configuration.run_dir / "lip_reader.safetensors").stat().st_mtime_ns
-    second = train_lip_reader(configuration, clean)
-    assert (configuration.run_dir / "lip_reader.safetensors").stat().st_mtime_ns == written
-    assert torch.equal(first(clean[0]), second(clean[0]))
+def test_it_learns_to_read(latents, trained):
+    error = (trained[0](latents.clean[-1]) - latents.true[-1]).pow(2).mean()  # a clip it was not trained with
+    assert error < 0.5 * latents.true.var()
 
 
-def test_gradients_reach_the_latents_and_not_the_reader(configuration):
-    clean, _ = latents_with_lips(configuration.run_dir)
-    reader = train_lip_reader(configuration, clean)
-    latents = clean[0].clone().requires_grad_()
-    reader(latents).sum().backward()
-    assert latents.grad.abs().sum() > 0
-    assert not any(parameter.requires_grad for parameter in reader.parameters())
+def test_a_finished_one_is_loaded(latents, trained):
+    first, path = trained
+    written = path.stat().st_mtime_ns
+    second = train_lip_reader(SETTINGS, latents, list(range(20)), path, seed=3)
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(first(latents.clean[0]), second(latents.clean[0]))
+
+
+def test_gradients_reach_the_latents_and_not_the_reader(latents, trained):
+    clean = latents.clean[0].clone().requires_grad_()
+    trained[0](clean).sum().backward()
+    assert clean.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in trained[0].parameters())
+
+
+def test_clips_whose_lips_nobody_knows_are_refused(tmp_path):
+    latents = KnownLatents()
+    latents.lips = lambda i: None
+    with pytest.raises(OptionError, match=r"lips of clip .* are not known"):
+        train_lip_reader(SETTINGS, latents, list(range(20)), tmp_path / "reader.safetensors", seed=3)
 
 
 def test_it_fits_any_size_of_latents():

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
+from latentsync.checkpoints import load_unet
 from latentsync.engine import lip_sync
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
@@ -18,8 +19,8 @@ from latentsync.models import BUNDLED_WHISPER, described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
+from training_scripts.clip_store import ClipStore
 from training_scripts.export_tiny import export_tiny
-from training_scripts.train_unet import encode_clips
 from training_scripts.train_vae import train_vae
 
 FRAMES, SIZE = 8, 192
@@ -35,25 +36,31 @@ def exported(micro_run, tmp_path_factory):
 
 
 def test_the_data_set(micro_run):
-    data = micro_run.run_dir / "data"
-    faces, lips, features = (np.load(data / f"{name}.npy") for name in ("faces", "lips", "features"))
-    assert (faces.shape, faces.dtype) == ((2, 30, 64, 64, 3), np.uint8)
-    assert lips.shape == (2, 30, 2)
-    assert (features.shape, features.dtype) == ((2, 2, 60, 5, 384), np.float16)  # two voices for each clip
-    assert not np.array_equal(features[:, 0], features[:, 1])
-    assert faces.std((1, 2, 3)).min() > 5  # pictures, not blanks
-    assert not np.array_equal(faces[0], faces[1])
+    store = ClipStore(micro_run.run_dir / "clips")
+    assert (len(store), store.resolution) == (2, 64)
+    faces = [store.frames(i) for i in range(2)]
+    assert {(f.shape, f.dtype) for f in faces} == {((30, 64, 64, 3), np.dtype(np.uint8))}
+    assert [store.lips(i).shape for i in range(2)] == [(30, 2)] * 2
+    assert store.num_voices(0) == 2
+    first, second = store.features(0, 0), store.features(0, 1)
+    assert (first.shape, first.dtype) == ((60, 5, 384), np.float16)
+    assert not np.array_equal(first, second)  # two voices for each clip
+    assert store.mel(0).shape[0] == 80
+    assert min(f.std((1, 2, 3)).min() for f in faces) > 5  # pictures, not blanks
+    assert not np.array_equal(*faces)
 
 
 def test_latents_have_unit_variance_and_a_hole(micro_run):
-    clips = encode_clips(micro_run)
-    assert clips.clean.float().std().item() == pytest.approx(1, abs=0.1)
-    assert 0 < clips.mask.mean() < 1
-    assert not torch.equal(clips.clean, clips.masked)
+    files = sorted((micro_run.run_dir / "clips" / "latents").glob("*/*.npy"))
+    assert len(files) == 2
+    clean, masked = np.stack([np.load(file).astype(np.float32) for file in files], 1)
+    assert clean.shape == (2, 30, 4, 8, 8)
+    assert clean.std() == pytest.approx(1, abs=0.1)
+    assert not np.array_equal(clean, masked)
 
 
 def test_a_decoder_that_learns_alone_leaves_the_latents_as_they_are(micro_run, tmp_path):
-    (tmp_path / "data").symlink_to(micro_run.run_dir.resolve() / "data")
+    (tmp_path / "clips").symlink_to(micro_run.run_dir.resolve() / "clips")
     settings = replace(micro_run.vae, initial=micro_run.run_dir / "vae", train_encoder=False)
     train_vae(replace(micro_run, run_dir=tmp_path, vae=settings))
     before, after = (AutoencoderKL.from_pretrained(folder / "vae") for folder in (micro_run.run_dir, tmp_path))
@@ -82,7 +89,7 @@ def test_the_description_is_complete(exported, micro_run):
 
 
 def test_the_exported_weights_are_the_averaged_ones(exported, micro_run):
-    trained = load_file(micro_run.run_dir / "stage2.safetensors")
+    trained = load_unet(micro_run.run_dir / "stage2" / "unet.safetensors")[0].state_dict()
     model = load_model(described_model(exported))
     assert model.prediction_type == "v_prediction"
     loaded = model.unet.state_dict()
