@@ -1,6 +1,7 @@
 """Does it show where one chunk ends and the next begins? Overlaps of outputs, of latents at every step, and none.
 
     python -m eval.chunk_borders --output output/chunk_borders.json
+    python -m eval.chunk_borders --video clip.mp4 --audio speech.wav
 
 Avatars are given another speech. The measure is the difference of neighbouring frames inside what is generated, at the
 borders of chunks, over that of the same frames in a run where they lie inside a chunk (chunks cut eight frames later):
@@ -17,7 +18,7 @@ VAE's distribution.
 import argparse
 import json
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,15 @@ from latentsync.diffusion import ddim_scheduler, predict_noise, shared_noise
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
+from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.models import LATENT_SCALE, LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces
 from latentsync.speech_features import encode_speech
-from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 
-from .heldout_avatars import held_out_clips
+from .heldout_avatars import HeldOutClip, held_out_clips
 
 OVERLAPS = (0, 2, 4, 8)
 EVERY_STEP = (4, 8)
@@ -67,15 +69,25 @@ class BorderScore:
     borders: int
 
 
-def prepared(source: AvatarClip, speech: AvatarClip, model: LipSyncModel, num_frames: int, silence: str) -> Faces:
-    frames, tracker, seen, points = [source.frame(i) for i in range(num_frames)], FaceTracker(), None, []
+def prepared(frames: list[np.ndarray], fps: float, waveform: np.ndarray, model: LipSyncModel, silence: str) -> Faces:
+    """Frames (H, W, 3) uint8 with a face in each, and the speech for them, (T,) at 16 kHz."""
+    tracker, seen, points = FaceTracker(), None, []
     for frame in frames:
         seen = tracker(frame, seen)
         points.append(seen.points)
-    matrices = fit_matrices(points, model.resolution, "temporal", source.fps)
-    heard = encode_speech(model, speech.speech.waveform, SAMPLE_RATE, source.fps, silence=silence)
-    tokens = heard.tokens([index / source.fps for index in range(num_frames)])
+    matrices = fit_matrices(points, model.resolution, "temporal", fps)
+    heard = encode_speech(model, waveform, SAMPLE_RATE, fps, silence=silence)
+    tokens = heard.tokens([index / fps for index in range(len(frames))])
     return Faces(warp_faces(frames, matrices, model.resolution), tokens)
+
+
+def avatar(clip: HeldOutClip, num_frames: int) -> tuple[list[np.ndarray], float, np.ndarray]:
+    return [clip.own.frame(i) for i in range(num_frames)], clip.own.fps, clip.new.speech.waveform
+
+
+def own_video(video: Path, audio: Path, num_frames: int) -> tuple[list[np.ndarray], float, np.ndarray]:
+    frames = [frame.pixels for frame in islice(read_frames(video), num_frames)]
+    return frames, float(probe_video(video).fps), np.concatenate(list(read_audio_blocks(audio)))
 
 
 def chunked(faces: Faces, model: LipSyncModel, options: LipSyncOptions, shift: int = 0) -> np.ndarray:
@@ -189,16 +201,21 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--output", type=Path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars")
+    parser.add_argument(
+        "--video", type=Path, help="a video of one's own, with a face in every frame"
+    )
+    parser.add_argument("--audio", type=Path, help="the speech for it")
     parser.add_argument("--frames", type=int, default=68, help="of each")
     parser.add_argument("--inference_steps", type=int, default=4)
     arguments = parser.parse_args()
     model = load_model(find_model(arguments.model, arguments.checkpoints))
     options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
     with torch.inference_mode():
-        clips = [
-            prepared(clip.own, clip.new, model, arguments.frames, options.silence)
-            for clip in held_out_clips()[0][: arguments.clips]
-        ]
+        if arguments.video:
+            footages = [own_video(arguments.video, arguments.audio, arguments.frames)]
+        else:
+            footages = [avatar(clip, arguments.frames) for clip in held_out_clips()[0][: arguments.clips]]
+        clips = [prepared(*footage, model, options.silence) for footage in footages]
         scores = scores_of(clips, model, options)
     print(table(scores))
     if arguments.output:

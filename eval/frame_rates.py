@@ -1,20 +1,25 @@
 """Do picture, sound and lips stay together at every frame rate? 24, 29.97, 50, 60, variable, and one resampled to 25.
 
     python -m eval.frame_rates --output output/frame_rates.json
+    python -m eval.frame_rates --video clip.mp4 --audio speech.wav
 
 An avatar filmed at each rate is given another speech, from file to file. Of each result: frames in and out; the largest
 difference of a frame's time from the source's; how much longer the picture is than the speech; by how much the sound of
 its first and of its last second is shifted against the speech that was given; and the lips, read by the face mesh: r
 with the true ones at each frame's time, and the lag at which r is largest. Neither should change with the rate. (The
 bundled model's lips are early by half a frame at 25 a second: it learned those of the middle of a frame's display.)
+
+A video of one's own is shown at each rate by the frame of that moment; what its lips should be is not known.
 """
 
 import argparse
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -52,30 +57,47 @@ class RateScore:
     longer: float
     sound_first: float
     sound_last: float
-    r: float
-    lag: float
+    r: float | None
+    lag: float | None
 
 
-def write_source(clip: AvatarClip, rate: Fraction | None, path: Path) -> None:
-    """The avatar at a constant rate, or at times that wander between 20 and 60 a second (None)."""
+Show = Callable[[float], np.ndarray]  # a moment in s -> (H, W, 3) uint8
+Lips = Callable[[np.ndarray], np.ndarray]  # moments (F,) in s -> true openings (F,)
+
+
+def avatar_at(clip: AvatarClip) -> Show:
+    def show(moment: float) -> np.ndarray:
+        opening, spread = clip.speech.lips_at(np.array([moment]))[0]
+        pose = replace(clip.motion.pose(moment), opening=float(opening), spread=float(spread))
+        return draw_frame(clip.identity, pose, SIDE, SIDE)
+
+    return show
+
+
+def video_at(video: Path, duration: float) -> Show:
+    frames = [(frame.time, frame.pixels) for frame in takewhile(lambda f: f.time < duration, read_frames(video))]
+    times = np.array([time for time, _ in frames]) - frames[0][0]
+    return lambda moment: frames[max(0, int(np.searchsorted(times, moment + 1e-6)) - 1)][1]
+
+
+def write_source(show: Show, duration: float, rate: Fraction | None, path: Path) -> None:
+    """At a constant rate, or at times that wander between 20 and 60 a second (None)."""
     if rate is None:
-        steps = np.random.default_rng(clip.identity_seed).uniform(1 / 60, 1 / 20, int(60 * clip.duration))
+        steps = np.random.default_rng(0).uniform(1 / 60, 1 / 20, int(60 * duration))
         moments = np.cumsum(steps) - steps[0]
-        ticks = np.rint(moments[moments < clip.duration] * TICKS).astype(int)
+        ticks = np.rint(moments[moments < duration] * TICKS).astype(int)
         time_base = Fraction(1, TICKS)
     else:
-        ticks, time_base = np.arange(math.ceil(clip.duration * rate)), 1 / rate
-    average = rate or Fraction(len(ticks), max(1, round(clip.duration)))
-    with VideoWriter(path, SIDE, SIDE, rate=average, time_base=time_base) as writer:
+        ticks, time_base = np.arange(math.ceil(duration * rate)), 1 / rate
+    average = rate or Fraction(len(ticks), max(1, round(duration)))
+    height, width = show(0.0).shape[:2]
+    with VideoWriter(path, width, height, rate=average, time_base=time_base) as writer:
         for tick in ticks:
-            moment = float(tick * time_base)
-            opening, spread = clip.speech.lips_at(np.array([moment]))[0]
-            pose = replace(clip.motion.pose(moment), opening=float(opening), spread=float(spread))
-            writer.write(draw_frame(clip.identity, pose, SIDE, SIDE), int(tick))
+            writer.write(show(float(tick * time_base)), int(tick))
 
 
 def score(
-    rate: str, source: Path, sound: Path, clip: AvatarClip, model: LipSyncModel, options: LipSyncOptions
+    rate: str, source: Path, sound: Path, lips: Lips | None, model: LipSyncModel, options: LipSyncOptions
 ) -> RateScore:
     result = source.with_name("result.mp4")
     lip_sync(source, sound, result, model, options)
@@ -91,7 +113,7 @@ def score(
     times = np.array(after)
     given, heard = (np.concatenate(list(read_audio_blocks(path))) for path in (sound, result))
     second = slice(0, SAMPLE_RATE), slice(len(given) - SAMPLE_RATE, len(given))
-    similarity = [correlation(opening, clip.speech.lips_at(times - lag)[:, 0]) for lag in LAGS]
+    similarity = [correlation(opening, lips(times - lag)) for lag in LAGS] if lips else None
     both = min(len(before), len(times))  # a result may show one frame more, where the last one ends before the sound
     return RateScore(
         rate,
@@ -100,8 +122,8 @@ def score(
         None if options.fps else float(np.abs(times[:both] - before[:both]).max() * 1000),
         (video_length(result) - len(given) / SAMPLE_RATE) * 1000,
         *(shift(given[part], heard[part]) for part in second),
-        correlation(opening, clip.speech.lips_at(times)[:, 0]),
-        float(LAGS[int(np.argmax(similarity))] * 1000),
+        correlation(opening, lips(times)) if lips else None,
+        float(LAGS[int(np.argmax(similarity))] * 1000) if lips else None,
     )
 
 
@@ -119,9 +141,10 @@ def table(scores: list[RateScore]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for s in scores:
         off = "" if s.times is None else f"{s.times:.2f}"
+        lips = " | " if s.r is None or s.lag is None else f"{s.r:.2f} | {s.lag:.0f}"
         lines.append(
             f"| {s.rate} | {s.frames_in} | {s.frames_out} | {off} | {s.longer:.0f} | {s.sound_first:.2f}, "
-            f"{s.sound_last:.2f} | {s.r:.2f} | {s.lag:.0f} |"
+            f"{s.sound_last:.2f} | {lips} |"
         )
     return "\n".join(lines)
 
@@ -132,23 +155,32 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--output", type=Path, help="scores as JSON")
     parser.add_argument("--duration", type=float, default=2.0, help="s of each clip, 1 or more")
+    parser.add_argument("--video", type=Path, help="a video of one's own instead of the avatar")
+    parser.add_argument("--audio", type=Path, help="the speech for it")
     parser.add_argument("--inference_steps", type=int, default=4)
     arguments = parser.parse_args()
     model = load_model(find_model(arguments.model, arguments.checkpoints))
     options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
-    clip = held_out_clips()[0][0]
-    own, new = (replace(part, duration=arguments.duration) for part in (clip.own, clip.new))
+    duration = arguments.duration
+    if arguments.video:
+        waveform = np.concatenate(list(read_audio_blocks(arguments.audio)))[: round(duration * SAMPLE_RATE)]
+        show, lips = video_at(arguments.video, duration), None
+    else:
+        clip = held_out_clips()[0][0]
+        own, new = (replace(part, duration=duration) for part in (clip.own, clip.new))
+        waveform, show = new.speech.waveform, avatar_at(own)
+        lips = lambda times: new.speech.lips_at(times)[:, 0]  # noqa: E731
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "speech.wav"
-        write_wav(sound, new.speech.waveform, SAMPLE_RATE)
+        write_wav(sound, waveform, SAMPLE_RATE)
         for name, rate in RATES.items():
             source = Path(folder) / f"{name}.mp4"
-            write_source(own, rate, source)
-            scores.append(score(name, source, sound, new, model, options))
+            write_source(show, duration, rate, source)
+            scores.append(score(name, source, sound, lips, model, options))
         name, fps = RESAMPLED
         source = Path(folder) / f"{name}.mp4"
-        scores.append(score(f"{name} to {fps}", source, sound, new, model, replace(options, fps=fps)))
+        scores.append(score(f"{name} to {fps}", source, sound, lips, model, replace(options, fps=fps)))
     print(table(scores))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,14 @@
 
     python -m eval.pauses --output output/pauses.json
     python -m eval.pauses --gate      the gate alone: no model, many speeches
+    python -m eval.pauses --video clip.mp4 --audio speech.wav
 
 An avatar that goes on talking is given a speech with long pauses, from file to file, and the face mesh reads the mouth
 of each result. Motion in pauses is the mean change of the opening in a second, in units of the distance of the outer
 eye corners; opening is its mean there. "drawn" is what it should be: the avatar drawn with the lips of the new speech,
 read by the same mesh. "source" of `silence` shows the source's mouth, which here talks: its row is to be compared with
-the source's own. r is the correlation with the true lips outside of the pauses: closing must not cost words.
+the source's own. r is the correlation with the true lips outside of the pauses: closing must not cost words. Of a video
+of one's own, whose speech gets the same pauses, neither the true lips nor r are known.
 """
 
 import argparse
@@ -16,13 +18,15 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from latentsync.engine import lip_sync
+from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.media.audio_writer import write_wav
-from latentsync.media.video_reader import read_frames
+from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.metrics import correlation, opening_track
 from latentsync.models import LipSyncModel, find_model, load_model
 from latentsync.options import SILENCES, LipSyncOptions
@@ -54,7 +58,7 @@ class PauseScore:
     way: str
     motion: float
     opening: float
-    r: float
+    r: float | None
 
 
 def pauses_of(duration: float) -> list[tuple[float, float]]:
@@ -70,32 +74,66 @@ def scores_of_clip(
     clip: HeldOutClip, model: LipSyncModel, options: LipSyncOptions, duration: float, folder: Path
 ) -> list[PauseScore]:
     own, new = (replace(part, duration=duration) for part in (clip.own, clip.new))
-    pauses, number = pauses_of(duration), own.num_frames
-    speech = with_pauses(new.speech, pauses)
-    times = (np.arange(number) + 0.5) / own.fps
-    lips, quiet = speech.lips_at(times), in_pauses(times, pauses)
-    source, cache = folder / "source.mp4", TrackCache(folder / "tracks")
+    speech, source = with_pauses(new.speech, pauses_of(duration)), folder / "source.mp4"
+    lips = speech.lips_at((np.arange(own.num_frames) + 0.5) / own.fps)
     write_clip(own, source, SIDE)
+    drawn = opening_track(_drawn(own, index, lips[index]) for index in range(own.num_frames))
+    measure = _Measure(own.num_frames, own.fps, duration, lips[:, 0])
+    return [
+        measure("", "drawn", drawn),
+        measure("", "source's own", opening_track(own.frame(i, SIDE, SIDE) for i in range(own.num_frames))),
+        *_each_way(source, speech.waveform, clip.index, model, options, measure, folder),
+    ]
 
-    def score(bed: str, way: str, opening: np.ndarray) -> PauseScore:
-        change = np.abs(np.diff(opening)) * own.fps
+
+def scores_of_video(
+    video: Path, audio: Path, model: LipSyncModel, options: LipSyncOptions, duration: float, folder: Path
+) -> list[PauseScore]:
+    waveform = np.concatenate(list(read_audio_blocks(audio)))[: round(duration * SAMPLE_RATE)]
+    waveform = with_pauses(Speech(waveform, np.zeros((1, 2))), pauses_of(duration)).waveform
+    fps = float(probe_video(video).fps)
+    frames = islice(read_frames(video), round(duration * fps))
+    own = opening_track(frame.pixels for frame in frames)
+    measure = _Measure(len(own), fps, duration, None)
+    ways = _each_way(video, waveform, 0, model, options, measure, folder)
+    return [measure("", "source's own", own), *ways]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Scores openings (F,) of a clip; lips: (F,), the true ones, if they are known."""
+
+    num_frames: int
+    fps: float
+    duration: float
+    lips: np.ndarray | None
+
+    def __call__(self, bed: str, way: str, opening: np.ndarray) -> PauseScore:
+        quiet = in_pauses((np.arange(self.num_frames) + 0.5) / self.fps, pauses_of(self.duration))
+        change = np.abs(np.diff(opening)) * self.fps
         motion = np.nanmean(change[quiet[1:] & quiet[:-1]])
-        r = correlation(opening[~quiet], lips[~quiet, 0])
+        r = None if self.lips is None else correlation(opening[~quiet], self.lips[~quiet])
         return PauseScore(bed, way, float(motion), float(np.nanmean(opening[quiet])), r)
 
-    drawn = opening_track(_drawn(own, index, lips[index]) for index in range(number))
-    scores = [
-        score("", "drawn", drawn),
-        score("", "source's own", opening_track(own.frame(index, SIDE, SIDE) for index in range(number))),
-    ]
+
+def _each_way(
+    source: Path,
+    waveform: np.ndarray,
+    seed: int,
+    model: LipSyncModel,
+    options: LipSyncOptions,
+    measure: _Measure,
+    folder: Path,
+) -> list[PauseScore]:
     ways = {"reference": options.as_reference(), **{way: replace(options, silence=way) for way in SILENCES}}
+    scores, cache = [], TrackCache(folder / "tracks")
     for bed in BEDS:
         sound = folder / f"{bed}.wav"
-        write_wav(sound, with_bed(speech.waveform, bed, np.random.default_rng(clip.index)), SAMPLE_RATE)
+        write_wav(sound, with_bed(waveform, bed, np.random.default_rng(seed)), SAMPLE_RATE)
         for way, chosen in ways.items():
             chosen = replace(chosen, extra_frames=False)
             lip_sync(source, sound, folder / "result.mp4", model, chosen, track_cache=cache)
-            scores.append(score(bed, way, _opening_of(folder / "result.mp4", number)))
+            scores.append(measure(bed, way, _opening_of(folder / "result.mp4", measure.num_frames)))
             log.info("%s", scores[-1])
     return scores
 
@@ -121,7 +159,8 @@ def table(scores: list[PauseScore]) -> str:
     for bed, way in kinds:
         motion = median(bed, way, "motion")
         share = f"{motion / median(bed, 'reference', 'motion'):.2f}" if bed else ""
-        values = f"{median(bed, way, 'opening'):.3f} | {median(bed, way, 'r'):.2f}"
+        known = all(score.r is not None for score in scores)
+        values = f"{median(bed, way, 'opening'):.3f} | " + (f"{median(bed, way, 'r'):.2f}" if known else "")
         lines.append(f"| {bed} | {way} | {motion:.2f} | {share} | {values} |")
     return "\n".join(lines)
 
@@ -157,6 +196,8 @@ def main() -> None:
         "--duration", type=float, default=3 * TURN, help=f"s of each, speech and pause in turn, {TURN:g} s each"
     )
     parser.add_argument("--inference_steps", type=int, default=4)
+    parser.add_argument("--video", type=Path, help="a video of one's own instead of the avatars")
+    parser.add_argument("--audio", type=Path, help="the speech for it")
     parser.add_argument("--gate", action="store_true", help="measure the gate alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -166,8 +207,11 @@ def main() -> None:
         model = load_model(find_model(arguments.model, arguments.checkpoints))
         options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
         scores: list[PauseScore] = []
-        for clip in held_out_clips()[0][: arguments.clips]:
-            with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
+            if arguments.video:
+                files = arguments.video, arguments.audio
+                scores += scores_of_video(*files, model, options, arguments.duration, Path(folder))
+            for clip in [] if arguments.video else held_out_clips()[0][: arguments.clips]:
                 scores += scores_of_clip(clip, model, options, arguments.duration, Path(folder))
         text, rows = table(scores), [vars(score) for score in scores]
     print(text)

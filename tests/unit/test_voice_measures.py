@@ -1,5 +1,7 @@
 """The measures of eval/ on cases whose result is known."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from eval import chunk_borders, frame_rates, pauses
 from eval.beds import BELOW_SPEECH, ROOM, with_bed, with_pauses
 from latentsync.media.video_reader import read_frames
+from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 
@@ -87,6 +90,26 @@ def test_a_shift_of_sound_is_measured():
 
 
 def test_variable_source_has_uneven_times(tmp_path):
-    frame_rates.write_source(AvatarClip(1, 2, duration=0.5), None, tmp_path / "variable.mp4")
+    show = frame_rates.avatar_at(AvatarClip(1, 2, duration=0.5))
+    frame_rates.write_source(show, 0.5, None, tmp_path / "variable.mp4")
     intervals = np.diff([frame.time for frame in read_frames(tmp_path / "variable.mp4")])
     assert 1 / 61 < intervals.min() < 0.03 < intervals.max() < 1 / 19
+
+
+def test_a_video_shows_the_frame_of_each_moment(tmp_path):
+    with VideoWriter(tmp_path / "grey.mp4", 32, 32, rate=Fraction(10)) as writer:
+        for level in range(0, 250, 50):
+            writer.write(np.full((32, 32, 3), level, np.uint8))
+    show = frame_rates.video_at(tmp_path / "grey.mp4", 0.4)
+    shown = [show(moment).mean() for moment in (0.0, 0.09, 0.1, 0.25, 0.39, 9.0)]
+    assert shown == pytest.approx([0, 0, 50, 100, 150, 150], abs=3)
+
+
+def test_of_one_s_own_video_the_lips_are_not_known():
+    measure = pauses._Measure(90, 25.0, 3.6, None)
+    opening = np.where(np.arange(90) % 2 == 0, 0.1, 0.14)
+    score = measure("room", "close", opening)
+    assert score.motion == pytest.approx(0.04 * 25)
+    assert score.opening == pytest.approx(0.12, abs=0.01)
+    assert score.r is None
+    assert pauses.table([score, measure("room", "reference", 2 * opening)]).count("| 0.50 |") == 1
