@@ -25,6 +25,9 @@ EDGE_BAND = 0.03  # sides to both sides of the edge in which colours are compare
 EDGE_REACH = 4.0  # px of the grid: standard deviation of what they are averaged over
 GAIN_TOE = 16.0  # grey levels: darker pixels are shifted rather than multiplied
 MAX_GAIN = 1.25
+# Grey levels: where face and source differ by more along the edge they show different things, say background and a jaw
+# that moved, and what is learnt of one would tint the other. The rest is for edges that agree nowhere.
+AGREEING, LEAST_AGREEMENT = 20.0, 0.005
 BANDS = (1 / 128, 1 / 32)  # sides: standard deviations between fine, middle and coarse detail
 BAND_RAMPS = (0.25, 0.5, 1.0)  # of the feather's width, for each of them
 # Of the brightness (with the toe): where face and source differ less the frame stays as it is; more, none of it does.
@@ -89,8 +92,10 @@ class Harmoniser:
 
     def _edge_matched(self, face: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Gain from averages along the edge, carried on smoothly into the face (normalised convolution)."""
-        weight = self._edge_weight
-        pair = np.dstack([resized(face, self._grid), resized(source, self._grid)]) + GAIN_TOE
+        small_face, small_source = resized(face, self._grid), resized(source, self._grid)
+        unlike = np.abs(small_face - small_source).max(2, keepdims=True)
+        weight = self._edge_weight * (np.exp(-((unlike / AGREEING) ** 2)) + LEAST_AGREEMENT)
+        pair = np.dstack([small_face, small_source]) + GAIN_TOE
         averages = cv2.GaussianBlur(pair * weight, (0, 0), EDGE_REACH * self._grid / GRID_SIDE)
         gain = np.clip(averages[..., 3:] / np.maximum(averages[..., :3], 1e-9), 1 / MAX_GAIN, MAX_GAIN)
         return (face + GAIN_TOE) * resized(gain, self.side) - GAIN_TOE

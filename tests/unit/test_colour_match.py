@@ -44,6 +44,35 @@ def test_the_mouth_has_next_to_no_weight():
     assert weight[10, 32] == weight[60, 5] == 1
 
 
+SKIN, BACKGROUND, LOST = ((-0.4, -0.55, -0.65), (-0.2, 0.3, -0.05), (-0.15, 0.0, 0.1))
+
+
+def painted(background: tuple, jaw: float) -> torch.Tensor:
+    """(1, 3, 128, 128): skin above a slanted jaw at that height in the middle, background below and beside it."""
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    is_skin = (y < jaw - 0.3 * (x - 64).abs()) & ((x - 64).abs() < 44)
+    colours = (torch.tensor(colour).reshape(1, 3, 1, 1) for colour in (SKIN, background))
+    return torch.where(is_skin, *colours)
+
+
+def test_a_background_that_was_lost_does_not_tint_the_skin_beside_it():
+    source, generated = painted(BACKGROUND, 120), painted(LOST, 120)
+    is_skin = source[:, :1] == SKIN[0]
+    skin = is_skin.expand_as(source)
+    matched = match_colours(generated, source)
+    off, before = (matched - source).abs(), (generated - source).abs()
+    near = skin & (torch.nn.functional.max_pool2d((~is_skin).float(), 17, 1, 8) > 0).expand_as(source)
+    assert off[near].mean() < 0.01
+    assert off[near].quantile(0.9) < 0.05
+    assert off[~skin].mean() < 0.15 * before[~skin].mean()
+
+
+def test_the_old_jaw_does_not_come_along():
+    matched = match_colours(painted(BACKGROUND, 116), painted(BACKGROUND, 108))
+    lowered = matched[0, :, 110:114, 60:68]
+    assert (lowered - torch.tensor(SKIN).reshape(3, 1, 1)).abs().mean() < 0.06
+
+
 def test_the_reference_preset_leaves_colours_alone():
     assert LipSyncOptions().colour_match
     assert not LipSyncOptions().as_reference().colour_match

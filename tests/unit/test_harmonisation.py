@@ -43,6 +43,18 @@ def test_gain_along_the_edge_is_taken_back(method):
     assert left < 1.5
 
 
+def test_a_background_that_was_lost_does_not_tint_the_skin_along_the_edge():
+    """The mask's edge runs through both; the generated face has the skin right and the background not."""
+    frame, half = skin(), SIDE // 2
+    frame[:, :half] = (60, 160, 100)
+    face = frame.copy()
+    face[:, :half] = (90, 125, 130)
+    fitted = Harmoniser(SHAPE, SIDE, edge_match=True)._edge_matched(face, frame)
+    beside = np.abs(fitted - frame)[:, half + 2 : half + 24][ALPHA[:, half + 2 : half + 24, 0] > 0.02]
+    assert beside.mean() < 1.5
+    assert np.quantile(beside, 0.99) < 6
+
+
 def test_a_membrane_takes_back_what_is_smooth():
     """A difference that is linear solves the Laplace equation: nothing of it is left."""
     frame = skin()
