@@ -3,12 +3,15 @@
     python install.py --demo          make .venv, install what running needs, lip-sync a drawn avatar
     python install.py --test [...]    the same with what tests need, then lint and test; other arguments go to pytest
     python install.py --env           only make or complete .venv
+    python install.py --models NAME.. fetch released models (latentsync-1.6, gfpgan ...); without a name: list them
     python install.py --samples [DIR] put the example workflows' clip and speeches into ComfyUI's input folder
     python install.py                 what ComfyUI's manager runs: check the bundled files, say nothing if all is well
 
-Only --demo, --test and --env install anything, and only into .venv beside this file; repeating them is safe and quick.
+Only --demo, --test and --env install anything, and only into .venv beside this file; only --models fetches models, into
+checkpoints/ or ComfyUI's models folder (docs/models.md). Repeating them is safe and quick.
 --samples runs in the Python that starts it, which is to be ComfyUI's.
-Exit codes: 0 done, 1 failed, 130 interrupted, with --test pytest's or ruff's.
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 models are missing (--offline), 130 interrupted, with --test pytest's
+or ruff's.
 """
 
 from __future__ import annotations  # this file must get far enough on an old Python to say what is wrong
@@ -22,15 +25,14 @@ import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import zipfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+PACK = Path(os.path.abspath(__file__)).parent  # not resolved: it may be a link in ComfyUI's custom_nodes
 OLDEST_PYTHON = (3, 10)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NEEDED_SPACE = 8_000_000_000  # bytes; PyTorch for CUDA and the rest take 6 to 7 GB
@@ -45,38 +47,10 @@ class InstallError(Exception):
 # The bundled files
 
 
-def damaged_files(assets: Path) -> list[str]:
-    """What is wrong with the bundled model files, one line each; files that are not there are not asked for, unless a
-    description names them."""
-    faults = []
-    for path in sorted(assets.rglob("*")):
-        if path.suffix == ".safetensors":
-            expected = safetensors_size(path)
-            if path.stat().st_size != expected:
-                faults.append(f"{path}: {path.stat().st_size} bytes, expected {expected or 'a safetensors file'}")
-        elif path.suffix == ".pt" and not zipfile.is_zipfile(path):
-            faults.append(f"{path}: damaged, its end is missing")
-        elif path.name == "config.json" and path.parent.parent == assets:
-            description = json.loads(path.read_text(encoding="utf-8"))
-            named = [path.parent / description[key] for key in ("unet", "vae", "whisper") if key in description]
-            faults += [f"{part}: missing" for part in named if not part.exists()]
-    return faults
-
-
-def safetensors_size(path: Path) -> int | None:
-    """The length in bytes that the file's own header tells; None if it has no readable header."""
-    with path.open("rb") as file:
-        try:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length < 100_000_000 else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return 8 + length + max(ends)
-        except (struct.error, ValueError, KeyError, TypeError):
-            return None
-
-
 def check_bundle() -> int:
     """What a host runs after it has installed the requirements: no network, no pip, no output if all is well."""
+    from latentsync.bundled_files import damaged_files
+
     faults = damaged_files(ROOT / "latentsync" / "assets")
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -280,17 +254,12 @@ def warn_of_little_space(folder: Path, cpu: bool) -> None:
 @contextlib.contextmanager
 def only_one(path: Path):
     """Hold a lock that the system releases even if this program is killed. Raises InstallError if another has it."""
-    with path.open("a") as file:
+    from latentsync.downloads.file_lock import locked
+
+    with contextlib.ExitStack() as stack:
         try:
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(locked(path))
+        except BlockingIOError as error:
             raise InstallError("Another installation is at work in this folder: wait until it is done.") from error
         yield
 
@@ -337,7 +306,6 @@ def test(python: Path, pytest_arguments: list[str]) -> int:
 
 def samples(folder: str) -> int:
     """The samples' program says itself what it did; it runs in this Python, which is to be ComfyUI's."""
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an embedded Python does not look beside the script
     try:
         from latentsync import samples
     except ModuleNotFoundError as error:
@@ -345,6 +313,20 @@ def samples(folder: str) -> int:
             f"This Python ({sys.executable}) lacks {error.name!r}. Start this with the Python that ComfyUI runs in."
         ) from error
     return samples.main([folder] if folder else [])
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """Fetch models, with nothing but the standard library."""
+    from latentsync.downloads.command import download_models
+
+    return download_models(
+        arguments.models,
+        pack=PACK,
+        checkpoints=arguments.checkpoints,
+        models_dir=arguments.models_dir,
+        offline=arguments.offline,
+        accepted=arguments.accept_licence,
+    )
 
 
 def interrupt(*_: object) -> None:
@@ -369,22 +351,35 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--cpu", action="store_true", help="Linux, when .venv is made: PyTorch without CUDA, 2 GB instead of 7"
     )
+    fetching = parser.add_argument_group("models", "alone, or after --env")
+    fetching.add_argument("--models", nargs="*", metavar="NAME", help="fetch these models; without a name: list them")
+    fetching.add_argument("--offline", action="store_true", help="only say what is missing, and where to put it")
+    fetching.add_argument("--checkpoints", metavar="DIR", help="folder of models (default: checkpoints)")
+    fetching.add_argument("--models-dir", metavar="DIR", help="ComfyUI's models folder (default: that of the pack's)")
+    text = "accept a model's licence, as CodeFormer's, without being asked"
+    fetching.add_argument("--accept-licence", action="append", default=[], metavar="NAME", help=text)
     arguments, others = parser.parse_known_args(argv)
     if others and not arguments.test:
         parser.error(f"unknown arguments: {' '.join(others)}")
+    about_models = arguments.offline or arguments.checkpoints or arguments.models_dir or arguments.accept_licence
+    if about_models and arguments.models is None:
+        parser.error("--offline, --checkpoints, --models-dir and --accept-licence belong to --models")
+    if arguments.models is not None and (arguments.demo or arguments.test or arguments.samples is not None):
+        parser.error("--models goes alone or with --env")
     signal.signal(signal.SIGTERM, interrupt)  # so that pip is stopped too
     try:
         check_python()
+        sys.path.insert(0, str(PACK))  # an embedded Python, or one in isolated mode, does not look beside the script
         if arguments.samples is not None:
             return samples(arguments.samples)
         if not (arguments.demo or arguments.test or arguments.env):
-            return check_bundle()
+            return check_bundle() if arguments.models is None else models(arguments)
         python = prepare(arguments.test, arguments.cpu)
         if arguments.demo:
             return demo(python)
         if arguments.test:
             return test(python, others)
-        return 0
+        return 0 if arguments.models is None else models(arguments)
     except InstallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 # Make or complete .venv beside this file, and activate it when sourced:
 #
 #     source setup_env.sh
+#     source setup_env.sh --models latentsync-1.6     the same, then fetch models (docs/models.md)
 #
 # The work is install.py's (python3 install.py --env); PYTHON=/path/to/python chooses another Python, other arguments
 # (--cpu) are passed on. Sourced into bash or zsh it never ends the shell and changes nothing but the activation.
@@ -25,6 +26,10 @@ _latentsync_setup() {
     else
         echo "Ready. To activate it: source $activate"
     fi
+    case " $* " in
+    *" --models "*) ;;
+    *) echo "Models for real faces are fetched by: source setup_env.sh --models latentsync-1.6" ;;
+    esac
 }
 
 if [ -n "${ZSH_VERSION:-}" ]; then

@@ -59,3 +59,7 @@ class DamagedCheckpointError(CheckpointError):
 
 class UnsafeCheckpointError(CheckpointError):
     """The file is a pickle that holds more than tensors."""
+
+
+class DownloadError(LatentSyncError, OSError):
+    """A file cannot be fetched, or what came is not the file that was meant."""

@@ -121,7 +121,10 @@ def find_model(choice: str | Path | None, checkpoints: Path) -> ModelFiles:
         )
     if path.is_file():
         return model_of_unet(path, checkpoints)
-    raise ModelNotFoundError(f"there is no model at {path}; give 'tiny', a U-Net file or a folder with one")
+    raise ModelNotFoundError(
+        f"there is no model at {path}; give 'tiny', a U-Net file or a folder with one. "
+        "Released ones: python install.py --models latentsync-1.6"
+    )
 
 
 def load_model(
@@ -200,8 +203,8 @@ def _whisper_path(files: ModelFiles, facts: UNetFacts) -> Path:
     path = files.whisper / name
     if not path.is_file():
         raise ModelNotFoundError(
-            f"{files.unet.name} needs OpenAI's multilingual Whisper {name} at {path}, and it is not there. Put it "
-            "there; the bundled tiny.en is another model and would give wrong lips."
+            f"{files.unet.name} needs OpenAI's multilingual Whisper {name} at {path}, and it is not there. "
+            f"`python install.py --models whisper{'-small' if name == 'small.pt' else ''}` fetches it; the bundled tiny.en is another model and would give wrong lips."
         )
     return path
 

@@ -68,7 +68,7 @@ def find_restorer(name: str | Path, folders: Sequence[Path]) -> Path:
     target = (Path(folders[0]) if folders else Path("checkpoints")) / "auxiliary" / wanted[0]
     raise ModelNotFoundError(
         f"{name} needs the file {' or '.join(wanted)}, which is not in {places} (looked for there and in its folders "
-        f"{', '.join(filter(None, SUBFOLDERS))}). Nothing is downloaded by itself. Put it into {target.parent}: "
-        f"curl -L --create-dirs -o {target} {official.address} "
+        f"{', '.join(filter(None, SUBFOLDERS))}). Nothing is downloaded by itself. To have it as {target}: "
+        f"python install.py --models {str(name).lower()} --checkpoints {target.parent.parent} "
         "Or choose the bundled restorer, tiny."
     )

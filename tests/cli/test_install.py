@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from latentsync.bundled_files import damaged_files
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,10 +63,10 @@ def test_cut_weights_are_found(install, tmp_path):
     whole = ROOT / "latentsync" / "assets" / "face" / "blazeface_full192.safetensors"
     (tmp_path / "face").mkdir()
     shutil.copy(whole, tmp_path / "face")
-    assert install.damaged_files(tmp_path) == []
+    assert damaged_files(tmp_path) == []
     copy = tmp_path / "face" / whole.name
     copy.write_bytes(whole.read_bytes()[:-1])
-    (fault,) = install.damaged_files(tmp_path)
+    (fault,) = damaged_files(tmp_path)
     assert str(copy) in fault
     assert str(whole.stat().st_size) in fault
 
@@ -74,7 +76,7 @@ def test_cut_weights_are_found(install, tmp_path):
 )
 def test_what_is_no_safetensors_file_is_found(install, tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
-    assert len(install.damaged_files(tmp_path)) == 1
+    assert len(damaged_files(tmp_path)) == 1
 
 
 def test_a_described_file_that_is_missing_is_found(install, tmp_path):
@@ -84,7 +86,7 @@ def test_a_described_file_that_is_missing_is_found(install, tmp_path):
     )
     (tmp_path / "tiny" / "vae").mkdir()
     (tmp_path / "tiny" / "w.pt").write_bytes(b"cut off")
-    assert sorted(fault.split(": ")[1].split(",")[0] for fault in install.damaged_files(tmp_path)) == [
+    assert sorted(fault.split(": ")[1].split(",")[0] for fault in damaged_files(tmp_path)) == [
         "damaged",
         "missing",
     ]
@@ -300,4 +302,6 @@ def test_sourcing_activates_what_was_made(tmp_path):
         cwd=tmp_path,
         env={**os.environ, "PYTHON": sys.executable},
     )
-    assert run.stdout == "code 0 yes\n", run.stderr
+    *told, last = run.stdout.splitlines()
+    assert last == "code 0 yes", run.stderr
+    assert told == ["Models for real faces are fetched by: source setup_env.sh --models latentsync-1.6"]

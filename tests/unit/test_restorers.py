@@ -69,7 +69,7 @@ def test_a_missing_file_is_refused_with_file_folder_and_command(name, file, tmp_
         load_restorer(name, folders=[tmp_path])
     text = str(refusal.value)
     assert str(tmp_path / "auxiliary" / file) in text
-    assert "curl -L --create-dirs -o" in text
+    assert f"python install.py --models {name.lower()} --checkpoints {tmp_path}" in text
     assert "tiny" in text
 
 
