@@ -95,8 +95,8 @@ class TrainingRun:
         self.skipped = 0 if finite else self.skipped + 1
         if not finite and (self.accelerator.scaler is None or self.skipped > SKIPPED_AT_MOST):
             raise LatentSyncError(
-                f"step {self.step + 1}: the gradients are not finite, the loss is {float(loss.detach()):.4g}. Lower the "
-                f"learning rate, or resume from {self.folder / 'save_points'} with other settings."
+                f"step {self.step + 1}: the gradients are not finite (loss {loss.item():.4g}). Lower the learning "
+                f"rate, or resume from {self.folder / 'save_points'} with other settings."
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
