@@ -67,6 +67,30 @@ def test_outside_the_face_the_picture_is_the_sources(run, clips):
     assert difference[SIDE // 2 :].max() > 10
 
 
+def test_what_is_protected_keeps_the_sources_pixels(server, clips):
+    """The right half, from the middle of the mouth: there the source, up to the encoder; beside it the new lips."""
+    half = {"width": SIDE // 2, "height": SIDE}
+    at = {"x": SIDE // 2, "y": 0, "operation": "add"}
+    run = server.run(
+        all_in_one(clips.talk, clips.speech, duration=0.4, steps=1, protect=["mask", 0])
+        | {
+            "nothing": node("SolidMask", value=0.0, width=SIDE, height=SIDE),
+            "right": node("SolidMask", value=1.0, **half),
+            "mask": node("MaskComposite", destination=["nothing", 0], source=["right", 0], **at),
+        }
+    )
+    assert (run.status, run.node_errors) == ("success", {}), run.message
+    result = media.decoded(saved_path(run))
+    source = clips.frames(clips.talk)[: len(result)]
+    is_right = np.zeros((SIDE, SIDE), bool)
+    is_right[:, SIDE // 2 + 8 :] = True  # the encoder's blocks mix what is nearer
+    values = [region_psnr(picture, truth, is_right) for picture, truth in zip(result, source, strict=True)]
+    print(f"lowest PSNR of what is protected {min(values):.1f} dB")
+    assert min(values) > 35
+    difference = np.abs(result.astype(int) - source).mean(axis=(0, 3))
+    assert difference[SIDE // 2 :, : SIDE // 2].max() > 10
+
+
 def test_the_report_tells_every_frame(run, server):
     (payload,) = run.outputs["sync"]["latentsync_report"]
     (face,) = payload["faces"]
