@@ -204,7 +204,8 @@ def _whisper_path(files: ModelFiles, facts: UNetFacts) -> Path:
     if not path.is_file():
         raise ModelNotFoundError(
             f"{files.unet.name} needs OpenAI's multilingual Whisper {name} at {path}, and it is not there. "
-            f"`python install.py --models whisper{'-small' if name == 'small.pt' else ''}` fetches it; the bundled tiny.en is another model and would give wrong lips."
+            f"`python install.py --models whisper{'-small' if name == 'small.pt' else ''}` fetches it; "
+            "the bundled tiny.en is another model and would give wrong lips."
         )
     return path
 

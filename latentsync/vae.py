@@ -155,7 +155,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
     if path.is_file():
         return path.parent, path
     if not path.is_dir():
-        raise ModelNotFoundError(f"There is no VAE at {path}. `python install.py --models vae` fetches it.")
+        raise ModelNotFoundError(f"There is no VAE at {path}. `python install.py --models vae` fetches sd-vae-ft-mse.")
     folder = path / "vae" if (path / "vae").is_dir() and not (path / "config.json").is_file() else path
     files = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
     files += sorted(folder.glob("*.safetensors"))

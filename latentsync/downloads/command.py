@@ -173,8 +173,8 @@ def _fetch(one: Wanted, record: Record, patience: Patience) -> None:
     try:
         one.target.parent.mkdir(parents=True, exist_ok=True)
         lock = locked(one.target.with_name(one.target.name + ".part.lock"), on_wait=wait)
-        with lock as waited:
-            if waited and _is_there(one, record):
+        with lock:
+            if _is_there(one, record):  # another process has just fetched it
                 return
             found, url = _from_any(one, progress, patience)
             before = record.entry(one.target).get("sha256") if one.file.sha256 is None else None

@@ -10,8 +10,8 @@ POLL = 0.1  # s
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
-    """Hold the lock; yields whether another process had it first.
+def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock.
 
     on_wait: called once when another process has it, which is then waited for; None: raise BlockingIOError instead.
     The file is removed afterwards where the system allows that.
@@ -29,7 +29,7 @@ def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator
         waited = True
         time.sleep(POLL)
     try:
-        yield waited
+        yield
     finally:
         with contextlib.suppress(OSError):  # Windows keeps open files
             path.unlink()
