@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import AudioError, FrameCountError, OptionError
 from .pair_accuracy import THRESHOLD
-from .stable_syncnet import StableSyncNet, stack_frames
+from .stable_syncnet import StableSyncNet, seen_part
 from .sync_mel import FPS, NUM_MELS, count_windows, mel_window, sync_mel
 
 MAX_SHIFT = 15  # frames either way, as in the LSE scores
@@ -110,14 +109,11 @@ def _embed_faces(
         part = part.permute(0, 3, 1, 2).float() / 127.5 - 1
         if config.latent:
             part = encode(part).float()
-        if part.shape[-2:] != (config.side, config.side):
-            part = F.interpolate(part, (config.side, config.side), mode="bicubic")
-        prepared.append(part.to(syncnet.dtype))
-    runs = torch.cat(prepared).unfold(0, config.num_frames, 1)  # (N, C, S, S, F), a view
-    embedded = []
-    for part in runs.split(batch_size):
-        embedded.append(syncnet.embed_frames(stack_frames(part.permute(0, 1, 4, 2, 3), config)).float())
-    return torch.cat(embedded)
+        prepared.append(seen_part(part, config).to(syncnet.dtype))
+    pictures = torch.cat(prepared)  # (F, C, h, w)
+    channels = pictures.shape[1]
+    runs = pictures.flatten(0, 1).unfold(0, config.num_frames * channels, channels).movedim(-1, 1)  # (N, F*C, h, w)
+    return torch.cat([syncnet.embed_frames(part.contiguous()) for part in runs.split(batch_size)])
 
 
 @torch.inference_mode()
@@ -125,4 +121,4 @@ def _embed_sound(mel: np.ndarray, count: int, syncnet: StableSyncNet, batch_size
     """(count, D): of the windows that belong to runs beginning at each frame."""
     windows = np.stack([mel_window(mel, start, syncnet.config.num_frames) for start in range(count)])[:, None]
     parts = torch.from_numpy(windows).to(next(syncnet.parameters()).device, syncnet.dtype).split(batch_size)
-    return torch.cat([syncnet.embed_audio(part).float() for part in parts])
+    return torch.cat([syncnet.embed_audio(part) for part in parts])

@@ -143,11 +143,15 @@ def stack_frames(frames: Tensor, config: SyncNetConfig) -> Tensor:
             f"Frames of {frames.shape[1]} channels were given; this SyncNet looks at {kind} of "
             f"{config.channels_per_frame} channels."
         )
-    stacked = rearrange(frames, "b c f h w -> b (f c) h w")
+    return seen_part(rearrange(frames, "b c f h w -> b (f c) h w"), config)
+
+
+def seen_part(pictures: Tensor, config: SyncNetConfig) -> Tensor:
+    """Whole faces (N, C, H, W) at the size, and the part of them, that SyncNet looks at: (N, C, h, w)."""
     side = config.side
-    if stacked.shape[-2:] != (side, side):
-        stacked = F.interpolate(stacked, (side, side), mode="bicubic")
-    return stacked[:, :, side // 2 :] if config.lower_half else stacked
+    if pictures.shape[-2:] != (side, side):
+        pictures = F.interpolate(pictures, (side, side), mode="bicubic")
+    return pictures[:, :, side // 2 :] if config.lower_half else pictures
 
 
 class DownEncoder(nn.Module):
