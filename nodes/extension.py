@@ -11,6 +11,7 @@ from .report import LatentSyncReport
 from .restoration import LatentSyncFaceRestore, LatentSyncRestoreLoader
 from .sampler import LatentSyncSampler
 from .speaker import LatentSyncSpeaker
+from .sync_score import LatentSyncSyncScore
 
 
 class LatentSyncExtension(host.ComfyExtension):
@@ -28,4 +29,5 @@ class LatentSyncExtension(host.ComfyExtension):
             LatentSyncLipSync,
             LatentSyncMatchLength,
             LatentSyncReport,
+            LatentSyncSyncScore,
         ]

@@ -5,12 +5,15 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from . import host
+
+if TYPE_CHECKING:
+    from ..latentsync.media.video_reader import VideoFrame
 
 IEEE_FLOAT = 3  # the wav format of float samples
 # Lossless RGB; AVI counts frames where Matroska rounds their times to milliseconds.
@@ -79,6 +82,16 @@ class ByteFrames:
         for image in self._images:
             host.stop_if_interrupted()
             yield as_bytes(image)
+
+
+def frames_at(images: torch.Tensor, fps: float, wanted: int) -> Iterator["VideoFrame"]:
+    """IMAGE shown at `fps` -> the frames that are on the screen at `wanted` times a second."""
+    from ..latentsync.media.video_reader import VideoFrame
+
+    for index in range(max(1, round(len(images) * wanted / fps))):
+        host.stop_if_interrupted()
+        shown = min(int((index + 0.5) * fps / wanted), len(images) - 1)
+        yield VideoFrame(as_bytes(images[shown]), index / wanted, index, index, shown)
 
 
 def as_bytes(image: torch.Tensor) -> np.ndarray:

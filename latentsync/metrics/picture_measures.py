@@ -92,12 +92,14 @@ class LPIPS(_Batched):
 
 
 class FID(_Batched):
-    """network: inception.load_inception"""
+    """network: (N, 3, h, w) in [0, 1] -> (N, width), inception.load_inception"""
 
-    def __init__(self, network: nn.Module, region: Region, device: torch.device | str = "cpu"):
+    def __init__(
+        self, network: nn.Module, region: Region, device: torch.device | str = "cpu", width: int = INCEPTION_WIDTH
+    ):
         super().__init__(region, device)
         self._network = network
-        self._clouds = [FeatureCloud(INCEPTION_WIDTH) for _ in range(2)]
+        self._clouds = [FeatureCloud(width) for _ in range(2)]
 
     def _look(self, outputs, references):
         for cloud, pictures in zip(self._clouds, (outputs, references), strict=True):

@@ -30,8 +30,8 @@ def ssim(picture: np.ndarray, truth: np.ndarray) -> float:
 
     The standard one: Gaussian window of 11 x 11 px and sigma 1.5, K 0.01 and 0.03, variances divided by N, each channel
     by itself, averaged over channels and over the windows that lie inside the picture. That is scikit-image's with
-    `gaussian_weights`, `use_sample_covariance=False` and torchmetrics' with its defaults. Raises OptionError for
-    pictures of other shapes or smaller than the window.
+    `gaussian_weights` and `use_sample_covariance=False`; torchmetrics' differs by also averaging over the border, where
+    it mirrors the picture. Raises OptionError for pictures of other shapes or smaller than the window.
     """
     _check(picture, truth)
     if min(picture.shape[:2]) < WINDOW:

@@ -52,6 +52,19 @@ def described_syncnet(path: Path) -> str:
     return "the bundled SyncNet, which knows drawn avatars only" if path == BUNDLED_SYNCNET else str(path)
 
 
+def clip_text(found: ClipSync, syncnet: str) -> str:
+    """A few lines for a person; syncnet: see described_syncnet."""
+    score = found.score
+    way = "after" if score.offset_frames > 0 else "before"
+    offset = f"{abs(score.offset_ms):.0f} ms {way} the sound" if score.offset_frames else "with the sound"
+    lines = [
+        f"sync score {score.confidence:.3f}: the lips come {offset} ({found.seconds:.1f} s)",
+        f"as it is: {100 * score.accuracy:.0f} % of the windows are taken for in sync, mean cosine {score.cosine:.3f}",
+        f"by {syncnet}",
+    ]
+    return "\n".join([*lines, *found.notes])
+
+
 def sync_of(found: SpokenFaces, waveform: np.ndarray, syncnet: StableSyncNet) -> ClipSync:
     """waveform: (T,) float32 at 16 kHz of the whole clip."""
     first = round(found.start * SAMPLE_RATE)

@@ -14,6 +14,7 @@ NODES = {
     "LatentSyncLipSync": ["VIDEO", "LATENTSYNC_REPORT"],
     "LatentSyncMatchLength": ["IMAGE", "AUDIO", "FLOAT"],
     "LatentSyncReport": ["IMAGE", "STRING", "STRING"],
+    "LatentSyncSyncScore": ["FLOAT", "FLOAT", "IMAGE", "STRING"],
     "LatentSyncSpeaker": ["LATENTSYNC_SPEAKERS"],
     "LatentSyncRestoreLoader": ["LATENTSYNC_RESTORER"],
     "LatentSyncFaceRestore": ["LATENTSYNC_FACES", "IMAGE", "INT"],

@@ -25,6 +25,7 @@ NODES = {
     "LatentSyncMatchLength",
     "LatentSyncReport",
     "LatentSyncSpeaker",
+    "LatentSyncSyncScore",
     "LatentSyncRestoreLoader",
     "LatentSyncFaceRestore",
 }
@@ -97,6 +98,7 @@ def test_choices_are_the_librarys(nodes):
     places = {*PLACES, "number", "point"}
     for node, choices in (
         ("LatentSyncFacePrepare", places - {"all"}),  # one face at a time
+        ("LatentSyncSyncScore", places - {"all"}),
         ("LatentSyncLipSync", places),
         ("LatentSyncSpeaker", places),
     ):
