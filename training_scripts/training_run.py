@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.output_file import written_whole
+
+from .curves import draw_curves
 
 log = logging.getLogger(__name__)
 TIMEOUT = timedelta(hours=2)  # that others wait for one that saves a large model
@@ -127,6 +130,12 @@ class TrainingRun:
             told = " ".join(f"{name} {value:.4g}" for name, value in row.items())
             log.info("step %d %s (%.0f s)", self.step, told, time.monotonic() - self._started)
 
+    def draw_curves(self) -> None:
+        """Every recorded CSV as a picture beside it, where matplotlib is there; in the main process only."""
+        if self.accelerator.is_main_process and find_spec("matplotlib"):
+            for table in self.folder.glob("*.csv"):
+                draw_curves(table, table.with_suffix(".png"))
+
     def write_row(self, name: str, row: dict[str, float]) -> None:
         """Append the step's row to a CSV file of the run's folder, and to TensorBoard; in the main process only."""
         path = self.folder / name
@@ -173,8 +182,9 @@ class TrainingRun:
                 csv.writer(file).writerows([header, *(row for row in rows if int(row[0]) <= self.step)])
 
     def save(self) -> None:
-        """Write a save point; every process must call it."""
+        """Write a save point, and the curves; every process must call it."""
         accelerator = self.accelerator
+        self.draw_curves()
         target = self.folder / "save_points" / f"step-{self.step:08d}"
         part = target.with_name(f"{target.name}.part")
         sums = accelerator.gather_for_metrics([self._sums], use_gather_object=True)
