@@ -37,4 +37,5 @@ class VAEPerceptualLoss(nn.Module):
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Pictures (N, 3, h, w) RGB in [-1, 1], sides multiples of 8 -> the mean distance."""
-        return vae_distance(self.vae, predicted, target).mean()
+        with torch.autocast(predicted.device.type, enabled=False):
+            return vae_distance(self.vae, predicted, target).mean()

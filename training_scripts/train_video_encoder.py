@@ -15,33 +15,20 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from transformers.models.videomae.modeling_videomae import VideoMAEForPreTraining
 
 from latentsync.videomae import MEAN, STD, VideoEncoder, VideoEncoderConfig, resize_frames, save_videomae
 
-from .config import _build
+from .clip_store import ClipStore
+from .config import _build, read_values
 from .schedules import one_cycle
 
 log = logging.getLogger(__name__)
 DEFAULT = Path(__file__).parent / "configs" / "video_encoder.yaml"
-
-
-class Clips(Protocol):
-    """What is needed of a ClipStore."""
-
-    def __len__(self) -> int: ...
-
-    def num_frames(self, index: int) -> int: ...
-
-    def frames(self, index: int, start: int, count: int) -> np.ndarray: ...
-
-    def split(self, held_out: float) -> tuple[list[int], list[int]]: ...
 
 
 @dataclass
@@ -79,7 +66,7 @@ def build_masked_autoencoder(config: VideoEncoderTraining) -> VideoMAEForPreTrai
     )
 
 
-def draw_clips(clips: Clips, among: list[int], count: int, config: VideoEncoderTraining, rng) -> Tensor:
+def draw_clips(clips: ClipStore, among: list[int], count: int, config: VideoEncoderTraining, rng) -> Tensor:
     """(count, 3, F, S, S) float32 in [-1, 1]: random stretches of random clips, at the encoder's size."""
     chosen = []
     for index in rng.choice(among, count):
@@ -103,7 +90,7 @@ def reconstruction_loss(model: VideoMAEForPreTraining, frames: Tensor, hidden: T
     return model(pixels.transpose(1, 2), bool_masked_pos=hidden).loss
 
 
-def train_video_encoder(config: VideoEncoderTraining, clips: Clips) -> Path:
+def train_video_encoder(config: VideoEncoderTraining, clips: ClipStore) -> Path:
     """Train, or finish training; returns the encoder's file."""
     if config.output.exists():
         return config.output
@@ -147,7 +134,7 @@ def train_video_encoder(config: VideoEncoderTraining, clips: Clips) -> Path:
 
 
 @torch.inference_mode()
-def held_out_loss(model: VideoMAEForPreTraining, clips: Clips, measured: list[int], config: VideoEncoderTraining):
+def held_out_loss(model: VideoMAEForPreTraining, clips: ClipStore, measured: list[int], config: VideoEncoderTraining):
     """Mean over four batches of clips that training has not seen."""
     losses = []
     for batch in range(4):
@@ -159,7 +146,7 @@ def held_out_loss(model: VideoMAEForPreTraining, clips: Clips, measured: list[in
 
 @torch.inference_mode()
 def normalised_encoder(
-    model: VideoMAEForPreTraining, clips: Clips, known: list[int], config: VideoEncoderTraining
+    model: VideoMAEForPreTraining, clips: ClipStore, known: list[int], config: VideoEncoderTraining
 ) -> VideoEncoder:
     """The trained encoder, its last normalisation set by the features of `feature_clips` clips."""
     encoder = VideoEncoder(config.encoder).eval()
@@ -179,20 +166,10 @@ def _batches(total: int, size: int) -> Iterable[int]:
 
 def load_video_encoder_config(path: Path = DEFAULT, overrides: list[str] | None = None) -> VideoEncoderTraining:
     """Read a YAML file; `overrides` such as "steps=10" change single values. Raises OptionError."""
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    for override in overrides or []:
-        name, _, text = override.partition("=")
-        *parents, leaf = name.split(".")
-        section = values
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[leaf] = yaml.safe_load(text)
-    return _build(VideoEncoderTraining, values, "")
+    return _build(VideoEncoderTraining, read_values(path, overrides), "")
 
 
 def main() -> None:
-    from .clip_store import ClipStore
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=DEFAULT)
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. steps=10")
