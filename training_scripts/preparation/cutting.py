@@ -1,0 +1,116 @@
+"""Stage 2, cut: a part of a source is decoded once, cut into pieces of one aligned face, and each encoded once.
+
+Of each piece remain video.mp4, sound.npy (its own sound and some before and after it, so that it can be shifted) and
+numbers of every frame.
+"""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import av
+import numpy as np
+
+from latentsync.media.video_writer import VideoWriter
+
+from .pieces import Gap, Piece, PieceCutter
+from .quality import sharpness
+from .records import recorded
+from .resampling import frames_at_25
+from .settings import FPS, LONGEST_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings
+
+SPARE_FRAMES = 15  # of sound kept on both sides of a piece
+KEY_FRAME_EVERY = FPS  # frames; training reads from anywhere
+
+
+class AlignedVideoWriter(VideoWriter):
+    """With a key frame every second: x264's own ten would make reading from the middle slow."""
+
+    def _video_stream(self, *arguments) -> av.VideoStream:
+        stream = super()._video_stream(*arguments)
+        stream.codec_context.gop_size = KEY_FRAME_EVERY
+        return stream
+
+
+def windows(probed: dict, settings: PrepareSettings) -> list[dict]:
+    """Items of a probed source: parts of about LONGEST_WINDOW s, that workers may take from each other."""
+    seconds = probed["seconds"]
+    count = max(1, int(seconds / LONGEST_WINDOW + 0.5))
+    items = []
+    for number in range(count):
+        start = number * LONGEST_WINDOW
+        duration = (seconds if number == count - 1 else start + LONGEST_WINDOW) - start
+        key = f"{probed['sha256'][:32]}-{round(start * 1000):08d}-{settings.cut_hash}"
+        record = str(settings.work / "cut" / f"{key}.json")
+        cost = duration * probed["width"] * probed["height"] * probed["fps"]
+        wanted = ("source", "sha256", "sound")
+        items.append(
+            {
+                **{name: probed[name] for name in wanted},
+                "start": start,
+                "seconds": duration,
+                "cost": cost,
+                "record": record,
+            }
+        )
+    return items
+
+
+def cut(item: dict, settings: PrepareSettings) -> dict:
+    """{segments: [..], gaps: [..]} of one window. A segment's folder appears whole."""
+    return recorded(Path(item["record"]), lambda: _cut(item, settings))
+
+
+def _cut(item: dict, settings: PrepareSettings) -> dict:
+    frames = frames_at_25(Path(item["source"]), item["start"], item["seconds"])
+    bounds = round(settings.min_seconds * FPS), round(settings.max_seconds * FPS)
+    cutter = PieceCutter(settings.resolution, *bounds, settings.max_yaw)
+    sound = np.load(item["sound"], mmap_mode="r")
+    segments, gaps = [], []
+    for part in cutter.cut(frames):
+        if isinstance(part, Gap):
+            gaps.append({"time": part.time, "seconds": part.num_frames / FPS, "reason": part.reason})
+        else:
+            segments.append(_write(part, item, sound, settings))
+    return {"segments": segments, "gaps": gaps}
+
+
+def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSettings) -> dict:
+    name = f"{item['sha256'][:32]}-{round(piece.time * 1000):08d}"
+    folder = settings.work / "segments" / f"{name}-{settings.cut_hash}"
+    facts = {
+        "name": name,
+        "folder": str(folder),
+        "time": round(piece.time, 4),
+        "num_frames": len(piece),
+        "openings": [round(value, 4) for value in piece.openings],
+        "face_side": round(float(np.median(piece.scales)) * settings.resolution, 1),
+        "sharpness": round(sharpness(piece.faces), 4),
+        "yaw": round(float(np.abs(piece.yaws).max()), 1),
+    }
+    if folder.is_dir():
+        return facts
+    part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        side = settings.resolution
+        with AlignedVideoWriter(part / "video.mp4", side, side, rate=FPS, crf=settings.crf) as writer:
+            for face in piece.faces:
+                writer.write(face)
+        first = round(piece.time * SAMPLE_RATE) - SPARE_FRAMES * SAMPLES_PER_FRAME
+        length = (len(piece) + 2 * SPARE_FRAMES) * SAMPLES_PER_FRAME
+        np.save(part / "sound.npy", taken(sound, first, length))
+        os.rename(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return facts
+
+
+def taken(sound: np.ndarray, first: int, length: int) -> np.ndarray:
+    """`length` samples of (T,) from number `first` on, which may be negative; silence beyond both ends."""
+    result = np.zeros(length, sound.dtype)
+    begin, end = max(first, 0), min(first + length, len(sound))
+    if begin < end:
+        result[begin - first : end - first] = sound[begin:end]
+    return result

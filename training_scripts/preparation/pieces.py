@@ -1,0 +1,165 @@
+"""Pieces of a video in which one face is seen without a break, aligned as the product aligns it.
+
+Frames come once and are not kept: what is held is the aligned faces of the piece under way, at most as long as a clip
+may be.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from latentsync.faces.alignment import Aligner, frame_pixels_per_crop_pixel, warp_faces
+from latentsync.faces.facemesh import mouth_opening
+from latentsync.faces.tracking import FaceObservation, FaceTracker
+from latentsync.tracks.appearance import NUM_LOWER, covering, face_look, look_change
+from latentsync.tracks.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED
+from latentsync.tracks.shots import ShotDetector
+from latentsync.tracks.usability import MAX_COVERING, MIN_CONFIDENCE, MIN_SIDE
+
+from .resampling import TimedFrame
+from .settings import FPS
+
+LONGEST_STILL = 0.3  # s for which one picture may be shown: a talking face does not stand still for longer
+MAX_COVERED = 0.1  # share of a piece's frames in which something may lie over the mouth
+
+
+@dataclass
+class Piece:
+    """F consecutive frames at 25 fps; lists of one entry a frame.
+
+    time       s of the first one in the source
+    faces      (S, S, 3) uint8 RGB, aligned
+    openings   of the mouth, in units of the distance of the outer eye corners
+    scales     px of the source per px of the aligned square
+    yaws       degrees
+    lowers     (NUM_LOWER,) colours around the mouth, see appearance.covering
+    """
+
+    time: float
+    faces: list[np.ndarray] = field(default_factory=list)
+    openings: list[float] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    yaws: list[float] = field(default_factory=list)
+    lowers: list[np.ndarray] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def first(self, count: int) -> "Piece":
+        """Take the first frames out of it."""
+        taken = Piece(self.time)
+        for name in ("faces", "openings", "scales", "yaws", "lowers"):
+            values = getattr(self, name)
+            setattr(taken, name, values[:count])
+            setattr(self, name, values[count:])
+        self.time += count / FPS
+        return taken
+
+    @property
+    def covered(self) -> float:
+        """Share of frames in which something lies over the mouth."""
+        return float((covering(np.stack(self.lowers)) > MAX_COVERING).mean())
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A part of a source that gives no clip, and why."""
+
+    time: float
+    num_frames: int
+    reason: str
+
+
+class PieceCutter:
+    """Iterate over `cut(frames)`: pieces of min_frames to max_frames, and the gaps between them.
+
+    A piece ends at a cut, where the face is lost, turned away, another one or unsure, and where the picture stands
+    still. One that would grow too long gives its first min_frames away, so that nothing of it is lost.
+    """
+
+    def __init__(self, resolution: int, min_frames: int, max_frames: int, max_yaw: float):
+        self._resolution, self._max_yaw = resolution, max_yaw
+        self._min, self._max = min_frames, max_frames
+        self._tracker, self._aligner = FaceTracker(), Aligner(resolution, fps=FPS)
+
+    def cut(self, frames: Iterable[TimedFrame]) -> Iterator[Piece | Gap]:
+        shots = ShotDetector()
+        piece, gap = None, None
+        previous: FaceObservation | None = None
+        expected: np.ndarray | None = None
+        source, still = None, 0
+        for frame in frames:
+            still = still + 1 if frame.source == source else 0
+            is_repeat, source = still > 0, frame.source
+            is_cut = False if is_repeat else shots(frame.pixels)
+            if is_cut:
+                previous, expected = None, None
+            face = previous if is_repeat and previous is not None else self._tracker(frame.pixels, previous)
+            look = None
+            if face is not None and abs(face.yaw or 0) <= TURNED:
+                look = face_look(frame.pixels, face.points)
+            is_other = look is not None and expected is not None and look_change(look.person, expected) > JUMP
+            is_other = is_other and shots.share > JUMP_SHARE and not is_repeat
+            reason = self._unusable(face, still)
+            if piece is not None and (is_cut or is_other or reason):
+                yield from self._ended(piece, reason or ("a cut" if is_cut else "another face takes its place"))
+                piece = None
+            if is_other:
+                expected = None
+            if look is not None:
+                expected = look.person if expected is None else expected + LOOK_MEMORY * (look.person - expected)
+            previous = face
+            if reason:
+                if gap is not None and gap.reason != reason:
+                    yield gap
+                    gap = None
+                gap = Gap(frame.time if gap is None else gap.time, (0 if gap is None else gap.num_frames) + 1, reason)
+                continue
+            if gap is not None:
+                yield gap
+                gap = None
+            if piece is None:
+                self._aligner.reset()
+                piece = Piece(frame.time)
+            self._add(piece, frame.pixels, face, look)
+            if len(piece) >= self._max:
+                yield from self._checked(piece.first(self._min))
+        if gap is not None:
+            yield gap
+        if piece is not None:
+            yield from self._ended(piece, "the end")
+
+    def _unusable(self, face: FaceObservation | None, still: int) -> str | None:
+        if still > LONGEST_STILL * FPS:
+            return "the picture stands still"
+        if face is None:
+            return "no face"
+        if face.confidence < MIN_CONFIDENCE:
+            return "the face is not sure to be one"
+        if face.yaw is not None and abs(face.yaw) > self._max_yaw:
+            return f"the face is turned by more than {self._max_yaw:g} degrees"
+        if (face.box[2:] - face.box[:2]).max() < MIN_SIDE:
+            return f"the face is smaller than {MIN_SIDE:g} px"
+        return None
+
+    def _add(self, piece: Piece, pixels: np.ndarray, face: FaceObservation, look) -> None:
+        matrix = self._aligner(face.points)
+        piece.faces.append(warp_faces([pixels], matrix[None], self._resolution)[0])
+        piece.openings.append(float(mouth_opening(face.landmarks)))
+        piece.scales.append(frame_pixels_per_crop_pixel(matrix, self._resolution))
+        piece.yaws.append(float(face.yaw or 0))
+        piece.lowers.append(np.full(NUM_LOWER, np.nan, np.float32) if look is None else look.lower)
+
+    def _ended(self, piece: Piece, by: str) -> Iterator[Piece | Gap]:
+        if len(piece) < self._min:
+            seconds = len(piece) / FPS
+            yield Gap(piece.time, len(piece), f"shorter than {self._min / FPS:g} s: {seconds:.2f} s until {by}")
+        else:
+            yield from self._checked(piece)
+
+    def _checked(self, piece: Piece) -> Iterator[Piece | Gap]:
+        if piece.covered > MAX_COVERED:
+            yield Gap(piece.time, len(piece), f"something lies over the mouth in {piece.covered:.0%} of it")
+        else:
+            yield piece

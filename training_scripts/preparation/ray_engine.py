@@ -1,0 +1,75 @@
+"""Ray Data as the engine: the same stages, one task an item, on this machine or on a cluster.
+
+On a cluster sources and output lie on storage that all machines see under the same paths.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from latentsync.errors import LatentSyncError, OptionError
+
+from .engines import Outcome, Stage, longest_first, perform
+from .settings import PrepareSettings
+
+OBJECT_STORE = 200_000_000  # bytes of memory of a local Ray: what travels is numbers and paths
+ROOT = Path(__file__).parents[2]
+
+
+class RayEngine:
+    """address: of a running cluster; None starts Ray here, with `workers` processes, and ends it."""
+
+    name = "ray"
+
+    def __init__(self, workers: int, address: str | None = None):
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise LatentSyncError("--engine ray needs Ray. Install it: pip install 'ray[data]'") from error
+        self._ray = ray
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
+        common = {"runtime_env": environment, "log_to_driver": False, "configure_logging": False}
+        try:
+            if address:
+                ray.init(address=address, **common)
+            else:
+                ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise OptionError(f"Ray cannot be reached or started ({error}). Check --ray_address.") from error
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        ray.data.DataContext.get_current().enable_progress_bars = False
+
+    def run(self, stage: Stage, items: Sequence[dict], settings: PrepareSettings, on_done: Callable) -> list[Outcome]:
+        order = longest_first(items)
+        rows = [{"index": index, "item": json.dumps(items[index])} for index in order]
+        if not rows:
+            return []
+        values = settings.as_dict()
+        made = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _perform, fn_args=(stage, values), num_cpus=1
+        )
+        outcomes: list[Outcome | None] = [None] * len(items)
+        for row in made.iter_rows():
+            if row["error"]:
+                raise LatentSyncError(row["error"])
+            outcome = Outcome(json.loads(row["result"]), row["began"], row["ended"], row["worker"])
+            outcomes[row["index"]] = outcome
+            on_done(row["index"], outcome)
+        return outcomes
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+def _perform(row: dict, stage: Stage, settings: dict) -> dict:
+    try:
+        done = perform(stage, json.loads(row["item"]), PrepareSettings.from_dict(settings))
+    except LatentSyncError as error:  # a full disk, a missing model: not the item's fault
+        return {"index": row["index"], "error": str(error), "result": "", "began": 0.0, "ended": 0.0, "worker": ""}
+    result = json.dumps(done.result)
+    return {
+        **{"index": row["index"], "error": "", "result": result},
+        **{"began": done.began, "ended": done.ended, "worker": done.worker},
+    }

@@ -1,0 +1,102 @@
+"""What a preparation was asked for, and the names that follow from it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from latentsync.errors import ModelNotFoundError, OptionError
+from latentsync.file_hash import sha256_of
+
+FPS = 25
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+VERSION = 1  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
+LONGEST_WINDOW = 60.0  # s of a source that are cut in one piece of work; longer sources are shared among workers
+
+# Least confidence by which an offset is believed, by what told it. See each method's own scale.
+LEAST_CONFIDENCE = {"syncnet": 0.06, "syncnet_v2": 3.0, "loudness": 0.35}
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """All that the result depends on; travels to workers as a dict.
+
+    output          folder of the store
+    resolution      px, side of the aligned faces
+    min_seconds, max_seconds  of a clip; max is at least twice min
+    max_yaw         degrees by which a face may be turned
+    min_face        px of the source along the side of the aligned square, at least
+    min_sharpness   see quality.py
+    sync            "syncnet", "syncnet_v2", "loudness" or "off"
+    syncnet         its file, for the first two
+    min_confidence  least confidence of the offset
+    max_offset      frames at 25 fps by which sound and lips may lie apart before they are put right
+    whisper         its file
+    crf             quality of the one encode
+    identity        "file": all clips of a file show one person; "folder": all clips of a folder do
+    """
+
+    output: Path
+    resolution: int
+    min_seconds: float
+    max_seconds: float
+    max_yaw: float
+    min_face: float
+    min_sharpness: float
+    sync: str
+    syncnet: Path | None
+    min_confidence: float
+    max_offset: int
+    whisper: Path
+    crf: float
+    identity: str
+
+    def __post_init__(self):
+        if not 32 <= self.resolution <= 2048 or self.resolution % 8:
+            raise OptionError(f"--resolution is {self.resolution}; expected a multiple of 8 from 32 to 2048")
+        if not 1 <= self.min_seconds <= self.max_seconds / 2 or self.max_seconds > LONGEST_WINDOW:
+            raise OptionError(
+                f"clips of {self.min_seconds:g} to {self.max_seconds:g} s were asked for; expected --min_seconds from "
+                f"1 on and --max_seconds at least twice that and at most {LONGEST_WINDOW:g}"
+            )
+        if not 0 <= self.max_offset <= 12:
+            raise OptionError(f"--max_offset is {self.max_offset}; expected 0 to 12 frames")
+        for name in ("syncnet", "whisper"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ModelNotFoundError(f"--{name} names {path}, where no file is. Check the path.")
+
+    @property
+    def work(self) -> Path:
+        """Folder of what the stages have done so far; a run that is cut goes on from there."""
+        return self.output / "work"
+
+    @property
+    def cut_hash(self) -> str:
+        """Of all that the cut segments depend on."""
+        names = ("resolution", "min_seconds", "max_seconds", "max_yaw", "crf")
+        return _hash([VERSION, *(getattr(self, name) for name in names)])
+
+    @property
+    def sync_hash(self) -> str:
+        """Of all that the measured offsets depend on besides."""
+        return _hash([self.cut_hash, self.sync, self.syncnet and sha256_of(self.syncnet)])
+
+    @property
+    def clip_hash(self) -> str:
+        """Of all that the clips in the store depend on besides their source."""
+        return _hash([self.sync_hash, self.max_offset, sha256_of(self.whisper)])
+
+    def as_dict(self) -> dict:
+        """For JSON; `from_dict` is the way back."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @staticmethod
+    def from_dict(values: dict) -> "PrepareSettings":
+        paths = {name: Path(values[name]) for name in ("output", "syncnet", "whisper") if values[name] is not None}
+        return PrepareSettings(**{**values, **paths})
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
