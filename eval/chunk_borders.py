@@ -201,9 +201,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--output", type=Path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars")
-    parser.add_argument(
-        "--video", type=Path, help="a video of one's own, with a face in every frame"
-    )
+    parser.add_argument("--video", type=Path, help="a video of one's own, with a face in every frame")
     parser.add_argument("--audio", type=Path, help="the speech for it")
     parser.add_argument("--frames", type=int, default=68, help="of each")
     parser.add_argument("--inference_steps", type=int, default=4)

@@ -45,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--sync",
         choices=["syncnet", "syncnet_v2", "loudness", "off"],
-        help="what tells the offset of lips and sound: a SyncNet of this pack, the original SyncNet (whose file is "
-        "given by --syncnet), loudness and mouth openings, or nothing (default: syncnet where there is one, else loudness)",
+        help="what tells the offset of lips and sound: a SyncNet of this pack, the original one (file: --syncnet), "
+        "loudness and mouth openings, or nothing (default: syncnet where there is one, else loudness)",
     )
     add("--syncnet", type=Path, metavar="FILE", help="default: the bundled one")
     add("--min_confidence", type=float, metavar="X", help=f"of the offset (defaults: {_defaults()})")
