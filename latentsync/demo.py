@@ -42,7 +42,7 @@ def check_model(model: str) -> None:
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
             f"{error}. The bundled model comes with the repository: get it again with git or as an archive, or train "
-            "it (README, 'Train the small model')"
+            "it (docs/small_model.md)"
         ) from error
 
 
