@@ -5,7 +5,7 @@
 Draws an avatar that no training clip has, writes it and another speech as files, and gives both to the command line
 as a user would; arguments not known here go there too, e.g. --inference_steps 10. Beside the result lies a picture of
 source and output. Drawn avatars have an exact truth: the last row shows the same avatar drawn with the new speech's own
-lips.
+lips. --animation also writes source and output as a moving picture that any web page shows.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .contact_sheet import evenly_spaced, labelled_sheet
+from .contact_sheet import evenly_spaced, labelled_sheet, strip
 from .errors import LatentSyncError, ModelNotFoundError
-from .media.video_reader import read_frames
+from .media.output_file import written_whole
+from .media.video_reader import probe_video, read_frames
 from .models import find_model
 from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
@@ -29,6 +30,7 @@ COMMAND_LINE = Path(__file__).resolve().parents[1] / "main.py"
 IDENTITY, OWN_SPEECH, NEW_SPEECH = 4_000_000, 4_100_000, 4_200_000
 DURATION = 4.0  # s
 COLUMNS = 8
+MOVING_SIDE, MOVING_EVERY = 288, 2  # px high, and of how many frames one is kept, in the moving picture
 GUIDANCE = 2.5  # suits the bundled model better than the command line's default, which suits the released ones
 
 
@@ -83,13 +85,30 @@ def write_picture(path: Path, source: Path, result: Path, truth: AvatarClip) -> 
     Image.fromarray(labelled_sheet(rows)).save(path)
 
 
+def write_animation(path: Path, source: Path, result: Path) -> None:
+    """Source and output beside each other, as an animated WebP without sound."""
+    fps = float(probe_video(result).fps)
+    pairs = zip(read_frames(source), read_frames(result), strict=False)
+    frames = [
+        Image.fromarray(strip([before.pixels, after.pixels], MOVING_SIDE))
+        for index, (before, after) in enumerate(pairs)
+        if index % MOVING_EVERY == 0
+    ]
+    with written_whole(path) as part:
+        settings = {"duration": round(1000 * MOVING_EVERY / fps), "loop": 0, "quality": 60, "method": 6}
+        frames[0].save(part, "WEBP", save_all=True, append_images=frames[1:], **settings)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder (default: output/demo)")
     parser.add_argument("--model", default="tiny", help="as of main.py (default: the bundled one)")
+    parser.add_argument("--animation", action="store_true", help="also write side_by_side.webp")
     arguments, options = parser.parse_known_args(argv)
     try:
         result, picture = make_demo(arguments.output, arguments.model, options)
+        if arguments.animation:
+            write_animation(picture.with_suffix(".webp"), result.with_name("source.mp4"), result)
     except subprocess.CalledProcessError as error:
         return error.returncode
     except (LatentSyncError, OSError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from latentsync import demo
 from latentsync.contact_sheet import evenly_spaced, labelled_sheet
@@ -39,7 +40,9 @@ def test_files_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "check_model", lambda model: None)
     monkeypatch.setattr(demo, "DURATION", 0.4)
     folder = tmp_path / "out"
-    assert demo.main(["--output", str(folder)]) == 0
+    assert demo.main(["--output", str(folder), "--animation"]) == 0
+    with Image.open(folder / "side_by_side.webp") as moving:
+        assert (moving.n_frames, moving.size) == (5, (2 * demo.MOVING_SIDE, demo.MOVING_SIDE))
     told = [Path(line.split(": ", 1)[1].strip()) for line in capsys.readouterr().out.splitlines()[-2:]]
     assert told == [folder / "lip_synced.mp4", folder / "side_by_side.png"]
     assert all(path.is_file() for path in told)
