@@ -1,4 +1,10 @@
-"""SyncNet's sound, network and loss against the reference's: within 1e-4."""
+"""SyncNet's sound, network and loss against the reference's: within 1e-4, the network in float64 within 2e-5.
+
+In float32 an embedding has a wider limit. The last normalisation works on the two channels of a group, one value each.
+Where the two are nearly equal (0.8e-4 apart from their mean in the fuller set) it multiplies what rounding left by the
+inverse of its epsilon's root, a thousand: 1e-7 becomes 1e-4, and which 1e-7 depends on threads and memory layout.
+float64 shows that the arithmetic is the reference's: what remains there is the reference's own rounding.
+"""
 
 import numpy as np
 import pytest
@@ -11,6 +17,8 @@ from latentsync.syncnet.syncnet_files import load_syncnet
 from training_scripts.sync_loss import cosine_bce, sync_loss
 
 TOLERANCE = 1e-4
+EMBEDDINGS = {torch.float64: 2e-5, torch.float32: 5e-4}
+EMBEDDINGS_MEAN = 1e-5
 
 
 def test_the_mel_and_its_windows(golden, largest_error):
@@ -30,13 +38,20 @@ def reference(golden):
     return load_syncnet(golden / "syncnet_tiny.safetensors"), load_file(golden / "syncnet_tiny_io.safetensors")
 
 
+@pytest.mark.parametrize("dtype", EMBEDDINGS)
 @torch.no_grad()
-def test_embeddings_cosine_and_losses(reference, largest_error):
+def test_embeddings_and_cosine(reference, largest_error, dtype):
     syncnet, data = reference
-    vision, audio = syncnet(data["frames_u8"].float() / 127.5 - 1, data["mel"])
-    assert largest_error("vision", vision, data["vision_embeds"]) <= TOLERANCE
-    assert largest_error("audio", audio, data["audio_embeds"]) <= TOLERANCE
+    frames = data["frames_u8"].to(dtype) / 127.5 - 1
+    vision, audio = syncnet.to(dtype)(frames, data["mel"].to(dtype))
+    for name, made in (("vision_embeds", vision), ("audio_embeds", audio)):
+        assert largest_error(name, made, data[name]) <= EMBEDDINGS[dtype]
+        assert (made - data[name]).abs().mean() <= EMBEDDINGS_MEAN
     assert largest_error("cosine", (vision * audio).sum(1), data["cosine"]) <= TOLERANCE
+
+
+def test_losses(reference, largest_error):
+    _, data = reference
     between = (data["vision_embeds"] + data["audio_embeds"]) / 2
     for label in (0, 1):
         losses = [
