@@ -12,6 +12,10 @@ from PIL import Image
 import main
 from latentsync import engine, models
 from latentsync.checkpoints import save_unet
+from latentsync.cli.arguments import build_parser, explicit_options
+from latentsync.cli.exits import OUT_OF_MEMORY, complain
+from latentsync.cli.options import options_of
+from latentsync.cli.progress_bar import ProgressBar
 from latentsync.file_hash import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
@@ -25,7 +29,7 @@ FILES = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "
 
 def options(*argv: object) -> LipSyncOptions:
     given = [*FILES, *map(str, argv)]
-    return main.options_of(main.build_parser().parse_args(given), main.explicit_options(given))
+    return options_of(build_parser().parse_args(given), explicit_options(given))
 
 
 def test_help_names_every_option_and_the_exit_codes(capsys):
@@ -283,14 +287,14 @@ def test_verbose_shows_where_a_foreseen_error_comes_from(speech, out, tmp_path, 
     ],
 )
 def test_full_memory_is_explained(error, capsys):
-    assert main.complain(error, verbose=False) == 1
-    assert capsys.readouterr().err == f"error: {main.OUT_OF_MEMORY}\n"
+    assert complain(error, verbose=False) == 1
+    assert capsys.readouterr().err == f"error: {OUT_OF_MEMORY}\n"
 
 
 def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):
     from latentsync.engine import Progress
 
-    bar = main.ProgressBar()
+    bar = ProgressBar()
     bar._interval = 0.0
     bar._bar.start_t -= 10.0  # as if it had run for 10 s
     bar(Progress(frames_done=0, frames_total=100, step=5, num_steps=25, seconds=10.0, fraction=0.05))

@@ -47,6 +47,16 @@ def test_a_path_that_the_terminal_cannot_show_is_no_reason_to_fail(command, tmp_
         assert nuisance not in stderr
 
 
+def test_help_and_typing_errors_need_no_heavy_package():
+    source = "import sys, latentsync.cli.command as c\ntry: c.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    source += "print(sorted({'torch', 'numpy', 'av', 'cv2', 'diffusers', 'PIL', 'tqdm'} & set(sys.modules)))"
+    for given in (["--help"], ["--unknown"]):
+        run = subprocess.run(
+            [sys.executable, "-c", source, *given], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.splitlines()[-1] == "[]"
+
+
 @posix
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_it_leaves_nothing(command, tmp_path, out, sent, code):

@@ -5,13 +5,13 @@ from dataclasses import fields
 
 import pytest
 
+from latentsync.cli.arguments import build_parser
 from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
 from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
-from main import build_parser
 from tests.comfy.conftest import PACK
 from tests.comfy.setup_host import ROOT
 

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DISTRIBUTION_OF = {
     "cv2": "opencv-python",
+    "skimage": "scikit-image",
     "yaml": "pyyaml",
     "PIL": "pillow",
     "whisper": "openai-whisper",

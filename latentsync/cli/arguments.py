@@ -1,0 +1,226 @@
+"""The options of the command line, as argparse knows them. Quick to import: `--help` needs nothing else."""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BLEND_METHOD = "feather"  # LipSyncOptions' own, which is not imported for --help
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Make the person in a video speak another speech.",
+        epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments, 130 interrupted, "
+        "143 terminated.",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--video_path", type=Path, required=True, help="video of someone talking")
+    files.add_argument("--audio_path", type=Path, help="speech: an audio file, or a video with sound")
+    files.add_argument("--video_out_path", type=Path, required=True, help="result (.mp4, .mov, .mkv, .webm)")
+    files.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.json",
+        help="also write what happened: settings, versions, times, and for each frame the face, its yaw, the mouth's "
+        "opening, voice or pause; with a picture of it beside (FILE.png)",
+    )
+    files.add_argument(
+        "--output_audio",
+        type=Path,
+        metavar="FILE",
+        help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
+        "heard); cut off or followed by silence where it is not as long as the result",
+    )
+    files.add_argument(
+        "--sync_score",
+        default="auto",
+        metavar="auto|off|FILE",
+        help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
+        "bundled one for the bundled model, else stable_syncnet.pt of --checkpoints if it is there (default: auto)",
+    )
+    faces = parser.add_argument_group("faces")
+    faces.add_argument(
+        "--face",
+        default="largest",
+        metavar="WHICH",
+        help="whose lips speak --audio_path: largest, left, right, centre, all, a number (0 is the largest face of the "
+        "clip), a point x,y in the picture, or the path of a picture of the person (default: largest)",
+    )
+    faces.add_argument(
+        "--track",
+        type=parse_track,
+        action="append",
+        default=[],
+        metavar="WHICH=FILE",
+        help="in place of --audio_path, once for each person: --track left=a.wav --track right=b.wav. All are heard",
+    )
+    faces.add_argument(
+        "--fade",
+        type=float,
+        default=0.16,
+        metavar="SECONDS",
+        help="a face that is lost, covered, tiny or turned away gives way to the source this gently (default: 0.16)",
+    )
+    faces.add_argument(
+        "--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further stay (default: 60)"
+    )
+    faces.add_argument(
+        "--no_track_cache",
+        action="store_true",
+        help="find the faces anew; else a second speech on the same video takes them from the user's cache folder",
+    )
+    times = parser.add_argument_group("time")
+    times.add_argument(
+        "--length",
+        choices=["bounce", "loop", "hold", "trim", "speed"],
+        default="bounce",
+        help="a video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at the "
+        "last frame, trim ends the result there; speed makes the video slower or faster, so that it lasts as long as "
+        "the speech (default: bounce)",
+    )
+    times.add_argument(
+        "--tail",
+        choices=["cut", "keep"],
+        default="cut",
+        help="a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
+        "silence (default: cut)",
+    )
+    times.add_argument(
+        "--audio_offset_ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="let the lips come so much later than in the speech, whose sound stays; negative: earlier (default: 0)",
+    )
+    times.add_argument(
+        "--silence",
+        choices=["close", "source", "off"],
+        default="close",
+        help="in pauses of the speech, also over music or noise: close the mouth, let the source's picture through, or "
+        "leave it to the model (default: close)",
+    )
+    times.add_argument(
+        "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
+    )
+    times.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
+    times.add_argument("--duration", type=float, help="preview: length in seconds (default: the whole speech)")
+    quality = parser.add_argument_group("generation")
+    quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999 (default: 25)")
+    quality.add_argument(
+        "--guidance_scale",
+        type=float,
+        default=1.5,
+        help="weight of the speech, usually 1 to 3; 1 is twice as fast (default: 1.5)",
+    )
+    quality.add_argument(
+        "--seed", type=int, default=1247, help="same seed, same result (default: 1247); -1: a random one"
+    )
+    quality.add_argument(
+        "--mask_smooth", type=float, default=0.5, help="edge of the new part: 0 hard to 1 wide feather (default: 0.5)"
+    )
+    quality.add_argument(
+        "--mask_shape",
+        choices=["drawn", "landmarks"],
+        default="drawn",
+        help="the new part is as the model's mask, or as the face's own jaw and cheeks (default: drawn)",
+    )
+    quality.add_argument(
+        "--blend_method",
+        choices=["feather", "multiband", "poisson"],
+        default=BLEND_METHOD,
+        help=f"how the edge is hidden (default: {BLEND_METHOD})",
+    )
+    quality.add_argument(
+        "--protect",
+        type=Path,
+        metavar="FILE",
+        help="picture, or video as long as the source, white where the source always stays (a hand, a microphone)",
+    )
+    quality.add_argument(
+        "--superres",
+        default="none",
+        metavar="NAME",
+        help="restore the generated face: none, GFPGAN, CodeFormer, tiny (bundled, for drawn faces), or the file of "
+        "any restoration or upscale model that spandrel reads (default: none)",
+    )
+    quality.add_argument(
+        "--sr_backend",
+        choices=["spandrel", "package"],
+        default="spandrel",
+        help="who builds GFPGAN's or CodeFormer's network: spandrel, or its authors' own package (gfpgan, "
+        "codeformer-pip), which has to be installed; the results are the same (default: spandrel)",
+    )
+    quality.add_argument(
+        "--sr_ratio", type=int, choices=[1, 2, 3, 4], default=2, help="working size of --superres (default: 2)"
+    )
+    quality.add_argument("--sr_strength", type=float, default=1.0, help="of --superres: 0 none to 1 whole (default: 1)")
+    quality.add_argument(
+        "--codeformer_fidelity", type=float, default=0.5, help="0 most restored to 1 most faithful (default: 0.5)"
+    )
+    quality.add_argument(
+        "--preset",
+        choices=["default", "reference"],
+        default="default",
+        help="reference: reproduce the reference implementation (25 fps, 16-frame chunks without overlap, sampled "
+        "posteriors, whole face square blended); an explicit --fps or --mask_smooth wins over it",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        help="'tiny' (bundled), a U-Net file or a folder (default: the one in --checkpoints if there, else tiny)",
+    )
+    model.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=ROOT / "checkpoints",
+        help="folder of released models (default: checkpoints)",
+    )
+    model.add_argument(
+        "--resolution", type=int, help="face side the model works at, e.g. 256 or 512 (default: told by the model)"
+    )
+    model.add_argument(
+        "--lora", type=Path, metavar="FILE", help="adapter of one speaker, made by training_scripts.train_lora"
+    )
+    model.add_argument(
+        "--lora_strength", type=float, default=1.0, help="of --lora: 0 none to 1 as it was trained (default: 1)"
+    )
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    model.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: auto"
+    )
+    model.add_argument("--det_model", type=Path, help="optional InsightFace det_10g.onnx, used with --landmark_model")
+    model.add_argument("--landmark_model", type=Path, help="optional InsightFace 2d106det.onnx")
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", action="store_true", help="only errors")
+    talk.add_argument("--verbose", action="store_true", help="also what the libraries log, and stack traces")
+    return parser
+
+
+def parse_fps(text: str) -> Fraction:
+    """ "25", "29.97" or "30000/1001"; raises argparse's error for anything else."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"expected a number such as 25 or 30000/1001, got {text!r}") from error
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0 frames per second, got {text!r}")
+    return rate
+
+
+def parse_track(text: str) -> tuple[str, Path]:
+    """ "0=a.wav" -> ("0", a.wav); raises argparse's error for anything else."""
+    face, equals, path = text.partition("=")
+    if not (face and equals and path):
+        raise argparse.ArgumentTypeError(f"expected a face and its speech, such as 0=a.wav or left=a.wav, got {text!r}")
+    return face, Path(path)
+
+
+def explicit_options(argv: list[str]) -> set[str]:
+    """Names of the options that were given, whatever their value."""
+    parser = build_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+        action.required = False
+    return set(vars(parser.parse_args(argv)))

@@ -1,0 +1,159 @@
+"""One lip-sync run: check everything that can be checked, then load, then work."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .. import engine, models
+from ..errors import OptionError
+from ..faces.tracking import FaceFinder
+from ..media.audio_reader import probe_audio
+from ..media.output_file import check_output, written_whole
+from ..media.video_reader import probe_video
+from ..metrics.report_sync import syncnet_for, with_sync
+from ..options import LipSyncOptions
+from ..report import LipSyncReport, report_picture
+from ..restoration.restorers import Restorer
+from ..speakers import Speaker
+from ..tracks.cache import TrackCache, cache_folder
+from .options import make_finder, make_restorer, options_of, speakers_of
+from .progress_bar import ProgressBar
+
+Say = Callable[[str], None]  # tells the user one line
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that was checked: what the command line asked for."""
+
+    arguments: argparse.Namespace
+    options: LipSyncOptions
+    speakers: tuple[Speaker, ...]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What is loaded once, for one run or many."""
+
+    model: models.LipSyncModel
+    restorer: Restorer | None
+    finder: FaceFinder | None  # None: the built-in one
+
+
+def run(arguments: argparse.Namespace, given: set[str]) -> None:
+    """Make the one result that the command line asks for. given: names of the explicit options."""
+    say: Say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
+    job = check_job(arguments, given)
+    report = work(job, load_networks(arguments, say), say)
+    if not arguments.quiet:
+        print(report.path)
+
+
+def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
+    """The job, if files and options are usable; nothing is loaded or written. Raises LatentSyncError's subclasses."""
+    if "checkpoints" in given and not arguments.checkpoints.is_dir():
+        raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
+    if (arguments.det_model is None) != (arguments.landmark_model is None):
+        raise OptionError("--det_model and --landmark_model belong together: give both or neither")
+    options = options_of(arguments, given)
+    speakers = speakers_of(arguments, given)
+    sounds = [speaker.audio_path for speaker in speakers]
+    sounds += [arguments.output_audio] if arguments.output_audio else []
+    inputs = (arguments.video_path, *sounds, *([arguments.protect] if arguments.protect else []))
+    check_output(arguments.video_out_path, inputs)
+    if arguments.report is not None:
+        check_output(arguments.report, inputs, suffixes=[".json"])
+        if arguments.sync_score not in ("auto", "off") and not Path(arguments.sync_score).is_file():
+            raise OptionError(f"--sync_score is {arguments.sync_score}; expected auto, off or the file of a SyncNet")
+        check_output(arguments.report.with_suffix(".png"), inputs, suffixes=[".png"])
+    probe_video(arguments.video_path)
+    for sound in sounds:
+        probe_audio(sound)
+    return Job(arguments, options, tuple(speakers))
+
+
+def load_networks(arguments: argparse.Namespace, say: Say) -> Networks:
+    """Load what the arguments name and say so. Raises LatentSyncError's subclasses."""
+    device = models.choose_device(arguments.device)
+    dtype = models.choose_dtype(arguments.dtype, device)
+    finder = make_finder(arguments)
+    restorer = make_restorer(arguments, device, dtype)
+    files = models.find_model(arguments.model, arguments.checkpoints)
+    model = models.load_model(
+        files,
+        device=device,
+        dtype=dtype,
+        resolution=arguments.resolution,
+        lora=arguments.lora,
+        lora_strength=arguments.lora_strength,
+    )
+    say(
+        f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
+        f"{str(model.dtype).removeprefix('torch.')}"
+    )
+    if arguments.lora is not None:
+        say(f"adapter: {arguments.lora} at strength {arguments.lora_strength:g}")
+    if restorer is not None:
+        say(f"super-resolution: {restorer.name} ({restorer.path})")
+    if arguments.model is None and files.unet.parent == models.BUNDLED:
+        say(f"note: no model in {arguments.checkpoints}; the bundled one is made for drawn faces, not for real ones")
+    for warning in model.warnings:
+        say(f"warning: {warning}")
+    return Networks(model, restorer, finder)
+
+
+def work(job: Job, networks: Networks, say: Say) -> LipSyncReport:
+    """Make the video, and the report where one is wanted. Raises LatentSyncError's subclasses."""
+    arguments, model = job.arguments, networks.model
+    bar = None if arguments.quiet else ProgressBar()
+    try:
+        report = engine.lip_sync(
+            arguments.video_path,
+            job.speakers,
+            arguments.video_out_path,
+            model,
+            job.options,
+            output_audio=arguments.output_audio,
+            finder=networks.finder,
+            restorer=networks.restorer,
+            protect=arguments.protect,
+            track_cache=None if arguments.no_track_cache else TrackCache(cache_folder()),
+            on_progress=bar,
+            measure_opening=arguments.report is not None,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    if arguments.report is not None:
+        path = syncnet_of(arguments, model)
+        if path is not None:
+            report = with_sync(report, path, model.device)
+            say(report.sync.text())
+        write_report(report, arguments.report)
+    for warning in report.warnings[len(model.warnings) :]:
+        say(f"warning: {warning}")
+    unchanged = report.num_frames - report.num_faces - report.num_tail
+    note = f", {unchanged} without a usable face left as they were" if unchanged else ""
+    note += f", {report.num_tail} after the speech" if report.num_tail else ""
+    say(f"{report.num_frames} frames in {report.seconds:.1f} s{note}, seed {job.options.seed}")
+    return report
+
+
+def syncnet_of(arguments: argparse.Namespace, model: models.LipSyncModel) -> Path | None:
+    """The SyncNet for the report; None for none."""
+    if arguments.sync_score == "off":
+        return None
+    return syncnet_for(model, arguments.checkpoints) if arguments.sync_score == "auto" else Path(arguments.sync_score)
+
+
+def write_report(report: LipSyncReport, path: Path) -> None:
+    """The report as JSON, and its picture beside it; each complete or not at all. Raises OutputError."""
+    with written_whole(path) as part:
+        part.write_text(json.dumps(report.to_json(path.absolute().parent)), encoding="utf-8")
+    with written_whole(path.with_suffix(".png")) as part:
+        Image.fromarray(report_picture(report)).save(part, format="PNG")
