@@ -176,7 +176,7 @@ def load_model(
 
 
 def _load_whisper(files: ModelFiles, facts: UNetFacts, device: torch.device | str) -> AudioEncoder:
-    path = _whisper_path(files, facts)
+    path = whisper_file(files, facts)
     whisper = load_whisper(path, device=device, dtype=torch.float32)
     if whisper.width != facts.cross_attention_dim:
         raise CheckpointError(
@@ -191,7 +191,8 @@ def _load_whisper(files: ModelFiles, facts: UNetFacts, device: torch.device | st
     return whisper
 
 
-def _whisper_path(files: ModelFiles, facts: UNetFacts) -> Path:
+def whisper_file(files: ModelFiles, facts: UNetFacts) -> Path:
+    """The Whisper that belongs to a U-Net. Raises CheckpointError and ModelNotFoundError."""
     if files.whisper.is_file() or files.whisper.suffix:
         return files.whisper
     name = WHISPER_OF_WIDTH.get(facts.cross_attention_dim)

@@ -20,6 +20,7 @@ class DataConfig:
     duration: float
     frame_size: int
     num_workers: int
+    first_clip: int = 0
 
 
 @dataclass

@@ -90,7 +90,7 @@ def make_dataset(config: TrainingConfig) -> Path:
 
 def _in_processes(add: Callable[[int], str | None], config: TrainingConfig) -> Iterator[str | None]:
     """In the order of the clips; one worker needs no process."""
-    indices = range(config.data.num_clips)
+    indices = range(config.data.first_clip, config.data.first_clip + config.data.num_clips)
     if config.data.num_workers <= 1:
         threads = torch.get_num_threads()
         try:

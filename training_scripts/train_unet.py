@@ -4,7 +4,8 @@
     torchrun --nproc_per_node 8 -m training_scripts.train_unet --config training_scripts/configs/stage2.yaml
 
 Writes into ``output``: save points, losses.csv and curves, validation clips, and at the end unet.safetensors (or .pt)
-in the reference's tensor names, which the product and other packs load. A finished run is not done again.
+in the reference's tensor names, which the product and other packs load; of an adapter (train_lora.py) its file alone.
+A finished run is not done again.
 """
 
 import logging
@@ -24,6 +25,7 @@ from latentsync.vae import load_vae
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore
 from .lip_reader import load_lip_reader
+from .lora_adapter import add_adapter, save_adapter
 from .schedules import one_cycle
 from .training_run import TrainingRun, make_accelerator
 from .unet_batches import UNetClips, batches
@@ -33,20 +35,21 @@ from .unet_model import build_unet, checkpoint_blocks, choose_trainable, sizes
 from .unet_validation import Validation
 
 log = logging.getLogger(__name__)
+ADAPTER = "adapter.safetensors"
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}
 
 
 def train_unet(config: UNetTrainingConfig) -> Path:
     """Train, or finish training; returns the file of the (averaged) weights."""
     check(config)
-    target = config.output / f"unet.{config.export}"
+    target = config.output / (ADAPTER if config.lora.rank else f"unet.{config.export}")
     if target.exists():
         log.info("%s is there already", target)
         return target
     accelerator = make_accelerator(config.mixed_precision, config.optimizer.gradient_accumulation_steps)
     torch.manual_seed(config.seed)
     unet, prediction_type = build_unet(config.model)
-    learned = choose_trainable(unet, config.model.trainable)
+    learned = add_adapter(unet, config.lora) if config.lora.rank else choose_trainable(unet, config.model.trainable)
     if config.gradient_checkpointing:
         checkpoint_blocks(unet)
     if config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
@@ -148,7 +151,9 @@ def _export(
 ) -> None:
     run.swap_average()
     tensors = run.accelerator.get_state_dict(run.model)  # gathered where it is sharded, by all processes together
-    if run.accelerator.is_main_process:
+    if run.accelerator.is_main_process and config.lora.rank:
+        save_adapter(unet, tensors, config.lora, config.model.initial, target)
+    elif run.accelerator.is_main_process:
         save_unet(
             unet_of_tensors(sizes(unet, tensors), tensors),
             target,

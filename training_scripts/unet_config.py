@@ -44,6 +44,16 @@ class ModelConfig:
 
 
 @dataclass
+class LoRAConfig:
+    """An adapter in place of the U-Net's own weights; see lora_adapter.py."""
+
+    rank: int = 0  # 0: none
+    alpha: float = 16.0  # the change is alpha / rank * B A
+    layers: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])  # ends of their names
+    within: str = "all"  # part of the reference's names, as attn2. for what hears only
+
+
+@dataclass
 class DataConfig:
     clips: Path = Path("data/clips")  # prepared clips, see clip_store.py
     resolution: int = 256
@@ -130,6 +140,7 @@ class UNetTrainingConfig:
     seed: int = 1247
     reference: bool = False  # the reference's exact arithmetic; options that contradict it are refused
     model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     data: DataConfig = field(default_factory=DataConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     loss: UNetLossConfig = field(default_factory=UNetLossConfig)
@@ -193,6 +204,13 @@ def check(config: UNetTrainingConfig) -> None:
             raise OptionError(f"the loss that {name} belongs to has a weight above 0, but {name} is not given")
     if config.data.latents == "cached" and config.data.posterior == "sample":
         raise OptionError("data.latents is cached, of which only posterior means exist; set data.posterior=mean")
+    if config.lora.rank < 0 or config.lora.alpha <= 0:
+        raise OptionError(
+            f"settings lora.rank {config.lora.rank} and lora.alpha {config.lora.alpha:g}: expected a rank from 1 on "
+            "(0: no adapter) and an alpha above 0"
+        )
+    if config.lora.rank and config.model.initial is None:
+        raise OptionError("an adapter needs a U-Net to adapt; set model.initial to its file")
     if config.reference:
         _check_reference(config)
 
