@@ -7,11 +7,12 @@ lips.npy (F, 2) float32, opening and spread. V voices say the same words. A clip
 complete, so what lies under ``clips`` without a dot is whole, whenever a run was cut.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -170,9 +171,7 @@ class ClipStoreWriter:
             raise OptionError(
                 f"clip {key}: {len(features)} voices of features, {len(mel)} of mel, {len(audio)} of audio"
             )
-        part = self.clips / f".{key}-{uuid.uuid4().hex[:8]}.part"
-        part.mkdir()
-        try:
+        with folder_written_whole(target) as part:
             if audio.dtype != np.int16:
                 audio = np.round(audio.clip(-1, 1) * FULL_SCALE).astype(np.int16)
             arrays = {"features": features.astype(np.float16), "mel": mel.astype(np.float32), "audio": audio}
@@ -182,11 +181,6 @@ class ClipStoreWriter:
             if faces is None:
                 write_video(part / "video.mp4")
             (part / "clip.json").write_text(json.dumps(facts), encoding="utf-8")
-            for file in part.iterdir():  # a name must not outlive a power cut that its content did not
-                _sync(file)
-            rename_into_place(part, target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return target
 
     def facts(self, key: str) -> dict:
@@ -210,13 +204,25 @@ class ClipStoreWriter:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def rename_into_place(part: Path, target: Path) -> None:
-    """Give a complete folder its name; where another process was first, theirs stays."""
+@contextlib.contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """The folder to write `target`'s files in: it gets its name at the end, or is removed where the end is not reached.
+
+    Where another process was first, theirs stays.
+    """
+    part = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
     try:
-        os.rename(part, target)
-    except OSError:
-        if not target.is_dir():
-            raise
+        yield part
+        for file in part.iterdir():  # a name must not outlive a power cut that its content did not
+            _sync(file)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def read_table(path: str | Path) -> list[dict]:
@@ -256,8 +262,5 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("r+b") as file:  # Windows syncs only what may be written
+        os.fsync(file.fileno())

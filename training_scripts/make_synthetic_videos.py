@@ -1,9 +1,8 @@
 """Raw videos of drawn avatars speaking, as input of prepare_data.py where no footage is at hand.
 
 Writes avatar_00.mp4, ... of various frame rates and sizes, with sound. With --faults also: broken.mp4 (not a video),
-cut_off.mp4 (half of the
-first), silent.mp4 (no sound), late.mp4 (its sound comes 160 ms too late), blurred.mp4, two_shots.mp4 (a cut in the
-middle) and a copy of the first.
+cut_off.mp4 (half of the first), silent.mp4 (no sound), late.mp4 (its sound comes 160 ms too late), blurred.mp4,
+two_shots.mp4 (a cut in the middle) and a copy of the first.
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments.
 """

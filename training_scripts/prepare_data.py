@@ -4,7 +4,7 @@ Stages: probe (broken files are set aside in the metadata, never touched), cut (
 one aligned face), quality (size and sharpness), sync (offset of lips and sound), store (sound at 16 kHz, shifted where
 it was off; Whisper's features; SyncNet's mel). Writes manifest.parquet and clips/ (see clip_store.py), metadata.parquet
 with the reason of every rejection, report.html and report.json. A run that was cut goes on where it was; `work/` in the
-output may be deleted when all is done.
+output may be deleted when all is done. docs/data.md tells more.
 
 Exit codes: 0 done, 1 failed or nothing was kept (the reason is on standard error), 2 wrong arguments, 130 interrupted.
 """
@@ -40,15 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--min_seconds", type=float, default=5.0, metavar="S", help="of a clip (default: 5)")
     add("--max_seconds", type=float, default=10.0, metavar="S", help="of a clip, twice the least or more (default: 10)")
     add("--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further end a clip (default: 60)")
+    add("--det_model", type=Path, metavar="FILE", help="InsightFace's det_10g.onnx, by which the reference finds faces")
+    add("--landmark_model", type=Path, metavar="FILE", help="InsightFace's 2d106det.onnx, with --det_model")
     add("--min_face", type=float, metavar="PX", help="aligned side in the source (default: half of --resolution)")
-    add("--min_sharpness", type=float, default=0.1, metavar="X", help="0 takes everything (default: 0.1)")
+    add("--min_sharpness", type=float, default=0.12, metavar="X", help="0 takes everything (default: 0.12)")
+    add("--hyperiqa", type=Path, metavar="FILE", help="koniq_pretrained.pkl, to judge the pictures by it too")
+    add("--min_iqa", type=float, default=40.0, metavar="X", help="least score by hyperIQA, 0 to 100 (default: 40)")
     add(
         "--sync",
         choices=["syncnet", "syncnet_v2", "loudness", "off"],
+        default="syncnet",
         help="what tells the offset of lips and sound: a SyncNet of this pack, the original one (file: --syncnet), "
-        "loudness and mouth openings, or nothing (default: syncnet where there is one, else loudness)",
+        "loudness and mouth openings, or nothing (default: syncnet)",
     )
-    add("--syncnet", type=Path, metavar="FILE", help="default: the bundled one")
+    add("--syncnet", type=Path, metavar="FILE", help="default: the bundled one, which knows drawn avatars only")
+    add("--s3fd", type=Path, metavar="FILE", help="sfd_face.pth, the face detector beside syncnet_v2 (default: ours)")
     add("--min_confidence", type=float, metavar="X", help=f"of the offset (defaults: {_defaults()})")
     add("--max_offset", type=int, default=6, metavar="FRAMES", help="that are put right; more reject (default: 6)")
     add("--whisper", type=Path, default=WHISPER, metavar="FILE", help="default: the bundled one")
@@ -69,14 +75,14 @@ def _defaults() -> str:
 def settings_of(arguments: argparse.Namespace) -> PrepareSettings:
     """Raises OptionError, ModelNotFoundError."""
     syncnet, sync = arguments.syncnet, arguments.sync
-    if sync is None:
-        sync = "syncnet" if syncnet or SYNCNET.is_file() else "loudness"
     if sync == "syncnet":
         syncnet = syncnet or SYNCNET
     elif sync == "syncnet_v2" and syncnet is None:
         raise OptionError("--sync syncnet_v2 needs its file: --syncnet syncnet_v2.model")
     elif sync != "syncnet_v2" and syncnet is not None:
         raise OptionError(f"--syncnet {syncnet} is not used by --sync {sync}. Leave one of them out.")
+    if arguments.s3fd and sync != "syncnet_v2":
+        raise OptionError(f"--s3fd {arguments.s3fd} is not used by --sync {sync}. Leave it out.")
     given = arguments.min_confidence
     return PrepareSettings(
         output=arguments.output.resolve(),
@@ -84,16 +90,26 @@ def settings_of(arguments: argparse.Namespace) -> PrepareSettings:
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,
         max_yaw=arguments.max_yaw,
+        det_model=_absolute(arguments.det_model),
+        landmark_model=_absolute(arguments.landmark_model),
         min_face=arguments.resolution / 2 if arguments.min_face is None else arguments.min_face,
         min_sharpness=arguments.min_sharpness,
+        hyperiqa=_absolute(arguments.hyperiqa),
+        min_iqa=arguments.min_iqa,
         sync=sync,
-        syncnet=syncnet,
+        syncnet=_absolute(syncnet),
+        s3fd=_absolute(arguments.s3fd),
         min_confidence=LEAST_CONFIDENCE.get(sync, 0.0) if given is None else given,
         max_offset=arguments.max_offset,
         whisper=arguments.whisper.resolve(),
         crf=arguments.crf,
         identity=arguments.identity,
     )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """Workers may work in another folder."""
+    return path and path.resolve()
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -116,6 +132,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     sources = find_sources(arguments.input.resolve())
     if not sources:
         raise MediaError(f"no video lies in {arguments.input}; expected files such as {', '.join(SOURCES[:5])}")
+    check_models(settings)
     engine = _engine(arguments)
     try:
         preparation = Preparation(settings, engine, _log)
@@ -126,8 +143,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     for stage, figures in preparation.stages.items():
         if figures["items"]:
             _log(
-                f"{stage}: {figures['clips_per_core_hour']} clips per core-hour; busy "
-                f"{', '.join(f'{seconds:.1f}' for seconds in figures['busy'].values())} s, last finish after "
+                f"{stage}: {figures['clips_per_core_hour']} clips per core-hour; last finish after "
                 f"{figures['last_finish']:.1f} s, {figures['stretch']:.2f} times the ideal"
             )
     kept = sum(row["status"] == "kept" for row in preparation.rows)
@@ -135,6 +151,22 @@ def prepare(arguments: argparse.Namespace) -> int:
     if not kept:
         raise MediaError(f"nothing was kept of {len(sources)} videos; see {report} for the reasons")
     return DONE
+
+
+def check_models(settings: PrepareSettings) -> None:
+    """Load what the stages will load, so that a wrong file is told before the work. Raises LatentSyncError."""
+    from .preparation import cutting, quality, storing, syncing
+
+    cutting.face_detector(settings.det_model, settings.landmark_model)
+    if settings.hyperiqa:
+        quality.hyper_iqa(settings.hyperiqa)
+    if settings.sync == "syncnet" and syncing.stable_syncnet(settings.syncnet).config.latent:
+        raise OptionError(f"--syncnet {settings.syncnet} looks at latents; expected a SyncNet that looks at pixels")
+    if settings.sync == "syncnet_v2":
+        syncing.syncnet_v2(settings.syncnet)
+    if settings.s3fd:
+        syncing.s3fd(settings.s3fd)
+    storing.whisper(settings.whisper)
 
 
 def _engine(arguments: argparse.Namespace):
@@ -158,8 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OptionError, ModelNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
-    except LatentSyncError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (LatentSyncError, OSError, MemoryError) as error:
+        print(f"error: {error or 'out of memory; try fewer --workers'}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

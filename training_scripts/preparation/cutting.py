@@ -4,16 +4,16 @@ Of each piece remain video.mp4, sound.npy (its own sound and some before and aft
 numbers of every frame.
 """
 
-import os
-import shutil
-import uuid
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
 
+from latentsync.faces.tracking import FaceDetector, FaceTracker
 from latentsync.media.video_writer import VideoWriter
 
+from ..clip_store import folder_written_whole
 from .pieces import Gap, Piece, PieceCutter
 from .quality import sharpness
 from .records import recorded
@@ -25,11 +25,13 @@ KEY_FRAME_EVERY = FPS  # frames; training reads from anywhere
 
 
 class AlignedVideoWriter(VideoWriter):
-    """With a key frame every second: x264's own ten would make reading from the middle slow."""
+    """With a key frame every second: x264's own ten would make reading from the middle slow. On one core, as the
+    number of x264's threads changes its bytes."""
 
     def _video_stream(self, *arguments) -> av.VideoStream:
         stream = super()._video_stream(*arguments)
         stream.codec_context.gop_size = KEY_FRAME_EVERY
+        stream.codec_context.thread_count = 1
         return stream
 
 
@@ -42,16 +44,12 @@ def windows(probed: dict, settings: PrepareSettings) -> list[dict]:
         start = number * LONGEST_WINDOW
         duration = (seconds if number == count - 1 else start + LONGEST_WINDOW) - start
         key = f"{probed['sha256'][:32]}-{round(start * 1000):08d}-{settings.cut_hash}"
-        record = str(settings.work / "cut" / f"{key}.json")
-        cost = duration * probed["width"] * probed["height"] * probed["fps"]
-        wanted = ("source", "sha256", "sound")
         items.append(
             {
-                **{name: probed[name] for name in wanted},
-                "start": start,
-                "seconds": duration,
-                "cost": cost,
-                "record": record,
+                **{name: probed[name] for name in ("source", "sha256", "sound")},
+                **{"start": start, "seconds": duration, "cut_hash": settings.cut_hash},
+                "cost": duration * probed["width"] * probed["height"] * probed["fps"],
+                "record": str(settings.work / "cut" / f"{key}.json"),
             }
         )
     return items
@@ -65,7 +63,8 @@ def cut(item: dict, settings: PrepareSettings) -> dict:
 def _cut(item: dict, settings: PrepareSettings) -> dict:
     frames = frames_at_25(Path(item["source"]), item["start"], item["seconds"])
     bounds = round(settings.min_seconds * FPS), round(settings.max_seconds * FPS)
-    cutter = PieceCutter(settings.resolution, *bounds, settings.max_yaw)
+    detector = face_detector(settings.det_model, settings.landmark_model)
+    cutter = PieceCutter(detector, settings.resolution, *bounds, settings.max_yaw)
     sound = np.load(item["sound"], mmap_mode="r")
     segments, gaps = [], []
     for part in cutter.cut(frames):
@@ -78,7 +77,7 @@ def _cut(item: dict, settings: PrepareSettings) -> dict:
 
 def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSettings) -> dict:
     name = f"{item['sha256'][:32]}-{round(piece.time * 1000):08d}"
-    folder = settings.work / "segments" / f"{name}-{settings.cut_hash}"
+    folder = settings.work / "segments" / f"{name}-{item['cut_hash']}"
     facts = {
         "name": name,
         "folder": str(folder),
@@ -91,9 +90,7 @@ def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSetting
     }
     if folder.is_dir():
         return facts
-    part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
+    with folder_written_whole(folder) as part:
         side = settings.resolution
         with AlignedVideoWriter(part / "video.mp4", side, side, rate=FPS, crf=settings.crf) as writer:
             for face in piece.faces:
@@ -101,10 +98,16 @@ def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSetting
         first = round(piece.time * SAMPLE_RATE) - SPARE_FRAMES * SAMPLES_PER_FRAME
         length = (len(piece) + 2 * SPARE_FRAMES) * SAMPLES_PER_FRAME
         np.save(part / "sound.npy", taken(sound, first, length))
-        os.rename(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return facts
+
+
+@lru_cache(maxsize=1)
+def face_detector(det_model: Path | None, landmark_model: Path | None) -> FaceDetector:
+    if det_model is None:
+        return FaceTracker()
+    from latentsync.faces.onnx import InsightFaceDetector
+
+    return InsightFaceDetector(det_model, landmark_model)
 
 
 def taken(sound: np.ndarray, first: int, length: int) -> np.ndarray:

@@ -3,12 +3,18 @@
 import os
 import platform
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from latentsync.errors import LatentSyncError
+
+from .records import one_line
 from .settings import PrepareSettings
+
+TRIES = 2  # for an item of which a process died
 
 Stage = Callable[[dict, PrepareSettings], dict]
 """A function of a module, of an item and the settings, both as JSON has them."""
@@ -18,19 +24,28 @@ Stage = Callable[[dict, PrepareSettings], dict]
 class Outcome:
     """What became of an item.
 
-    result          of the stage; {"rejected": reason} where the process died of it
+    result          of the stage; {"rejected": reason} where the process died of it or the program has a fault, of which
+                    `trace` tells then: nothing is recorded, so that the next run tries again
     began, ended    s since 1970
-    worker          who did it
+    cpu             s of processor time
+    worker          who did it; "" where that one died
     """
 
     result: dict
-    began: float
-    ended: float
-    worker: str
+    began: float = 0.0
+    ended: float = 0.0
+    cpu: float = 0.0
+    worker: str = ""
+    trace: str = ""
 
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+
+def lost(reason: str) -> Outcome:
+    """Of an item whose process died."""
+    return Outcome({"rejected": f"a process died of it {TRIES} times ({reason})"}, trace=reason)
 
 
 class Engine(Protocol):
@@ -47,10 +62,35 @@ class Engine(Protocol):
 
 
 def perform(stage: Stage, item: dict, settings: PrepareSettings) -> Outcome:
-    """Do one item in this process."""
-    began = time.time()
-    result = stage(item, settings)
-    return Outcome(result, began, time.time(), f"{platform.node()}:{os.getpid()}")
+    """Do one item in this process, on one core.
+
+    Raises what the item is not to blame for and the next one would meet too: LatentSyncError (a missing model, a full
+    disk), OSError, MemoryError.
+    """
+    _one_thread()
+    began, cpu, trace = time.time(), _cpu_seconds(), ""
+    try:
+        result = stage(item, settings)
+    except (LatentSyncError, OSError, MemoryError):
+        raise
+    except Exception as error:  # one odd file in a million must not end the run
+        result, trace = {"rejected": f"a fault of the program: {one_line(error)}"}, traceback.format_exc()
+    ended = time.time()
+    return Outcome(result, began, ended, _cpu_seconds() - cpu, f"{platform.node()}:{os.getpid()}", trace)
+
+
+def _one_thread() -> None:
+    """Workers share the cores, and sums of floats come out the same wherever they are made."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def longest_first(items: Sequence[dict]) -> list[int]:
@@ -61,11 +101,12 @@ def longest_first(items: Sequence[dict]) -> list[int]:
 def distribution(outcomes: Sequence[Outcome], workers: int) -> dict:
     """How a stage's work was spread.
 
-    busy: s of each worker; last_finish: s from the first beginning to the last end; ideal: s if all workers had been
-    busy until the end, or if one item alone takes longer, that; stretch: last_finish in units of ideal.
+    busy: s of each worker; cpu: s of all, of processor time; last_finish: s from the first beginning to the last end;
+    ideal: s if all workers had been busy until the end, or if one item alone takes longer, that; stretch: last_finish
+    in units of ideal.
     """
     if not outcomes:
-        return {"items": 0, "busy": {}, "last_finish": 0.0, "ideal": 0.0, "stretch": 1.0}
+        return {"items": 0, "busy": {}, "cpu": 0.0, "last_finish": 0.0, "ideal": 0.0, "stretch": 1.0}
     busy: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
         busy[outcome.worker] += outcome.seconds
@@ -75,6 +116,7 @@ def distribution(outcomes: Sequence[Outcome], workers: int) -> dict:
     return {
         "items": len(outcomes),
         "busy": {name: round(seconds, 3) for name, seconds in sorted(busy.items())},
+        "cpu": round(sum(outcome.cpu for outcome in outcomes), 3),
         "last_finish": round(last_finish, 3),
         "ideal": round(ideal, 3),
         "stretch": round(last_finish / ideal, 3),

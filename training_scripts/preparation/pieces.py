@@ -1,7 +1,7 @@
 """Pieces of a video in which one face is seen without a break, aligned as the product aligns it.
 
 Frames come once and are not kept: what is held is the aligned faces of the piece under way, at most as long as a clip
-may be.
+may be, and the parts around the faces of the last second or so.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentsync.faces.alignment import Aligner, frame_pixels_per_crop_pixel, warp_faces
 from latentsync.faces.facemesh import mouth_opening
-from latentsync.faces.tracking import FaceObservation, FaceTracker
-from latentsync.tracks.appearance import NUM_LOWER, covering, face_look, look_change
+from latentsync.faces.tracking import FaceDetector, FaceObservation
+from latentsync.tracks.appearance import NUM_LOWER, Look, covering, face_look, look_change
 from latentsync.tracks.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED
 from latentsync.tracks.shots import ShotDetector
 from latentsync.tracks.usability import MAX_COVERING, MIN_CONFIDENCE, MIN_SIDE
 
+from .aligning import AHEAD, LookaheadAligner
 from .resampling import TimedFrame
 from .settings import FPS
 
@@ -29,27 +29,27 @@ class Piece:
     """F consecutive frames at 25 fps; lists of one entry a frame.
 
     time       s of the first one in the source
-    faces      (S, S, 3) uint8 RGB, aligned
-    openings   of the mouth, in units of the distance of the outer eye corners
-    scales     px of the source per px of the aligned square
-    yaws       degrees
+    openings   of the mouth, in units of the distance of the outer eye corners; NaN where the detector has no landmarks
+    yaws       degrees, 0 where unknown
     lowers     (NUM_LOWER,) colours around the mouth, see appearance.covering
+    faces      (S, S, 3) uint8 RGB, aligned; while frames are added these and the scales come a little later
+    scales     px of the source per px of the aligned square
     """
 
     time: float
-    faces: list[np.ndarray] = field(default_factory=list)
     openings: list[float] = field(default_factory=list)
-    scales: list[float] = field(default_factory=list)
     yaws: list[float] = field(default_factory=list)
     lowers: list[np.ndarray] = field(default_factory=list)
+    faces: list[np.ndarray] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.faces)
+        return len(self.openings)
 
     def first(self, count: int) -> "Piece":
-        """Take the first frames out of it."""
+        """Take the first frames out of it, whose faces must be there."""
         taken = Piece(self.time)
-        for name in ("faces", "openings", "scales", "yaws", "lowers"):
+        for name in ("openings", "yaws", "lowers", "faces", "scales"):
             values = getattr(self, name)
             setattr(taken, name, values[:count])
             setattr(self, name, values[count:])
@@ -75,13 +75,14 @@ class PieceCutter:
     """Iterate over `cut(frames)`: pieces of min_frames to max_frames, and the gaps between them.
 
     A piece ends at a cut, where the face is lost, turned away, another one or unsure, and where the picture stands
-    still. One that would grow too long gives its first min_frames away, so that nothing of it is lost.
+    still or is damaged. One that would grow too long gives its first min_frames away, so that nothing of it is lost.
+    max_frames is at least min_frames + AHEAD.
     """
 
-    def __init__(self, resolution: int, min_frames: int, max_frames: int, max_yaw: float):
-        self._resolution, self._max_yaw = resolution, max_yaw
+    def __init__(self, detector: FaceDetector, resolution: int, min_frames: int, max_frames: int, max_yaw: float):
+        self._detector, self._max_yaw = detector, max_yaw
         self._min, self._max = min_frames, max_frames
-        self._tracker, self._aligner = FaceTracker(), Aligner(resolution, fps=FPS)
+        self._aligner = LookaheadAligner(resolution)
 
     def cut(self, frames: Iterable[TimedFrame]) -> Iterator[Piece | Gap]:
         shots = ShotDetector()
@@ -95,13 +96,13 @@ class PieceCutter:
             is_cut = False if is_repeat else shots(frame.pixels)
             if is_cut:
                 previous, expected = None, None
-            face = previous if is_repeat and previous is not None else self._tracker(frame.pixels, previous)
+            face = previous if is_repeat and previous is not None else self._detector(frame.pixels, previous)
             look = None
             if face is not None and abs(face.yaw or 0) <= TURNED:
                 look = face_look(frame.pixels, face.points)
             is_other = look is not None and expected is not None and look_change(look.person, expected) > JUMP
             is_other = is_other and shots.share > JUMP_SHARE and not is_repeat
-            reason = self._unusable(face, still)
+            reason = "the picture is damaged" if frame.is_damaged else self._unusable(face, still)
             if piece is not None and (is_cut or is_other or reason):
                 yield from self._ended(piece, reason or ("a cut" if is_cut else "another face takes its place"))
                 piece = None
@@ -120,11 +121,13 @@ class PieceCutter:
                 yield gap
                 gap = None
             if piece is None:
-                self._aligner.reset()
                 piece = Piece(frame.time)
             self._add(piece, frame.pixels, face, look)
             if len(piece) >= self._max:
+                self._align(piece)
                 yield from self._checked(piece.first(self._min))
+            elif self._aligner.waiting >= 2 * AHEAD:
+                self._align(piece)
         if gap is not None:
             yield gap
         if piece is not None:
@@ -143,20 +146,25 @@ class PieceCutter:
             return f"the face is smaller than {MIN_SIDE:g} px"
         return None
 
-    def _add(self, piece: Piece, pixels: np.ndarray, face: FaceObservation, look) -> None:
-        matrix = self._aligner(face.points)
-        piece.faces.append(warp_faces([pixels], matrix[None], self._resolution)[0])
-        piece.openings.append(float(mouth_opening(face.landmarks)))
-        piece.scales.append(frame_pixels_per_crop_pixel(matrix, self._resolution))
+    def _add(self, piece: Piece, pixels: np.ndarray, face: FaceObservation, look: Look | None) -> None:
+        self._aligner.add(pixels, face.points)
+        piece.openings.append(float("nan") if face.landmarks is None else float(mouth_opening(face.landmarks)))
         piece.yaws.append(float(face.yaw or 0))
         piece.lowers.append(np.full(NUM_LOWER, np.nan, np.float32) if look is None else look.lower)
+
+    def _align(self, piece: Piece, is_end: bool = False) -> None:
+        for face, scale in self._aligner.take(is_end):
+            piece.faces.append(face)
+            piece.scales.append(scale)
 
     def _ended(self, piece: Piece, by: str) -> Iterator[Piece | Gap]:
         if len(piece) < self._min:
             seconds = len(piece) / FPS
             yield Gap(piece.time, len(piece), f"shorter than {self._min / FPS:g} s: {seconds:.2f} s until {by}")
         else:
+            self._align(piece, is_end=True)
             yield from self._checked(piece)
+        self._aligner.drop()
 
     def _checked(self, piece: Piece) -> Iterator[Piece | Gap]:
         if piece.covered > MAX_COVERED:

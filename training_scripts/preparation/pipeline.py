@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..clip_store import ClipStoreWriter, write_table
-from . import cutting, probing, storing, syncing
+from . import cutting, probing, quality, storing, syncing
 from .engines import Engine, Outcome, Stage, distribution
-from .quality import poor_quality
 from .settings import FPS, PrepareSettings
 
 METADATA = "metadata.parquet"
+MISSING = 0.5  # s of what a source says it has, from which on it is told that they are not there
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Preparation:
     """What a run did.
 
     rows    of metadata: source, start and seconds of a part of it, status "kept" or "rejected", stage and reason
-    stages  of each stage that had work: distribution(), and its throughput, of the items that were not done before
+    stages  of each stage: distribution() and throughput, of the items that were not done before
     """
 
     settings: PrepareSettings
@@ -36,7 +36,7 @@ class Preparation:
         probed = self._kept_sources(sources)
         items = [item for source in probed for item in cutting.windows(source, settings)]
         segments = self._cut(items)
-        good = [segment for segment in segments if self._passes("quality", segment, poor_quality(segment, settings))]
+        good = self._good(segments)
         synced = self._stage("sync", syncing.sync, [syncing.sync_item(segment, settings) for segment in good])
         stored = []
         for segment, measured in zip(good, synced, strict=True):
@@ -66,11 +66,13 @@ class Preparation:
             reason = found.get("rejected")
             if reason is None and (other := first.setdefault(found["sha256"], str(source))) != str(source):
                 reason = f"the same content as '{other}'"
-            if reason is None:
-                kept.append(found)
-            else:
-                about = {"source": str(source), "time": 0.0, "seconds": found.get("seconds") or 0.0}
-                self._passes("probe", {**about, "sha256": found.get("sha256")}, reason)
+            about = {"source": str(source), "sha256": found.get("sha256"), "time": 0.0}
+            if not self._passes("probe", {**about, "seconds": found.get("seconds") or 0.0}, reason):
+                continue
+            kept.append(found)
+            if (missing := found["declared"] - found["seconds"]) > MISSING:
+                part = {**about, "time": found["seconds"], "seconds": missing}
+                self._passes("probe", part, f"cut off: {found['seconds']:.2f} s of {found['declared']:.2f} s are there")
         return kept
 
     def _cut(self, items: list[dict]) -> list[dict]:
@@ -84,6 +86,18 @@ class Preparation:
                 self._passes("cut", {**about, **gap}, gap["reason"])
             segments += [{**about, **segment, "seconds": segment["num_frames"] / FPS} for segment in found["segments"]]
         return segments
+
+    def _good(self, segments: list[dict]) -> list[dict]:
+        """Those that pass by size and sharpness, and of them those that pass by hyperIQA where its file is given."""
+        settings = self.settings
+        good = [one for one in segments if self._passes("quality", one, quality.poor_quality(one, settings))]
+        if settings.hyperiqa is None:
+            return good
+        scored = self._stage("quality", quality.quality, [quality.quality_item(one, settings) for one in good])
+        for segment, found in zip(good, scored, strict=True):
+            segment["iqa"] = found.get("iqa")
+            segment["lost"] = found.get("rejected")
+        return [one for one in good if self._passes("quality", one, one["lost"] or quality.poor_quality(one, settings))]
 
     def _stage(self, name: str, stage: Stage, items: list[dict]) -> list[dict]:
         """Results of all items; those done by an earlier run are read by this process."""
@@ -102,6 +116,9 @@ class Preparation:
         def on_done(index: int, outcome: Outcome) -> None:
             nonlocal count
             count += 1
+            if outcome.trace:
+                what = items[todo[index]].get("source") or items[todo[index]]["record"]
+                self.log(f"{name}: LOST {what}: {outcome.result['rejected']}\n{outcome.trace}")
             if count % every == 0 or count == len(todo):
                 self.log(f"{name}: {count} of {len(todo)}")
 
@@ -112,9 +129,9 @@ class Preparation:
         return results
 
     def _throughput(self, name: str, items: list[dict], outcomes: list[Outcome]) -> dict:
-        """With the clips that the stage gave or took, a core-hour being an hour of one worker."""
+        """With the clips that the stage gave or took, a core-hour being an hour of processor time."""
         spread = distribution([outcome for outcome in outcomes if outcome.worker], self.engine.workers)
-        hours = sum(spread["busy"].values()) / 3600
+        hours = spread["cpu"] / 3600
         if name == "cut":
             clips = sum(len(outcome.result.get("segments", ())) for outcome in outcomes)
             media = sum(item["seconds"] for item in items)
@@ -130,7 +147,7 @@ class Preparation:
 
     @staticmethod
     def _row(part: dict) -> dict:
-        numbers = ("offset", "confidence", "face_side", "sharpness", "yaw")
+        numbers = ("offset", "confidence", "face_side", "sharpness", "iqa", "yaw")
         return {
             **{
                 "source": part["source"],

@@ -20,7 +20,7 @@ from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.media.video_reader import probe_video, video_length
 
 from .records import REJECTING, one_line, recorded
-from .settings import SAMPLE_RATE, VERSION, PrepareSettings
+from .settings import VERSION, PrepareSettings
 
 LONGEST = 3600.0  # s for one source, after which it counts as unreadable
 MIN_RATE = 10.0  # frames per second: below, lips are not seen to move
@@ -42,14 +42,20 @@ def probe_item(source: Path, settings: PrepareSettings) -> dict:
 
 
 def probe(item: dict, settings: PrepareSettings) -> dict:
-    """{source, sha256, seconds, fps, width, height, codec, sound} of a source, or {source, rejected}."""
+    """{source, sha256, seconds, declared, fps, width, height, codec, sound} of a source, or {source, rejected}.
+
+    sound: the file with its samples; seconds: of it that can be read; declared: those that it says it has.
+    """
     source = Path(item["source"])
     record = recorded(Path(item["record"]), lambda: _probed(source, settings))
     return {"source": str(source), **record}
 
 
 def _probed(source: Path, settings: PrepareSettings) -> dict:
-    sha256 = sha256_of(source)
+    try:
+        sha256 = sha256_of(source)
+    except OSError as error:
+        raise MediaError(f"'{source}' cannot be read: {error.strerror or error}") from error
     sound = settings.work / "sound" / f"{sha256[:32]}.npy"
     sound.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", __name__, str(source), str(sound)]
@@ -57,16 +63,17 @@ def _probed(source: Path, settings: PrepareSettings) -> dict:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LONGEST)
     except subprocess.TimeoutExpired as error:
         raise MediaError(f"'{source}' was not read within {LONGEST:g} s") from error
-    if done.returncode < 0:
-        raise MediaError(f"'{source}' crashes the decoder (signal {-done.returncode})")
-    if done.returncode:
+    if done.returncode == 1:  # Python's own, of an exception
         raise RuntimeError(f"probing '{source}' failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
+    if done.returncode:
+        code = done.returncode
+        raise MediaError(f"'{source}' crashes the decoder ({f'signal {-code}' if code < 0 else f'exit code {code}'})")
     found = json.loads(done.stdout)
     return found if "rejected" in found else {"sha256": sha256, "sound": str(sound), **found}
 
 
 def read_source(source: Path, sound: Path) -> dict:
-    """Facts of a source; its sound is written as (T,) int16 at 16 kHz, 0 at its first picture. Raises MediaError."""
+    """Facts of a source; its sound is written as (T,) int16 at 16 kHz, from its first picture on. Raises MediaError."""
     facts = probe_video(source)
     if not facts.has_audio:
         raise AudioError(f"'{source}' has no sound")
@@ -84,12 +91,11 @@ def read_source(source: Path, sound: Path) -> dict:
         part.unlink(missing_ok=True)
     return {
         "seconds": seconds,
+        "declared": max(facts.duration, seconds),
         "fps": float(facts.fps),
         "width": facts.width,
         "height": facts.height,
         "codec": facts.codec,
-        "sound_seconds": len(samples) / SAMPLE_RATE,
-        "loudest": float(np.abs(samples.astype(np.int32)).max() / 32767),
     }
 
 

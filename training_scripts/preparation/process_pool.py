@@ -5,18 +5,16 @@ process and then reported. Nobody outlives the main process, even one that is ki
 """
 
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 from latentsync.errors import LatentSyncError
 
-from .engines import Outcome, Stage, longest_first, perform
+from .engines import TRIES, Outcome, Stage, longest_first, lost, perform
 from .settings import PrepareSettings
 
-TRIES = 2
-START = 60.0  # s for a process to end by itself
+PATIENCE = 60.0  # s for a process to end
 
 
 class ProcessPool:
@@ -37,19 +35,24 @@ class ProcessPool:
         while waiting or busy:
             while waiting and (free := self._free(busy)) is not None:
                 index = waiting.pop()
+                try:
+                    free.send((stage, items[index], settings.as_dict()))
+                except OSError:  # it died while it had nothing to do
+                    self._buried(free)
+                    waiting.append(index)
+                    continue
                 busy[free] = index
                 tries[index] += 1
-                free.send((stage, items[index], settings.as_dict()))
             for connection in wait(list(busy)):
                 index = busy.pop(connection)
                 try:
                     outcome = connection.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):
                     reason = self._buried(connection)
                     if tries[index] < TRIES:
                         waiting.append(index)
                         continue
-                    outcome = Outcome({"rejected": f"a process died of it twice ({reason})", "crash": True}, 0, 0, "")
+                    outcome = lost(reason)
                 if isinstance(outcome, BaseException):
                     raise outcome
                 outcomes[index] = outcome
@@ -61,7 +64,7 @@ class ProcessPool:
             connection.close()  # which ends them when they have done what they do
         for process in self._processes.values():
             process.terminate()
-            process.join(START)
+            process.join(PATIENCE)
         self._processes.clear()
 
     def _free(self, busy: dict[Connection, int]) -> Connection | None:
@@ -80,7 +83,7 @@ class ProcessPool:
     def _buried(self, connection: Connection) -> str:
         process = self._processes.pop(connection)
         connection.close()
-        process.join(START)
+        process.join(PATIENCE)
         code = process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
@@ -95,11 +98,8 @@ def _work(connection: Connection) -> None:
             return
         try:
             outcome = perform(stage, item, PrepareSettings.from_dict(settings))
-        except LatentSyncError as error:
+        except (LatentSyncError, OSError, MemoryError) as error:  # the main process tells, and ends the run
             outcome = error
-        except Exception:  # the main process tells, and ends the run
-            what = item.get("source") or item.get("folder")
-            outcome = RuntimeError(f"{stage.__name__} failed on {what}:\n{traceback.format_exc()}")
         try:
             connection.send(outcome)
         except BrokenPipeError:

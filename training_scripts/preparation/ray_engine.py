@@ -6,11 +6,12 @@ On a cluster sources and output lie on storage that all machines see under the s
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from latentsync.errors import LatentSyncError, OptionError
 
-from .engines import Outcome, Stage, longest_first, perform
+from .engines import TRIES, Outcome, Stage, longest_first, lost, perform
 from .settings import PrepareSettings
 
 OBJECT_STORE = 200_000_000  # bytes of memory of a local Ray: what travels is numbers and paths
@@ -23,6 +24,7 @@ class RayEngine:
     name = "ray"
 
     def __init__(self, workers: int, address: str | None = None):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
         try:
             import ray
             import ray.data
@@ -39,24 +41,27 @@ class RayEngine:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise OptionError(f"Ray cannot be reached or started ({error}). Check --ray_address.") from error
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # of an item whose process died no row comes, and the others go on
 
     def run(self, stage: Stage, items: Sequence[dict], settings: PrepareSettings, on_done: Callable) -> list[Outcome]:
-        order = longest_first(items)
-        rows = [{"index": index, "item": json.dumps(items[index])} for index in order]
+        rows = [{"index": index, "item": json.dumps(items[index])} for index in longest_first(items)]
         if not rows:
             return []
-        values = settings.as_dict()
         made = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _perform, fn_args=(stage, values), num_cpus=1
+            _perform, fn_args=(stage, settings.as_dict()), num_cpus=1, max_retries=TRIES - 1
         )
         outcomes: list[Outcome | None] = [None] * len(items)
         for row in made.iter_rows():
             if row["error"]:
                 raise LatentSyncError(row["error"])
-            outcome = Outcome(json.loads(row["result"]), row["began"], row["ended"], row["worker"])
-            outcomes[row["index"]] = outcome
-            on_done(row["index"], outcome)
+            outcomes[row["index"]] = Outcome(**json.loads(row["outcome"]))
+            on_done(row["index"], outcomes[row["index"]])
+        for index, outcome in enumerate(outcomes):
+            if outcome is None:
+                outcomes[index] = lost("see Ray's logs")
+                on_done(index, outcomes[index])
         return outcomes
 
     def close(self) -> None:
@@ -65,11 +70,7 @@ class RayEngine:
 
 def _perform(row: dict, stage: Stage, settings: dict) -> dict:
     try:
-        done = perform(stage, json.loads(row["item"]), PrepareSettings.from_dict(settings))
-    except LatentSyncError as error:  # a full disk, a missing model: not the item's fault
-        return {"index": row["index"], "error": str(error), "result": "", "began": 0.0, "ended": 0.0, "worker": ""}
-    result = json.dumps(done.result)
-    return {
-        **{"index": row["index"], "error": "", "result": result},
-        **{"began": done.began, "ended": done.ended, "worker": done.worker},
-    }
+        outcome = perform(stage, json.loads(row["item"]), PrepareSettings.from_dict(settings))
+    except (LatentSyncError, OSError, MemoryError) as error:  # as a row: Ray takes what is raised for the item's fault
+        return {"index": row["index"], "error": f"{type(error).__name__}: {error}", "outcome": ""}
+    return {"index": row["index"], "error": "", "outcome": json.dumps(asdict(outcome))}

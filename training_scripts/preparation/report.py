@@ -26,6 +26,7 @@ HISTOGRAMS = (
     ("confidence", "Confidence of the offset", ""),
     ("face_side", "Aligned square in the source", "px"),
     ("sharpness", "Sharpness", ""),
+    ("iqa", "Quality by hyperIQA", ""),
     ("yaw", "Largest turn of the head", "degrees"),
 )
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#222}
@@ -62,18 +63,27 @@ def summary(preparation: Preparation) -> dict:
 
 def general(reason: str) -> str:
     """A reason without names and numbers of the single case, so that equal ones are counted together."""
-    return re.sub(r"[-+]?\d+(\.\d+)?", "N", re.sub(r"'[^']*'", "a file", reason))
+    return re.sub(r"(?<![\w.])[-+]?\d+(\.\d+)?", "N", re.sub(r"'[^']*'", "a file", reason))
 
 
 def write_report(preparation: Preparation) -> Path:
     """report.json and report.html in the output; returns the page's path."""
     output, facts = preparation.settings.output, summary(preparation)
+    facts["stages"] = {name: _latest(output, name, figures) for name, figures in facts["stages"].items()}
     with written_whole(output / "report.json") as part:
         part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     page = output / "report.html"
     with written_whole(page) as part:
         part.write_text(_page(preparation, facts), encoding="utf-8")
     return page
+
+
+def _latest(output: Path, stage: str, figures: dict) -> dict:
+    """Figures of a stage's last run that had work to do: a run that finds all done must not wipe them out."""
+    earlier = output / "report.json"
+    if figures["items"] or not earlier.is_file():
+        return figures
+    return json.loads(earlier.read_text(encoding="utf-8"))["stages"].get(stage, figures)
 
 
 def _page(preparation: Preparation, facts: dict) -> str:
@@ -95,6 +105,7 @@ def _page(preparation: Preparation, facts: dict) -> str:
             s["items"],
             s["clips"],
             s["clips_per_core_hour"],
+            s["cpu"],
             _busy(s["busy"]),
             s["last_finish"],
             s["ideal"],
@@ -102,7 +113,8 @@ def _page(preparation: Preparation, facts: dict) -> str:
         ]
         for name, s in facts["stages"].items()
     ]
-    head = ["stage", "items", "clips", "clips per core-hour", "busy time of each worker, s", "last finish, s"]
+    head = ["stage", "items", "clips", "clips per core-hour", "processor time, s", "busy time of each worker, s"]
+    head += ["last finish, s"]
     clips = [f"{facts['clips']} clips", _time(facts["kept_seconds"]), f"{facts['identities']} files of origin"]
     per_source = [[source, count] for source, count in sources.most_common(50)]
     settings = [[name, value] for name, value in facts["settings"].items()]
@@ -118,8 +130,8 @@ def _page(preparation: Preparation, facts: dict) -> str:
             _table(["reason", "parts", "duration"], rejected),
             "<h2>Videos that were not read</h2>" + _table(["file", "stage", "reason"], lost) if lost else "",
             f"<h2>Work ({facts['engine']}, {facts['workers']} workers, {facts['wall_seconds']:.1f} s)</h2>",
-            "<p>Of what this run did itself; what earlier runs had done is not counted. Ideal: all workers busy to the "
-            "end, or the one longest item.</p>",
+            "<p>Of each stage's last run that had work, without what was done before it. A core-hour is an hour of "
+            "processor time. Ideal: all workers busy to the end, or the one longest item.</p>",
             _table([*head, "ideal, s", "times ideal"], stages),
             "<h2>Clips of each video</h2>" + _table(["file", "clips"], per_source),
             "<h2>Settings</h2>" + _table(["name", "value"], settings),

@@ -17,11 +17,12 @@ from .settings import FPS
 @dataclass(frozen=True)
 class TimedFrame:
     """pixels: (H, W, 3) uint8 RGB, read-only; time: s from the source's first picture; source: which of its pictures of
-    this part is shown, so that repeats are told."""
+    this part is shown, so that repeats are told; is_damaged: the decoder had to guess."""
 
     pixels: np.ndarray
     time: float
     source: int
+    is_damaged: bool = False
 
 
 def frames_at_25(path: Path, start: float, duration: float) -> Iterator[TimedFrame]:
@@ -37,4 +38,5 @@ def frames_at_25(path: Path, start: float, duration: float) -> Iterator[TimedFra
             if begin is None:
                 is_known = start > 0 and selected.source_pts is not None
                 begin = float((selected.source_pts - decoder.origin) * decoder.time_base) if is_known else start
-            yield TimedFrame(convert(selected.frame), begin + selected.pts / FPS, selected.source_index)
+            time = begin + selected.pts / FPS
+            yield TimedFrame(convert(selected.frame), time, selected.source_index, bool(selected.frame.is_corrupt))

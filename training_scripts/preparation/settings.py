@@ -11,11 +11,12 @@ from latentsync.file_hash import sha256_of
 FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-VERSION = 1  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
+VERSION = 2  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
 LONGEST_WINDOW = 60.0  # s of a source that are cut in one piece of work; longer sources are shared among workers
 
 # Least confidence by which an offset is believed, by what told it. See each method's own scale.
 LEAST_CONFIDENCE = {"syncnet": 0.06, "syncnet_v2": 3.0, "loudness": 0.35}
+FILES = ("det_model", "landmark_model", "syncnet", "s3fd", "hyperiqa", "whisper")  # of PrepareSettings
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class PrepareSettings:
     resolution      px, side of the aligned faces
     min_seconds, max_seconds  of a clip; max is at least twice min
     max_yaw         degrees by which a face may be turned
+    det_model, landmark_model  InsightFace's files, by which faces are found then
     min_face        px of the source along the side of the aligned square, at least
     min_sharpness   see quality.py
+    hyperiqa        hyperIQA's file; min_iqa: least score by it, 0..100
     sync            "syncnet", "syncnet_v2", "loudness" or "off"
-    syncnet         its file, for the first two
+    syncnet         its file, for the first two; s3fd: the face detector's beside the original SyncNet
     min_confidence  least confidence of the offset
     max_offset      frames at 25 fps by which sound and lips may lie apart before they are put right
     whisper         its file
@@ -42,10 +45,15 @@ class PrepareSettings:
     min_seconds: float
     max_seconds: float
     max_yaw: float
+    det_model: Path | None
+    landmark_model: Path | None
     min_face: float
     min_sharpness: float
+    hyperiqa: Path | None
+    min_iqa: float
     sync: str
     syncnet: Path | None
+    s3fd: Path | None
     min_confidence: float
     max_offset: int
     whisper: Path
@@ -62,10 +70,14 @@ class PrepareSettings:
             )
         if not 0 <= self.max_offset <= 12:
             raise OptionError(f"--max_offset is {self.max_offset}; expected 0 to 12 frames")
-        for name in ("syncnet", "whisper"):
+        for name in FILES:
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise ModelNotFoundError(f"--{name} names {path}, where no file is. Check the path.")
+        if (self.det_model is None) != (self.landmark_model is None):
+            raise OptionError("--det_model and --landmark_model go together. Give both or none.")
+        if self.det_model and self.sync == "loudness":
+            raise OptionError("--sync loudness needs the mouth's opening, which --det_model does not tell")
 
     @property
     def work(self) -> Path:
@@ -76,17 +88,23 @@ class PrepareSettings:
     def cut_hash(self) -> str:
         """Of all that the cut segments depend on."""
         names = ("resolution", "min_seconds", "max_seconds", "max_yaw", "crf")
-        return _hash([VERSION, *(getattr(self, name) for name in names)])
+        files = [path and sha256_of(path) for path in (self.det_model, self.landmark_model)]
+        return _hash([VERSION, *(getattr(self, name) for name in names), *files])
+
+    @property
+    def quality_hash(self) -> str:
+        """Of all that the scores by hyperIQA depend on."""
+        return _hash([self.cut_hash, self.hyperiqa and sha256_of(self.hyperiqa)])
 
     @property
     def sync_hash(self) -> str:
-        """Of all that the measured offsets depend on besides."""
-        return _hash([self.cut_hash, self.sync, self.syncnet and sha256_of(self.syncnet)])
+        """Of all that the measured offsets depend on."""
+        return _hash([self.cut_hash, self.sync, *(path and sha256_of(path) for path in (self.syncnet, self.s3fd))])
 
     @property
     def clip_hash(self) -> str:
         """Of all that the clips in the store depend on besides their source."""
-        return _hash([self.sync_hash, self.max_offset, sha256_of(self.whisper)])
+        return _hash([self.sync_hash, self.identity, sha256_of(self.whisper)])
 
     def as_dict(self) -> dict:
         """For JSON; `from_dict` is the way back."""
@@ -94,7 +112,7 @@ class PrepareSettings:
 
     @staticmethod
     def from_dict(values: dict) -> "PrepareSettings":
-        paths = {name: Path(values[name]) for name in ("output", "syncnet", "whisper") if values[name] is not None}
+        paths = {name: Path(values[name]) for name in ("output", *FILES) if values[name] is not None}
         return PrepareSettings(**{**values, **paths})
 
 

@@ -29,14 +29,11 @@ def store(item: dict, settings: PrepareSettings) -> dict:
     """Add a clip to the store; {key}."""
     writer = ClipStoreWriter(settings.output)
     if item["key"] not in writer:
-        import torch
-
         from ..encode_speech import encode_voices
 
-        torch.set_num_threads(1)
         folder, count = Path(item["folder"]), item["num_frames"]
         audio = shifted(np.load(folder / "sound.npy"), item["offset"], count)
-        speech = encode_voices([audio.astype(np.float32) / 32767], _whisper(settings.whisper))
+        speech = encode_voices([audio.astype(np.float32) / 32767], whisper(settings.whisper))
         wanted = ("identity", "num_frames", "sha256", "source", "time", "offset", "confidence")
         writer.add_clip(
             item["key"],
@@ -66,7 +63,7 @@ def _share(source: Path, target: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _whisper(path: Path):
+def whisper(path: Path):
     import torch
 
     from latentsync.whisper import load_whisper

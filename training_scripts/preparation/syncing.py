@@ -1,11 +1,12 @@
-"""Stage 3, sync: by how much the lips of a segment come later than its sound, and how sure that is."""
+"""Stage 4, sync: by how much the lips of a segment come later than its sound, and how sure that is."""
 
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from latentsync.errors import OptionError
+from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
 from latentsync.voice.offset import estimate_offset
 from latentsync.waveform import WaveformPeaks
@@ -38,13 +39,28 @@ def _measured(item: dict, settings: PrepareSettings) -> dict:
         return {"offset": 0, "confidence": None}
     if settings.sync == "loudness":
         return _by_loudness(item["openings"], own)
-    faces = np.stack([frame.pixels for frame in read_frames(folder / "video.mp4")])
-    if settings.sync == "syncnet":
-        from latentsync.syncnet.scoring import sync_score
+    if settings.sync == "syncnet_v2":
+        return _by_syncnet_v2(folder / "video.mp4", own, settings)
+    from latentsync.syncnet.scoring import sync_score
 
-        score = sync_score(faces, own, _syncnet(settings.syncnet))
-        return {"offset": score.offset_frames, "confidence": round(score.confidence, 4)}
-    raise OptionError(f"unknown way to tell the offset: {settings.sync!r}")
+    faces = np.stack([frame.pixels for frame in read_frames(folder / "video.mp4")])
+    score = sync_score(faces, own, stable_syncnet(settings.syncnet))
+    return {"offset": score.offset_frames, "confidence": round(score.confidence, 4)}
+
+
+def _by_syncnet_v2(video: Path, own: np.ndarray, settings: PrepareSettings) -> dict:
+    """As the reference's filter: of crops found anew in the aligned faces, by S3FD or by the product's tracker."""
+    from latentsync.metrics.face_crops import MIN_TRACK
+    from latentsync.metrics.video_sync import video_lip_sync_error
+
+    with TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound.wav"
+        write_wav(sound, own, SAMPLE_RATE)
+        detect = settings.s3fd and s3fd(settings.s3fd).detect
+        least = min(MIN_TRACK, len(own) // SAMPLES_PER_FRAME // 2)  # frames
+        # In the aligned square a face is always as large; how large it was in the source the quality filter tells.
+        error = video_lip_sync_error(video, syncnet_v2(settings.syncnet), detect, sound, least, min_face=0)
+    return {"offset": error.offset, "confidence": round(error.lse_c, 4)}
 
 
 def _by_loudness(openings: list[float], own: np.ndarray) -> dict:
@@ -57,10 +73,24 @@ def _by_loudness(openings: list[float], own: np.ndarray) -> dict:
 
 
 @lru_cache(maxsize=1)
-def _syncnet(path: Path):
+def stable_syncnet(path: Path):
     from latentsync.syncnet.syncnet_files import load_syncnet
 
     return load_syncnet(path).eval()
+
+
+@lru_cache(maxsize=1)
+def syncnet_v2(path: Path):
+    from latentsync.metrics.syncnet_v2 import load_syncnet_v2
+
+    return load_syncnet_v2(path)
+
+
+@lru_cache(maxsize=1)
+def s3fd(path: Path):
+    from latentsync.metrics.s3fd import load_s3fd
+
+    return load_s3fd(path)
 
 
 def poor_sync(measured: dict, settings: PrepareSettings) -> str | None:
