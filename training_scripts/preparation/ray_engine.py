@@ -4,6 +4,7 @@ On a cluster sources and output lie on storage that all machines see under the s
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -41,6 +42,7 @@ class RayEngine:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise OptionError(f"Ray cannot be reached or started ({error}). Check --ray_address.") from error
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        logging.getLogger("ray.data").setLevel(logging.WARNING)  # plans and durations of each stage
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # of an item whose process died no row comes, and the others go on
