@@ -249,8 +249,7 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
     with a warning. `facts` saves reading the file. Raises OptionError for an override that is not a multiple of 8.
     """
     if override is not None:
-        if override <= 0 or override % 8:
-            raise OptionError(f"The resolution {override} was given; expected a positive multiple of 8, as 256 or 512.")
+        check_resolution(override)
         return Resolution(override, "set by the user", None)
     facts = read_unet_facts(path) if facts is None else facts
     if facts.resolution is not None:
@@ -264,6 +263,12 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
         f"Versions 1.0 and 1.5 need {RESOLUTION_1_0}: set the resolution if this is one of them."
     )
     return Resolution(RESOLUTION_1_6, "assumed: versions 1.5 and 1.6 have the same tensors", warning)
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises OptionError for a side of the face, in px, that no model can have."""
+    if resolution <= 0 or resolution % 8:
+        raise OptionError(f"The resolution {resolution} was given; expected a positive multiple of 8, as 256 or 512.")
 
 
 def save_unet(

@@ -4,14 +4,9 @@ import argparse
 import secrets
 from dataclasses import replace
 
-import torch
-
 from ..errors import OptionError
-from ..faces.onnx import InsightFaceDetector
-from ..faces.tracking import FaceFinder
 from ..media.video_reader import exact_rate
 from ..options import LipSyncOptions
-from ..restoration.restorers import Restorer, load_restorer
 from ..speakers import Speaker
 
 
@@ -56,24 +51,3 @@ def speakers_of(arguments: argparse.Namespace, given: set[str]) -> list[Speaker]
         raise OptionError("--face goes with --audio_path; with --track the face stands before the =")
     tracks = arguments.track or [(arguments.face, arguments.audio_path)]
     return [Speaker(path, face) for face, path in tracks]
-
-
-def make_finder(arguments: argparse.Namespace) -> FaceFinder | None:
-    """The face finder the user asked for; None for the built-in one. Raises LatentSyncError's subclasses."""
-    if arguments.det_model is None:
-        return None
-    return InsightFaceDetector(arguments.det_model, arguments.landmark_model)
-
-
-def make_restorer(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Restorer | None:
-    """The restorer the user asked for; None for none."""
-    if arguments.superres == "none":
-        return None
-    return load_restorer(
-        arguments.superres,
-        folders=[arguments.checkpoints],
-        device=device,
-        dtype=dtype,
-        fidelity=arguments.codeformer_fidelity,
-        backend=arguments.sr_backend,
-    )

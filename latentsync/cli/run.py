@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +10,17 @@ from PIL import Image
 
 from .. import engine, models
 from ..errors import OptionError
-from ..faces.tracking import FaceFinder
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output, written_whole
 from ..media.video_reader import probe_video
 from ..metrics.report_sync import syncnet_for, with_sync
 from ..options import LipSyncOptions
 from ..report import LipSyncReport, report_picture
-from ..restoration.restorers import Restorer
 from ..speakers import Speaker
 from ..tracks.cache import TrackCache, cache_folder
-from .options import make_finder, make_restorer, options_of, speakers_of
+from .networks import NetworkChoice, Networks, Say, load_networks
+from .options import options_of, speakers_of
 from .progress_bar import ProgressBar
-
-Say = Callable[[str], None]  # tells the user one line
 
 
 @dataclass(frozen=True)
@@ -36,20 +32,11 @@ class Job:
     speakers: tuple[Speaker, ...]
 
 
-@dataclass(frozen=True)
-class Networks:
-    """What is loaded once, for one run or many."""
-
-    model: models.LipSyncModel
-    restorer: Restorer | None
-    finder: FaceFinder | None  # None: the built-in one
-
-
 def run(arguments: argparse.Namespace, given: set[str]) -> None:
     """Make the one result that the command line asks for. given: names of the explicit options."""
     say: Say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
     job = check_job(arguments, given)
-    report = work(job, load_networks(arguments, say), say)
+    report = work(job, load_networks(NetworkChoice.of(arguments), say), say)
     if not arguments.quiet:
         print(report.path)
 
@@ -58,8 +45,7 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     """The job, if files and options are usable; nothing is loaded or written. Raises LatentSyncError's subclasses."""
     if "checkpoints" in given and not arguments.checkpoints.is_dir():
         raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
-    if (arguments.det_model is None) != (arguments.landmark_model is None):
-        raise OptionError("--det_model and --landmark_model belong together: give both or neither")
+    NetworkChoice.of(arguments).check()
     options = options_of(arguments, given)
     speakers = speakers_of(arguments, given)
     sounds = [speaker.audio_path for speaker in speakers]
@@ -75,36 +61,6 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     for sound in sounds:
         probe_audio(sound)
     return Job(arguments, options, tuple(speakers))
-
-
-def load_networks(arguments: argparse.Namespace, say: Say) -> Networks:
-    """Load what the arguments name and say so. Raises LatentSyncError's subclasses."""
-    device = models.choose_device(arguments.device)
-    dtype = models.choose_dtype(arguments.dtype, device)
-    finder = make_finder(arguments)
-    restorer = make_restorer(arguments, device, dtype)
-    files = models.find_model(arguments.model, arguments.checkpoints)
-    model = models.load_model(
-        files,
-        device=device,
-        dtype=dtype,
-        resolution=arguments.resolution,
-        lora=arguments.lora,
-        lora_strength=arguments.lora_strength,
-    )
-    say(
-        f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
-        f"{str(model.dtype).removeprefix('torch.')}"
-    )
-    if arguments.lora is not None:
-        say(f"adapter: {arguments.lora} at strength {arguments.lora_strength:g}")
-    if restorer is not None:
-        say(f"super-resolution: {restorer.name} ({restorer.path})")
-    if arguments.model is None and files.unet.parent == models.BUNDLED:
-        say(f"note: no model in {arguments.checkpoints}; the bundled one is made for drawn faces, not for real ones")
-    for warning in model.warnings:
-        say(f"warning: {warning}")
-    return Networks(model, restorer, finder)
 
 
 def work(job: Job, networks: Networks, say: Say) -> LipSyncReport:

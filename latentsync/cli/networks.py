@@ -1,0 +1,113 @@
+"""What a run loads before it works: model, restorer, face finder; once for one run or for many."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from .. import models
+from ..checkpoints import check_resolution
+from ..errors import ModelNotFoundError, OptionError
+from ..faces.onnx import InsightFaceDetector
+from ..faces.tracking import FaceFinder
+from ..restoration.restorer_files import find_restorer
+from ..restoration.restorers import Restorer, load_restorer
+
+Say = Callable[[str], None]  # tells the user one line
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """Every option that loading depends on: runs of which these are equal share what is loaded."""
+
+    model: str | None
+    checkpoints: Path
+    resolution: int | None
+    lora: Path | None
+    lora_strength: float
+    device: str
+    dtype: str
+    det_model: Path | None
+    landmark_model: Path | None
+    superres: str
+    sr_backend: str
+    codeformer_fidelity: float
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> "NetworkChoice":
+        return cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
+
+    def check(self) -> None:
+        """Raises OptionError for what contradicts itself."""
+        if (self.det_model is None) != (self.landmark_model is None):
+            raise OptionError("--det_model and --landmark_model belong together: give both or neither")
+        if self.resolution is not None:
+            check_resolution(self.resolution)
+
+    def check_files(self) -> None:
+        """See that all files are there, without reading them. Raises ModelNotFoundError, CheckpointError."""
+        for path in self.files():
+            if not path.exists():
+                raise ModelNotFoundError(f"there is no {path}; expected a model's file. See docs/models.md")
+
+    def files(self) -> list[Path]:
+        """All files and folders that are read. Raises ModelNotFoundError, CheckpointError."""
+        model = models.find_model(self.model, self.checkpoints)
+        chosen = [model.unet, model.vae, model.whisper, self.lora, self.det_model, self.landmark_model]
+        if self.superres != "none":
+            chosen.append(find_restorer(self.superres, [self.checkpoints]))
+        return [path for path in chosen if path is not None]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What was loaded."""
+
+    model: models.LipSyncModel
+    restorer: Restorer | None
+    finder: FaceFinder | None  # None: the built-in one
+
+
+def load_networks(choice: NetworkChoice, say: Say) -> Networks:
+    """Load and say what. Raises LatentSyncError's subclasses."""
+    device = models.choose_device(choice.device)
+    dtype = models.choose_dtype(choice.dtype, device)
+    finder = None if choice.det_model is None else InsightFaceDetector(choice.det_model, choice.landmark_model)
+    restorer = _restorer(choice, device, dtype)
+    files = models.find_model(choice.model, choice.checkpoints)
+    model = models.load_model(
+        files,
+        device=device,
+        dtype=dtype,
+        resolution=choice.resolution,
+        lora=choice.lora,
+        lora_strength=choice.lora_strength,
+    )
+    say(
+        f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
+        f"{str(model.dtype).removeprefix('torch.')}"
+    )
+    if choice.lora is not None:
+        say(f"adapter: {choice.lora} at strength {choice.lora_strength:g}")
+    if restorer is not None:
+        say(f"super-resolution: {restorer.name} ({restorer.path})")
+    if choice.model is None and files.unet.parent == models.BUNDLED:
+        say(f"note: no model in {choice.checkpoints}; the bundled one is made for drawn faces, not for real ones")
+    for warning in model.warnings:
+        say(f"warning: {warning}")
+    return Networks(model, restorer, finder)
+
+
+def _restorer(choice: NetworkChoice, device: torch.device, dtype: torch.dtype) -> Restorer | None:
+    if choice.superres == "none":
+        return None
+    return load_restorer(
+        choice.superres,
+        folders=[choice.checkpoints],
+        device=device,
+        dtype=dtype,
+        fidelity=choice.codeformer_fidelity,
+        backend=choice.sr_backend,
+    )
