@@ -7,6 +7,7 @@ from typing import Literal
 
 from .errors import OptionError
 from .media.length_modes import LengthMode, TailMode, check_modes
+from .trajectory import check_savings, check_scheduler
 
 MAX_OFFSET = 10_000  # ms
 BLEND_METHODS = ("feather", "multiband", "poisson")
@@ -23,6 +24,9 @@ class LipSyncOptions:
 
     num_inference_steps: int = 25
     guidance_scale: float = 1.5  # 1 or less: no guidance, half the time
+    scheduler: str = "ddim"  # see trajectory.py; the reference: ddim
+    guidance_interval: tuple[float, float] = (0.0, 1.0)  # shares of the steps between which guidance is on
+    cache_interval: int = 1  # steps in a row that share deep features, see unet.py; 1: none. The reference's apps: 3
     seed: int = 1247
     fps: Fraction | None = None  # None: the source's own frames and times. The reference resamples to 25.
     start: float = 0.0  # s, of source and speech alike: a preview of what the whole run would show there
@@ -66,6 +70,8 @@ class LipSyncOptions:
             raise OptionError(f"inference_steps is {self.num_inference_steps}; expected a whole number from 1 to 999")
         if not 0 <= self.guidance_scale <= 20:
             raise OptionError(f"guidance_scale is {self.guidance_scale}; expected 0 to 20, usually 1 to 3")
+        check_scheduler(self.scheduler)
+        check_savings(self.guidance_interval, self.cache_interval)
         if not 0 <= self.mask_smooth <= 1:
             raise OptionError(f"mask_smooth is {self.mask_smooth}; expected 0 (hard edge) to 1 (wide feather)")
         if self.fps is not None and not 1 <= self.fps <= 240:
@@ -102,6 +108,9 @@ class LipSyncOptions:
         """These options with every deviation from the reference turned off."""
         return replace(
             self,
+            scheduler="ddim",
+            guidance_interval=(0.0, 1.0),
+            cache_interval=1,
             fps=Fraction(25),
             doubled_turns=True,
             chunk_frames=16,

@@ -9,11 +9,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .diffusion import ddim_scheduler, denoise
+from .diffusion import denoise
 from .errors import LatentSyncError
 from .masks import latent_mask
 from .models import LipSyncModel
 from .options import LipSyncOptions
+from .schedulers import build_scheduler
 from .vae import decode, encode
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -65,7 +66,7 @@ def generate(
     estimate = None if on_estimate is None else lambda clean: on_estimate(rearrange(clean, "1 c f h w -> f c h w"))
     latents = denoise(
         model.unet,
-        ddim_scheduler(model.prediction_type),
+        build_scheduler(options.scheduler, model.prediction_type),
         noise.to(model.device).repeat(1, 1, len(conditioning), 1, 1),
         rearrange(conditioning, "f c h w -> 1 c f h w").to(model.device),
         tokens.to(model.device),
@@ -73,6 +74,8 @@ def generate(
         options.guidance_scale,
         on_step,
         estimate,
+        guidance_interval=options.guidance_interval,
+        cache_interval=options.cache_interval,
     )
     return rearrange(latents, "1 c f h w -> f c h w").float()
 

@@ -170,13 +170,22 @@ class LatentSyncUNet(UNetMotionModel):
         timestep: torch.Tensor | float | int,
         encoder_hidden_states: torch.Tensor,
         return_dict: bool = True,
-    ) -> UNetMotionOutput | tuple[torch.Tensor]:
+        *,
+        keep_deep_features: bool = False,
+        deep_features: torch.Tensor | None = None,
+    ) -> UNetMotionOutput | tuple[torch.Tensor, ...]:
         """Predict the noise in `sample`.
+
+        Nearly all of the work goes into deep features, (B*F, C, h, w), which change little from one denoising step to
+        the next. Those of one call may stand in for the next ones' (DeepCache, arXiv:2312.00858, at its cheapest
+        branch): then only conv_in, the last layer of the last up block and the output layers run.
 
         Args:
             sample: (B, 13, F, h, w): noisy latents, mask (1 = keep), masked latents, reference latents.
             timestep: a number, a 0-dim tensor or (B,); one for all frames of a clip.
             encoder_hidden_states: audio tokens (B*F, K, D), the frames of a clip together, or (B, F, K, D).
+            keep_deep_features: also return the deep features, as the last of a tuple.
+            deep_features: those of an earlier call with the same B and F, in place of new ones.
 
         Returns an object whose `.sample` is (B, 4, F, h, w), or a tuple of it. Raises OptionError when there are more
         frames than the motion modules know positions for.
@@ -191,4 +200,33 @@ class LatentSyncUNet(UNetMotionModel):
             encoder_hidden_states = encoder_hidden_states.flatten(0, 1)
         for norm in self._clip_norms:
             norm.num_frames = num_frames
-        return super().forward(sample, timestep, encoder_hidden_states, return_dict=return_dict)
+        if deep_features is not None:
+            predicted = self._from_deep_features(deep_features, sample, timestep, encoder_hidden_states)
+            return UNetMotionOutput(sample=predicted) if return_dict else (predicted,)
+        if not keep_deep_features:
+            return super().forward(sample, timestep, encoder_hidden_states, return_dict=return_dict)
+        kept: list[torch.Tensor] = []
+        hook = self.up_blocks[-1].motion_modules[-2].register_forward_hook(lambda *seen: kept.append(seen[-1]))
+        try:
+            (predicted,) = super().forward(sample, timestep, encoder_hidden_states, return_dict=False)
+        finally:
+            hook.remove()
+        return predicted, kept[0]
+
+    def _from_deep_features(
+        self, deep_features: torch.Tensor, sample: torch.Tensor, timestep: torch.Tensor | float, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """The part of a call that comes after the last up block's last layer but one."""
+        clips, _, num_frames = sample.shape[:3]
+        if len(deep_features) != clips * num_frames:
+            raise ValueError(f"deep features of {len(deep_features)} frames were given for {clips * num_frames}")
+        block = self.up_blocks[-1]
+        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(clips)
+        embedded = self.time_embedding(self.time_proj(timesteps).to(self.dtype)).repeat_interleave(num_frames, dim=0)
+        skip = self.conv_in(rearrange(sample, "b c f h w -> (b f) c h w"))
+        hidden = block.resnets[-1](torch.cat((deep_features, skip), dim=1), embedded)
+        if hasattr(block, "attentions"):
+            hidden = block.attentions[-1](hidden, encoder_hidden_states=tokens, return_dict=False)[0]
+        hidden = block.motion_modules[-1](hidden, num_frames=num_frames)
+        hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        return rearrange(hidden, "(b f) c h w -> b c f h w", b=clips)

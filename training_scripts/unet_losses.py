@@ -6,9 +6,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.diffusion import ddim_scheduler, mixed_noise, one_step_clean, shared_noise
+from latentsync.diffusion import mixed_noise, one_step_clean, shared_noise
 from latentsync.errors import OptionError
 from latentsync.masks import generation_mask, latent_mask
+from latentsync.schedulers import ddim_scheduler
 from latentsync.syncnet.syncnet_files import load_syncnet
 from latentsync.vae import decode, encode
 from latentsync.videomae import load_videomae

@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.audio_tokens import audio_tokens, window_centre
-from latentsync.diffusion import ddim_scheduler, denoise, shared_noise
+from latentsync.diffusion import denoise, shared_noise
 from latentsync.media.video_writer import VideoWriter
+from latentsync.schedulers import ddim_scheduler
 from latentsync.syncnet.syncnet_files import load_syncnet
 from latentsync.vae import decode, encode
 

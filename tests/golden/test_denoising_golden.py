@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from latentsync.audio_tokens import audio_tokens, num_reference_frames, window_centre
 from latentsync.checkpoints import build_unet, unet_config_from_state_dict
-from latentsync.diffusion import ddim_scheduler, denoise, predict_noise
+from latentsync.diffusion import denoise, predict_noise
+from latentsync.schedulers import ddim_scheduler
 from latentsync.vae import decode, load_vae
 
 TOLERANCE = 1e-3

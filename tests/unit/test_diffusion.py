@@ -7,7 +7,6 @@ import torch
 
 from latentsync.diffusion import (
     PREDICTION_TYPES,
-    ddim_scheduler,
     denoise,
     mixed_noise,
     one_step_clean,
@@ -15,6 +14,7 @@ from latentsync.diffusion import (
     shared_noise,
 )
 from latentsync.errors import Cancelled, OptionError
+from latentsync.schedulers import ddim_scheduler
 from latentsync.unet import LatentSyncUNet
 
 
