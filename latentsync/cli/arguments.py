@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLEND_METHOD = "feather"  # LipSyncOptions' own, which is not imported for --help
+PRESETS, PRESET = ("reference", "quality", "balanced", "fast", "draft"), "balanced"  # presets.py's own
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,12 +108,48 @@ def build_parser() -> argparse.ArgumentParser:
     times.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
     times.add_argument("--duration", type=float, help="preview: length in seconds (default: the whole speech)")
     quality = parser.add_argument_group("generation")
-    quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999 (default: 25)")
+    quality.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=PRESET,
+        help="how much time is spent: sets the six options that follow here, and --dtype and more for reference, which "
+        "does as the reference implementation; an explicit option wins. Compared in docs/performance.md "
+        f"(default: {PRESET})",
+    )
+    quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999")
     quality.add_argument(
         "--guidance_scale",
         type=float,
         default=1.5,
-        help="weight of the speech, usually 1 to 3; 1 is twice as fast (default: 1.5)",
+        help="weight of the speech, usually 1 to 3; 1 is twice as fast",
+    )
+    quality.add_argument(
+        "--guidance_interval",
+        type=float,
+        nargs=2,
+        default=(0.0, 1.0),
+        metavar=("FROM", "TO"),
+        help="shares of the steps between which guidance is on: 0 0.5 for their first half",
+    )
+    quality.add_argument(
+        "--scheduler",
+        choices=["ddim", "dpmpp_2m", "unipc"],
+        default="ddim",
+        help="solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
+    )
+    quality.add_argument(
+        "--cache_interval",
+        type=int,
+        default=1,
+        metavar="STEPS",
+        help="compute the U-Net's deep layers once in so many steps: 1 always, 3 in about half the time",
+    )
+    quality.add_argument(
+        "--chunk_overlap",
+        type=int,
+        default=4,
+        metavar="FRAMES",
+        help="of 16 frames made at a time so many are made twice and cross-faded, so that no jump shows",
     )
     quality.add_argument(
         "--seed", type=int, default=1247, help="same seed, same result (default: 1247); -1: a random one"
@@ -158,13 +195,6 @@ def build_parser() -> argparse.ArgumentParser:
     quality.add_argument("--sr_strength", type=float, default=1.0, help="of --superres: 0 none to 1 whole (default: 1)")
     quality.add_argument(
         "--codeformer_fidelity", type=float, default=0.5, help="0 most restored to 1 most faithful (default: 0.5)"
-    )
-    quality.add_argument(
-        "--preset",
-        choices=["default", "reference"],
-        default="default",
-        help="reference: reproduce the reference implementation (25 fps, 16-frame chunks without overlap, sampled "
-        "posteriors, whole face square blended); an explicit --fps or --mask_smooth wins over it",
     )
     model = parser.add_argument_group("model")
     model.add_argument(

@@ -12,6 +12,7 @@ from ..checkpoints import check_resolution
 from ..errors import ModelNotFoundError, OptionError
 from ..faces.onnx import InsightFaceDetector
 from ..faces.tracking import FaceFinder
+from ..presets import PRESETS
 from ..restoration.restorer_files import find_restorer
 from ..restoration.restorers import Restorer, load_restorer
 
@@ -37,7 +38,10 @@ class NetworkChoice:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "NetworkChoice":
-        return cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
+        values = {field.name: getattr(arguments, field.name) for field in fields(cls)}
+        if values["dtype"] == "auto" and PRESETS[arguments.preset].full_precision:
+            values["dtype"] = "float32"
+        return cls(**values)
 
     def check(self) -> None:
         """Raises OptionError for what contradicts itself."""

@@ -2,45 +2,30 @@
 
 import argparse
 import secrets
-from dataclasses import replace
+from dataclasses import fields
 
 from ..errors import OptionError
 from ..media.video_reader import exact_rate
 from ..options import LipSyncOptions
+from ..presets import apply_preset
 from ..speakers import Speaker
 
 
 def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions:
     """LipSyncOptions of the command line; an explicit option wins over the preset."""
-    seed = arguments.seed
-    if seed == -1:
-        seed = secrets.randbelow(2**32)
-    options = LipSyncOptions(
-        num_inference_steps=arguments.inference_steps,
-        guidance_scale=arguments.guidance_scale,
-        seed=seed,
-        mask_smooth=arguments.mask_smooth,
-        start=arguments.start,
-        duration=arguments.duration,
-        length=arguments.length,
-        tail=arguments.tail,
-        audio_offset_ms=arguments.audio_offset_ms,
-        silence=arguments.silence,
-        fade=arguments.fade,
-        max_yaw=arguments.max_yaw,
-        mask_shape=arguments.mask_shape,
-        blend_method=arguments.blend_method,
-        sr_ratio=arguments.sr_ratio,
-        sr_strength=arguments.sr_strength,
-    )
-    if arguments.preset == "reference":
-        options = options.as_reference()
-    if "fps" in given:
-        options = replace(options, fps=exact_rate(arguments.fps))
-    if given & {"mask_smooth", "mask_shape", "blend_method"}:
-        options = replace(options, blend="mask")  # the reference's blending has no such edge
-    kept = given & {"silence", "fade", "max_yaw", "mask_shape", "blend_method"}
-    return replace(options, **{name: getattr(arguments, name) for name in kept})
+    known = {field.name for field in fields(LipSyncOptions)}
+    values = {field_of(name): value for name, value in vars(arguments).items() if field_of(name) in known}
+    values["guidance_interval"] = tuple(arguments.guidance_interval)
+    if arguments.fps is not None:
+        values["fps"] = exact_rate(arguments.fps)
+    if arguments.seed == -1:
+        values["seed"] = secrets.randbelow(2**32)
+    return apply_preset(LipSyncOptions(**values), arguments.preset, {field_of(name) for name in given} & known)
+
+
+def field_of(name: str) -> str:
+    """The field of LipSyncOptions that an option sets, if there is one."""
+    return {"inference_steps": "num_inference_steps"}.get(name, name)
 
 
 def speakers_of(arguments: argparse.Namespace, given: set[str]) -> list[Speaker]:

@@ -12,8 +12,10 @@ from PIL import Image
 import main
 from latentsync import engine, models
 from latentsync.checkpoints import save_unet
+from latentsync.cli import arguments as command_line
 from latentsync.cli.arguments import build_parser, explicit_options
 from latentsync.cli.exits import OUT_OF_MEMORY, complain
+from latentsync.cli.networks import NetworkChoice
 from latentsync.cli.options import options_of
 from latentsync.cli.progress_bar import ProgressBar
 from latentsync.file_hash import sha256_of
@@ -21,6 +23,7 @@ from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
 from latentsync.options import LipSyncOptions
+from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
 from tests.cli.conftest import arguments
 from tests.small_model import small_unet, small_vae, write_whisper
 
@@ -41,15 +44,27 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
     names += " report model resolution device dtype fps start duration quiet verbose preset checkpoints det_model"
     names += " landmark_model length tail output_audio audio_offset_ms face track fade max_yaw no_track_cache silence"
     names += " mask_shape blend_method protect sr_strength codeformer_fidelity"
+    names += " scheduler guidance_interval cache_interval chunk_overlap"
     for name in names.split():
         assert f"--{name}" in text
     assert "130 interrupted" in text
 
 
-def test_defaults_are_the_librarys():
-    assert options() == LipSyncOptions()
-    assert options("--preset", "reference") == LipSyncOptions().as_reference()
-    assert options("--preset", "default") == LipSyncOptions()
+def test_presets_are_the_librarys():
+    assert options() == options("--preset", "balanced") == apply_preset(LipSyncOptions(), DEFAULT_PRESET)
+    assert options("--preset", "quality") == LipSyncOptions()
+    assert options("--preset", "reference") == LipSyncOptions(num_inference_steps=20).as_reference()
+    assert tuple(PRESETS) == command_line.PRESETS
+    assert len({options("--preset", name) for name in PRESETS}) == len(PRESETS)
+
+
+def test_the_reference_is_computed_in_full_precision_unless_told_otherwise():
+    def dtype(*argv: str) -> str:
+        return NetworkChoice.of(build_parser().parse_args([*FILES, *argv])).dtype
+
+    assert dtype() == dtype("--preset", "draft") == "auto"
+    assert dtype("--preset", "reference") == "float32"
+    assert dtype("--preset", "reference", "--dtype", "bfloat16") == "bfloat16"
 
 
 @pytest.mark.parametrize("preset_first", [True, False])
@@ -65,6 +80,10 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
     assert both("--inference_steps", 3, "--seed", 9).num_inference_steps == 3
     assert both("--seed", 9).blend == both("--start", 1).blend == reference.blend == "reference"
     assert both("--fp", "10").fps == 10  # an abbreviation is explicit too
+    assert both("--chunk_overlap", 4).chunk_overlap == 4
+    assert both("--inference_steps", 25).num_inference_steps == 25
+    assert both("--scheduler", "unipc", "--cache_interval", 2).scheduler == "unipc"
+    assert both("--guidance_interval", 0, 0.5).guidance_interval == (0.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +91,9 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
     [
         (["--silence", "mute"], "invalid choice: 'mute'"),
         (["--track", "a.wav"], "expected a face and its speech, such as 0=a.wav or left=a.wav, got 'a.wav'"),
-        (["--preset", "fast"], "invalid choice"),
+        (["--preset", "fastest"], "invalid choice: 'fastest'"),
+        (["--scheduler", "euler"], "invalid choice: 'euler'"),
+        (["--guidance_interval", "0.5"], "expected 2 arguments"),
         (["--sr_ratio", "5"], "invalid choice"),
         (["--sr_backend", "onnx"], "invalid choice: 'onnx'"),
         (["--inference_steps", "many"], "invalid int value"),
@@ -112,6 +133,9 @@ def test_missing_files_in_the_arguments(capsys):
         (["--max_yaw", "0"], "max_yaw is 0.0"),
         (["--superres", "tiny", "--codeformer_fidelity", "2"], "fidelity of CodeFormer is 2.0"),
         (["--superres", "tiny", "--sr_backend", "package"], "the backend 'package' is for GFPGAN and CodeFormer only"),
+        (["--cache_interval", "0"], "cache_interval is 0; expected 1 (off)"),
+        (["--guidance_interval", "1", "0"], "guidance_interval is (1.0, 0.0); expected two shares of the steps"),
+        (["--chunk_overlap", "9"], "chunk_overlap is 9; expected 0 to 8"),
         (["--inference_steps", "0"], "inference_steps is 0; expected a whole number from 1 to 999"),
         (["--guidance_scale", "nan"], "guidance_scale is nan"),
         (["--mask_smooth", "2"], "mask_smooth is 2.0"),

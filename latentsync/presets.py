@@ -1,0 +1,87 @@
+"""How much time is spent on a result: named sets of options. What each costs and changes: docs/performance.md.
+
+Without torch, so that the names can be shown before that is loaded.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+
+from .errors import OptionError
+from .options import LipSyncOptions
+
+DEFAULT_PRESET = "balanced"
+CUSTOM = "custom"  # no preset: every option as it is given
+EDGE = {"mask_smooth", "mask_shape", "blend_method"}  # what the reference's blending has no place for
+
+
+@dataclass(frozen=True)
+class Preset:
+    """summary: a line for a user; options: fields of LipSyncOptions; as_reference: these after `as_reference`.
+
+    full_precision: float32 everywhere, and not what is fast on the device.
+    """
+
+    summary: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    as_reference: bool = False
+    full_precision: bool = False
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "reference": Preset(
+            "as the reference implementation does it: 25 fps, no overlap of chunks, the whole face square blended",
+            {"num_inference_steps": 20, "guidance_scale": 1.5},
+            as_reference=True,
+            full_precision=True,
+        ),
+        "quality": Preset("every step in full", {"scheduler": "ddim", "num_inference_steps": 25}),
+        "balanced": Preset(
+            "hardly to be told from quality, in a third of the time",
+            {"scheduler": "dpmpp_2m", "num_inference_steps": 12, "cache_interval": 2},
+        ),
+        "fast": Preset(
+            "for a look at a whole clip",
+            {
+                "scheduler": "dpmpp_2m",
+                "num_inference_steps": 8,
+                "cache_interval": 2,
+                "guidance_interval": (0.0, 0.5),
+                "chunk_overlap": 2,
+            },
+        ),
+        "draft": Preset(
+            "to see whether face and speech are the right ones",
+            {
+                "scheduler": "dpmpp_2m",
+                "num_inference_steps": 5,
+                "cache_interval": 2,
+                "guidance_scale": 1.0,
+                "chunk_overlap": 0,
+            },
+        ),
+    }
+)
+
+
+def apply_preset(options: LipSyncOptions, name: str, explicit: Collection[str] = ()) -> LipSyncOptions:
+    """The options as the preset has them; the fields named in `explicit` keep their values.
+
+    name: of PRESETS, or "custom", which changes nothing. Raises OptionError.
+    """
+    if name == CUSTOM:
+        return options
+    if name not in PRESETS:
+        raise OptionError(f"preset is {name!r}; expected one of {', '.join([*PRESETS, CUSTOM])}")
+    preset = PRESETS[name]
+    changed = replace(options.as_reference() if preset.as_reference else options, **preset.options)
+    if EDGE & set(explicit):
+        changed = replace(changed, blend="mask")
+    return replace(changed, **{name: getattr(options, name) for name in explicit})
+
+
+def changed_fields(options: LipSyncOptions) -> set[str]:
+    """The fields that differ from their defaults: what was chosen, where nothing tells that a default was."""
+    default = LipSyncOptions()
+    return {one.name for one in fields(options) if getattr(options, one.name) != getattr(default, one.name)}

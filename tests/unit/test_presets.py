@@ -1,0 +1,65 @@
+"""Presets: what they set, what wins over them, and that each is cheaper than the one before."""
+
+import itertools
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from latentsync.errors import OptionError
+from latentsync.options import LipSyncOptions
+from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields
+
+
+def cost(options: LipSyncOptions) -> float:
+    """Evaluations of the U-Net's deep part on one clip, for each frame of the result."""
+    steps, (first, last) = options.num_inference_steps, options.guidance_interval
+    whole = range(0, steps, options.cache_interval)
+    guided = [options.guidance_scale > 1 and first <= step / steps < last for step in whole]
+    return sum(1 + one for one in guided) / (options.chunk_frames - options.chunk_overlap)
+
+
+def test_each_preset_costs_less_than_the_one_before():
+    costs = [cost(apply_preset(LipSyncOptions(), name)) for name in ("quality", "balanced", "fast", "draft")]
+    assert costs == sorted(costs, reverse=True)
+    assert all(later < 0.7 * earlier for earlier, later in itertools.pairwise(costs))
+    assert list(PRESETS) == ["reference", "quality", DEFAULT_PRESET, "fast", "draft"]
+
+
+def test_only_what_a_preset_names_changes():
+    mine = LipSyncOptions(seed=9, start=1.0, mask_smooth=0.2, silence="source", length="loop")
+    for name, preset in PRESETS.items():
+        got = apply_preset(mine, name)
+        assert got.seed == 9
+        assert got.length == "loop"
+        for field, value in preset.options.items():
+            assert getattr(got, field) == value
+        if not preset.as_reference:
+            changed = {field for field in vars(mine) if getattr(mine, field) != getattr(got, field)}
+            assert changed <= set(preset.options)
+    assert apply_preset(mine, CUSTOM) is mine
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_explicit_options_win(name):
+    mine = LipSyncOptions(num_inference_steps=3, silence="close", guidance_scale=2.0, blend_method="poisson")
+    explicit = {"num_inference_steps", "silence", "guidance_scale", "blend_method"}
+    got = apply_preset(mine, name, explicit)
+    assert (got.num_inference_steps, got.silence, got.guidance_scale) == (3, "close", 2.0)
+    assert (got.blend_method, got.blend) == ("poisson", "mask")  # the reference's blending has no such edge
+
+
+def test_changed_fields_are_those_that_differ_from_the_defaults():
+    assert changed_fields(LipSyncOptions()) == set()
+    assert changed_fields(LipSyncOptions(seed=1247, num_inference_steps=6, fade=0.0)) == {"num_inference_steps", "fade"}
+
+
+def test_presets_cannot_be_changed_in_passing():
+    with pytest.raises(TypeError):
+        PRESETS["mine"] = PRESETS["fast"]
+    with pytest.raises(FrozenInstanceError):
+        PRESETS["fast"].summary = ""
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(OptionError, match="preset is 'fastest'; expected one of reference, quality, balanced, fast"):
+        apply_preset(LipSyncOptions(), "fastest")
