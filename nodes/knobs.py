@@ -2,6 +2,8 @@
 
 from ..latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from ..latentsync.options import BLEND_METHODS, MASK_SHAPES, MAX_OFFSET, SILENCES, LipSyncOptions
+from ..latentsync.presets import CUSTOM, PRESETS
+from ..latentsync.trajectory import SCHEDULERS as SOLVERS
 from .host import io
 
 DEFAULTS = LipSyncOptions()
@@ -13,7 +15,10 @@ TAILS = list(TAIL_MODES)
 METHODS = list(BLEND_METHODS)
 SHAPES = list(MASK_SHAPES)
 PAUSES = [DEFAULTS.silence, *(choice for choice in SILENCES if choice != DEFAULTS.silence)]
+SCHEDULERS = list(SOLVERS)
+PRESET_NAMES = [CUSTOM, *PRESETS]  # custom first: a graph saved before presets were there gives what it gave
 MAX_SEED = 2**63 - 1
+MAX_CACHE_INTERVAL = 10
 MIN_FPS, MAX_FPS = 1.0, 240.0
 
 
@@ -66,6 +71,61 @@ def guidance_scale() -> io.Float.Input:
         round=False,
         tooltip="How strongly the lips follow the speech, usually 1 to 3. Higher moves them more and may distort them; "
         "1 or less turns guidance off and takes half the time.",
+    )
+
+
+def preset() -> io.Combo.Input:
+    return io.Combo.Input(
+        "preset",
+        options=PRESET_NAMES,
+        default=CUSTOM,
+        optional=True,
+        tooltip="How much time is spent. custom does what steps, guidance_scale and the rest say; the others set them: "
+        "balanced is hardly to be told from quality and much faster, fast and draft are for a look, reference does as "
+        "the reference implementation. A value that you changed from its default wins over the preset.",
+    )
+
+
+def scheduler() -> io.Combo.Input:
+    return io.Combo.Input(
+        "scheduler",
+        options=SCHEDULERS,
+        default=DEFAULTS.scheduler,
+        tooltip="How noise is taken away from step to step. ddim is the models' own; dpmpp_2m (DPM-Solver++) and unipc "
+        "need about half as many steps.",
+    )
+
+
+def cache_interval() -> io.Int.Input:
+    return io.Int.Input(
+        "cache_interval",
+        default=DEFAULTS.cache_interval,
+        min=1,
+        max=MAX_CACHE_INTERVAL,
+        optional=True,
+        tooltip="The U-Net's deep layers are computed once in so many steps and kept in between: 1 computes them at "
+        "every step, 2 or 3 take about half the time and change the lips a little.",
+    )
+
+
+def guidance_start() -> io.Float.Input:
+    return _share_of_steps("guidance_start", DEFAULTS.guidance_interval[0], "begins")
+
+
+def guidance_end() -> io.Float.Input:
+    return _share_of_steps("guidance_end", DEFAULTS.guidance_interval[1], "ends")
+
+
+def _share_of_steps(name: str, default: float, what: str) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        tooltip=f"Where guidance {what}, as a share of the steps: 0 is the first step, 1 the end. Steps without "
+        "guidance take half the time.",
     )
 
 

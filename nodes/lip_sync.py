@@ -8,10 +8,12 @@ from .host import io
 from .hosted_restorer import linked_restorer
 from .knobs import (
     CATEGORY,
+    CUSTOM,
     DEFAULTS,
     LENGTHS,
     METHODS,
     PAUSES,
+    PRESET_NAMES,
     SHAPES,
     TAILS,
     advanced,
@@ -24,6 +26,7 @@ from .knobs import (
     mask_shape,
     mask_smooth,
     max_yaw,
+    preset,
     seed,
     silence,
     sr_ratio,
@@ -114,6 +117,7 @@ class LatentSyncLipSync(io.ComfyNode):
                         fade(),
                     ),
                 ),
+                preset(),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -123,7 +127,9 @@ class LatentSyncLipSync(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, face=None, length=None, tail=None, silence=None, blend_method=None, mask_shape=None):
+    def validate_inputs(
+        cls, face=None, length=None, tail=None, silence=None, blend_method=None, mask_shape=None, preset=None
+    ):
         return check_choices(
             face=(face, SPEAKERS_FACES),
             length=(length, LENGTHS),
@@ -131,6 +137,7 @@ class LatentSyncLipSync(io.ComfyNode):
             silence=(silence, PAUSES),
             blend_method=(blend_method, METHODS),
             mask_shape=(mask_shape, SHAPES),
+            preset=(preset, PRESET_NAMES),
         )
 
     @classmethod
@@ -154,12 +161,14 @@ class LatentSyncLipSync(io.ComfyNode):
         speakers=(),
         protect=None,
         restorer=None,
+        preset=CUSTOM,
         **settings,
     ) -> io.NodeOutput:
         """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
         with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.presets import apply_preset, changed_fields
             from ..latentsync.speakers import Speaker
             from ..latentsync.tracks.cache import TrackCache, cache_folder
 
@@ -172,6 +181,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 duration=duration or None,
                 **settings,
             )
+            options = apply_preset(options, preset, changed_fields(options))
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
             cast = [
@@ -186,7 +196,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 model.on_device(
                     *("unet", "vae", "whisper"),
                     num_frames=options.chunk_frames,
-                    guided=guidance_scale > 1,
+                    guided=options.guidance_scale > 1,
                     beside=hosted,
                 )
             )

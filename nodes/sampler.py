@@ -4,10 +4,22 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, audio_offset_ms, check_choices, guidance_scale, seed, steps
+from .knobs import (
+    CATEGORY,
+    DEFAULTS,
+    SCHEDULERS,
+    advanced,
+    audio_offset_ms,
+    cache_interval,
+    check_choices,
+    guidance_end,
+    guidance_scale,
+    guidance_start,
+    scheduler,
+    seed,
+    steps,
+)
 from .sockets import Audio, Faces, Model
-
-SCHEDULERS = ["ddim"]
 
 
 class LatentSyncSampler(io.ComfyNode):
@@ -26,12 +38,7 @@ class LatentSyncSampler(io.ComfyNode):
                 seed(),
                 steps(),
                 guidance_scale(),
-                io.Combo.Input(
-                    "scheduler",
-                    options=SCHEDULERS,
-                    default=SCHEDULERS[0],
-                    tooltip="How noise is taken away from step to step. ddim is what the models were trained with.",
-                ),
+                scheduler(),
                 io.Int.Input(
                     "chunk_overlap",
                     default=DEFAULTS.chunk_overlap,
@@ -47,6 +54,7 @@ class LatentSyncSampler(io.ComfyNode):
                     "with: sd-vae-ft-mse for released models.",
                 ),
                 audio_offset_ms(),
+                *map(advanced, (cache_interval(), guidance_start(), guidance_end())),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),
@@ -75,6 +83,9 @@ class LatentSyncSampler(io.ComfyNode):
         chunk_overlap,
         vae=None,
         audio_offset_ms=DEFAULTS.audio_offset_ms,
+        cache_interval=DEFAULTS.cache_interval,
+        guidance_start=DEFAULTS.guidance_interval[0],
+        guidance_end=DEFAULTS.guidance_interval[1],
     ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.options import LipSyncOptions
@@ -83,6 +94,9 @@ class LatentSyncSampler(io.ComfyNode):
             options = LipSyncOptions(
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
+                scheduler=scheduler,
+                guidance_interval=(guidance_start, guidance_end),
+                cache_interval=cache_interval,
                 seed=seed,
                 chunk_overlap=chunk_overlap,
                 audio_offset_ms=audio_offset_ms,

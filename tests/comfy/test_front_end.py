@@ -67,7 +67,19 @@ def test_a_workflow_saved_before_the_inputs_came_loads(front_end, samples):
     )
     values = after["widgets_values"]
     assert values[: len(before["widgets_values"])] == before["widgets_values"]
-    assert values[len(before["widgets_values"]) :] == [0, 0.5, 0.5, "close", 2, 1, "feather", "drawn", 60, 0.16]
+    assert values[len(before["widgets_values"]) :] == [
+        0,
+        0.5,
+        0.5,
+        "close",
+        2,
+        1,
+        "feather",
+        "drawn",
+        60,
+        0.16,
+        "custom",
+    ]
     linked = {slot["name"]: slot["link"] for slot in before["inputs"] if slot.get("link")}
     assert {slot["name"]: slot["link"] for slot in after["inputs"] if slot.get("link")} == linked
 

@@ -214,3 +214,18 @@ def test_memory_does_not_grow_with_the_clip(server, tmp_path):
         peaks.append(run.peak_rss)
     print(f"peak RSS {peaks[0]:.0f} MiB for 25 frames, {peaks[1]:.0f} MiB for 60")
     assert peaks[1] <= peaks[0] + 170
+
+
+@pytest.mark.parametrize(("preset", "scheduler"), [({}, "ddim"), ({"preset": "draft"}, "dpmpp_2m")])
+def test_a_preset_sets_what_was_left_at_its_default(server, clips, preset, scheduler):
+    graph = all_in_one(clips.talk, clips.speech, duration=0.2, steps=1, **preset)
+    graph |= {
+        "report": node("LatentSyncReport", report=["sync", 1]),
+        "json": write(f"preset_{scheduler}", text=["report", 2]),
+    }
+    run = server.run(graph)
+    assert run.status == "success", run.message
+    told = json.loads(str(np.load(server.base / "output" / f"preset_{scheduler}.npz")["text"]))
+    settings = told["settings"]
+    assert settings["scheduler"] == scheduler
+    assert settings["num_inference_steps"] == 1  # changed from its default, so it wins

@@ -10,8 +10,10 @@ from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
+from latentsync.presets import CUSTOM, PRESETS
 from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
+from latentsync.trajectory import SCHEDULERS
 from tests.comfy.conftest import PACK
 from tests.comfy.setup_host import ROOT
 
@@ -40,7 +42,9 @@ OPTIONS = {
     "length": ("length", "length"),
     "tail": ("tail", "tail"),
     "audio_offset_ms": ("audio_offset_ms", "audio_offset_ms"),
-    "chunk_overlap": ("chunk_overlap", None),
+    "chunk_overlap": ("chunk_overlap", "chunk_overlap"),
+    "scheduler": ("scheduler", "scheduler"),
+    "cache_interval": ("cache_interval", "cache_interval"),
     "smoothing": ("smoothing", None),
     "mask": ("mask", None),
     "silence": ("silence", "silence"),
@@ -112,7 +116,14 @@ def test_choices_are_the_librarys(nodes):
     for node, name in (("LatentSyncLipSync", "length"), ("LatentSyncMatchLength", "mode")):
         assert tuple(inputs_of(nodes[node])[name][1]["options"]) == LENGTH_MODES
         assert tuple(inputs_of(nodes[node])["tail"][1]["options"]) == TAIL_MODES
-    overlap = inputs_of(nodes["LatentSyncSampler"])["chunk_overlap"][1]
+    sampler = inputs_of(nodes["LatentSyncSampler"])
+    assert tuple(sampler["scheduler"][1]["options"]) == SCHEDULERS
+    interval = sampler["guidance_start"][1]["default"], sampler["guidance_end"][1]["default"]
+    assert interval == LipSyncOptions().guidance_interval
+    preset = list(inputs_of(nodes["LatentSyncLipSync"]).items())[-1]  # the last one, or old graphs' widgets would move
+    assert (preset[0], preset[1][1]["default"]) == ("preset", CUSTOM)
+    assert preset[1][1]["options"] == [CUSTOM, *PRESETS]
+    overlap = sampler["chunk_overlap"][1]
     assert overlap["max"] == LipSyncOptions().chunk_frames // 2
 
 
