@@ -3,8 +3,9 @@
     python -m eval.syncnet_accuracy --data runs/tiny/clips --syncnet checkpoints/stable_syncnet.pt
 
 Half of the pairs are frames with their own sound, half with the sound of another time of the same clip, at least
-``--min_negative_distance`` frames away. The pairs are the same at every call. Over a cosine of 0.5 a pair is called
-right; the best threshold of these pairs is told beside it.
+``--min_negative_distance`` frames away. The pairs are the same at every call. A pair is called right over a cosine of
+``--threshold``; the best threshold of these pairs is told beside it, which flatters. Give the one that was best for
+other people: training writes it into the file's metadata as best_threshold.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from latentsync.syncnet.pair_accuracy import measure_pairs
+from latentsync.syncnet.pair_accuracy import THRESHOLD, measure_pairs
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from training_scripts.clip_store import ClipStore  # noqa: TID251 (the data sets that training makes)
 
@@ -29,6 +30,9 @@ def main() -> None:
     parser.add_argument("--num_pairs", type=int, default=2048)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--min_negative_distance", type=int, default=8, help="frames; 1 for the reference's pairs")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help="of the cosine (default: 0.5, the reference's)"
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -45,6 +49,7 @@ def main() -> None:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         vae=vae,
+        threshold=arguments.threshold,
     )
     print(json.dumps(asdict(scores), indent=2))
 

@@ -5,6 +5,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+PARTS = ("unet", "vae", "whisper", "syncnet")  # that a folder's config.json may name
+
 
 def damaged_files(assets: Path) -> list[str]:
     """What is wrong with the bundled model files, one line each; files that are not there are not asked for, unless a
@@ -19,7 +21,7 @@ def damaged_files(assets: Path) -> list[str]:
             faults.append(f"{path}: damaged, its end is missing")
         elif path.name == "config.json" and path.parent.parent == assets:
             description = json.loads(path.read_text(encoding="utf-8"))
-            named = [path.parent / description[key] for key in ("unet", "vae", "whisper") if key in description]
+            named = [path.parent / description[key] for key in PARTS if key in description]
             faults += [f"{part}: missing" for part in named if not part.exists()]
     return faults
 

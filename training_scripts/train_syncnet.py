@@ -32,6 +32,7 @@ from .syncnet_augmentation import augment
 from .syncnet_batches import StepBatches
 from .syncnet_config import SyncNetTraining, parse_syncnet_config
 from .syncnet_log import TrainingLog
+from .training_run import make_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,7 @@ def gather_uneven(accelerator: Accelerator, tensors: list[Tensor]) -> list[Tenso
 def train_syncnet(config: SyncNetTraining, clips: ClipStore) -> Path:
     """Train, or finish training; returns the file."""
     run_dir, target = Path(config.run_dir), Path(config.run_dir) / "syncnet.safetensors"
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.gradient_accumulation_steps
-    )
+    accelerator = make_accelerator(config.mixed_precision, config.gradient_accumulation_steps)
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     syncnet = StableSyncNet(config.network())

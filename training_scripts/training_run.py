@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.output_file import written_whole
+from latentsync.models import choose_device
 
 from .curves import draw_curves
 
@@ -35,9 +36,13 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1) -> Accelerator:
-    """How the run computes; processes and sharding are what `torchrun` or `accelerate launch` set up."""
+    """How the run computes; processes and sharding are what `torchrun` or `accelerate launch` set up.
+
+    Raises OptionError for a precision that the device has not, and where processes would not work together.
+    """
     try:
-        return Accelerator(
+        accelerator = Accelerator(
+            cpu=choose_device().type == "cpu",  # unless told so, accelerate lets CPU processes run side by side, alone
             mixed_precision=mixed_precision,
             gradient_accumulation_steps=gradient_accumulation_steps,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
@@ -46,6 +51,13 @@ def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1)
         raise OptionError(
             f"mixed_precision {mixed_precision!r} does not work here: {error}. Set bf16 or no."
         ) from error
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise OptionError(
+            f"{launched} processes were launched, but accelerate joins {accelerator.num_processes} of them; each would "
+            "train alone and overwrite the others' files. Launch by torchrun, see training_scripts/README.md."
+        )
+    return accelerator
 
 
 class TrainingRun:

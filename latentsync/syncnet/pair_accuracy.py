@@ -19,7 +19,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class PairScores:
-    """accuracy: share of pairs told right by a cosine over 0.5; best_accuracy: by one over best_threshold.
+    """accuracy: share of pairs told right by a cosine over the given threshold; best_accuracy: over best_threshold.
 
     right, wrong: mean cosine of the pairs that belong together and of the others.
     """
@@ -32,7 +32,7 @@ class PairScores:
     wrong: float
 
 
-def pair_scores(cosines: np.ndarray, labels: np.ndarray) -> PairScores:
+def pair_scores(cosines: np.ndarray, labels: np.ndarray, threshold: float = THRESHOLD) -> PairScores:
     """cosines: (N,); labels: (N,), 1 or True where a pair belongs together. Both kinds must be there."""
     cosines, belongs = np.asarray(cosines, np.float64), np.asarray(labels) > 0.5
     order = np.argsort(cosines)
@@ -46,7 +46,7 @@ def pair_scores(cosines: np.ndarray, labels: np.ndarray) -> PairScores:
     between = np.clip(edges[best : best + 2], cosines.min(), cosines.max())
     return PairScores(
         num_pairs=len(cosines),
-        accuracy=float(((cosines > THRESHOLD) == belongs).mean()),
+        accuracy=float(((cosines > threshold) == belongs).mean()),
         best_accuracy=float(share[best]),
         best_threshold=float(between.mean()),
         right=float(cosines[belongs].mean()),
@@ -86,6 +86,7 @@ def measure_pairs(
     seed: int = 42,
     batch_size: int = 64,
     vae: AutoencoderKL | None = None,
+    threshold: float = THRESHOLD,
 ) -> PairScores:
     """The scores on fixed pairs of these clips: half of frames with their own sound, half with that of another time.
 
@@ -98,4 +99,4 @@ def measure_pairs(
         pair_cosines(syncnet, load_pairs(clips, pairs[start : start + batch_size], num_frames), vae).cpu()
         for start in range(0, num_pairs, batch_size)
     ]
-    return pair_scores(torch.cat(cosines).numpy(), np.array([pair.label for pair in pairs]))
+    return pair_scores(torch.cat(cosines).numpy(), np.array([pair.label for pair in pairs]), threshold)

@@ -86,8 +86,11 @@ def test_a_described_file_that_is_missing_is_found(install, tmp_path):
     )
     (tmp_path / "tiny" / "vae").mkdir()
     (tmp_path / "tiny" / "w.pt").write_bytes(b"cut off")
+    (tmp_path / "syncnet").mkdir()
+    (tmp_path / "syncnet" / "config.json").write_text(json.dumps({"syncnet": "tiny.safetensors"}))
     assert sorted(fault.split(": ")[1].split(",")[0] for fault in damaged_files(tmp_path)) == [
         "damaged",
+        "missing",
         "missing",
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from training_scripts.config import TrainingConfig, load_config
 
@@ -54,3 +55,9 @@ def new_run(micro_run, tmp_path):
 def parts(tmp_path_factory) -> Path:
     """A folder with what `small_config` names."""
     return make_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(autouse=True)
+def new_accelerator():
+    """accelerate lets a process have one precision; each test is as a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -56,8 +56,9 @@ def make_parts(folder: Path) -> Path:
     return folder
 
 
-def small_config(parts: Path, output: Path, *overrides: str) -> UNetTrainingConfig:
-    places = {
+def places(parts: Path, output: Path) -> list[str]:
+    """Settings that name what a run reads and writes."""
+    named = {
         "output": output,
         "data.clips": parts / "clips",
         "model.vae": parts / "vae",
@@ -65,4 +66,8 @@ def small_config(parts: Path, output: Path, *overrides: str) -> UNetTrainingConf
         "loss.video_encoder": parts / "encoder.safetensors",
         "loss.lip_reader": parts / "lip_reader.safetensors",
     }
-    return load_unet_config(CONFIG, [*(f"{name}={path}" for name, path in places.items()), *overrides])
+    return [f"{name}={path}" for name, path in named.items()]
+
+
+def small_config(parts: Path, output: Path, *overrides: str) -> UNetTrainingConfig:
+    return load_unet_config(CONFIG, [*places(parts, output), *overrides])

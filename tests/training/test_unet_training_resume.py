@@ -129,7 +129,7 @@ def test_old_save_points_are_removed(parts, tmp_path):
 
 def test_an_unfinished_save_point_does_not_count(parts, tmp_path):
     config = small_config(parts, tmp_path, *LESS)
-    train_and_cut(config, 2)
+    train_and_cut(config, 3)
     shutil.copytree(save_points(tmp_path)[0], tmp_path / "save_points" / "step-00000003.part")
     (tmp_path / "save_points" / "step-00000003.part" / "run.json").unlink()
     train_unet(config)

@@ -129,6 +129,7 @@ def test_pair_scores_by_hand():
     scores = pair_scores(np.array([0.9, 0.7, 0.8, 0.2, 0.6, 0.1]), np.array([1, 1, 1, 1, 0, 0]))
     assert scores.accuracy == pytest.approx(4 / 6)
     assert scores.best_accuracy == pytest.approx(5 / 6)
+    assert pair_scores(np.array([0.9, 0.7, 0.6]), np.array([1, 1, 0]), threshold=0.65).accuracy == 1
     assert 0.6 < scores.best_threshold < 0.7 or 0.1 < scores.best_threshold < 0.2
     assert (scores.right, scores.wrong) == (pytest.approx(0.65), pytest.approx(0.35))
     assert pair_scores(np.full(4, 0.3), np.array([1, 1, 0, 0])).best_accuracy == 0.5  # equal ones cannot be parted
