@@ -17,9 +17,10 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from .diffusion import PREDICTION_TYPES
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from .file_hash import sha256_of
+from .json_files import shown
 from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
 from .unet_keys import from_reference_keys, to_reference_key, to_reference_keys
-from .weight_files import read_sidecar, read_weights, write_weights
+from .weight_files import building, read_sidecar, read_weights, write_weights
 
 NUM_ATTENTION_HEADS, NUM_NORM_GROUPS = 8, 32
 RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
@@ -28,6 +29,8 @@ KNOWN_RESOLUTIONS: dict[str, int] = {}
 UNSEEN_FIELDS = ("num_attention_heads", "norm_num_groups", "motion_norm_num_groups")  # of the U-Net, not in shapes
 NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
 DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type")
+MAX_POSITIONS = 4096  # frames a motion module could tell apart; released ones tell 24
+SIDES = 8, 4096  # px, of faces that a model may work at
 NAMES_SHOWN = 5
 
 
@@ -79,12 +82,16 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int | str]]:
         )
     try:
         numbers = {field: int(described[field]) for field in NUMBER_FIELDS if described.get(field) is not None}
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"The description of {path} has a value that is not a whole number: {described}.") from error
-    meaning = described.get("prediction_type") or "epsilon"
-    if meaning not in PREDICTION_TYPES:
+    except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(
-            f"The description of {path} has prediction_type {meaning!r}; expected {' or '.join(PREDICTION_TYPES)}."
+            f"The description of {path} has a value that is not a whole number: {shown(described)}."
+        ) from error
+    if any(numbers.get(field, 1) < 1 for field in UNSEEN_FIELDS):
+        raise OptionError(f"The description of {path} has heads or groups below 1: {shown(described)}.")
+    meaning = described.get("prediction_type") or "epsilon"
+    if not isinstance(meaning, str) or meaning not in PREDICTION_TYPES:
+        raise OptionError(
+            f"The description of {path} has prediction_type {shown(meaning)}; expected {' or '.join(PREDICTION_TYPES)}."
         )
     return tensors, {**numbers, "prediction_type": meaning}
 
@@ -143,13 +150,23 @@ def unet_config_from_state_dict(
 
     def count(pattern: str) -> int:
         found = {int(match[1]) for key in tensors if (match := re.match(pattern, key))}
-        return max(found, default=-1) + 1
+        number = max(found, default=-1) + 1
+        if number > len(tensors):
+            raise IncompleteCheckpointError(
+                f"The U-Net checkpoint counts {number} layers with {len(tensors)} tensors. Download it again."
+            )
+        return number
 
     levels = count(r"down_blocks\.(\d+)\.")
     channels = tuple(shape(f"down_blocks.{level}.resnets.0.conv1.weight")[0] for level in range(levels))
     attention = [any(key.startswith(f"down_blocks.{level}.attentions.") for key in tensors) for level in range(levels)]
     motion = {match[1] for key in tensors if (match := re.match(r"((?:down|up)_blocks\.\d+)\.motion_modules\.", key))}
     table = next((tensor for key, tensor in tensors.items() if key.endswith("pos_embed.pe")), None)
+    positions = MAX_FRAMES if table is None else table.shape[1]
+    if positions > MAX_POSITIONS:
+        raise IncompleteCheckpointError(
+            f"The U-Net checkpoint has a table of {positions} positions; expected {MAX_FRAMES}. Download it again."
+        )
     return {
         "in_channels": shape("conv_in.weight")[1],
         "out_channels": shape("conv_out.weight")[0],
@@ -157,7 +174,7 @@ def unet_config_from_state_dict(
         "layers_per_block": count(r"down_blocks\.0\.resnets\.(\d+)\."),
         "attention_levels": attention,
         "motion_blocks": motion_placement(motion, levels),
-        "motion_max_seq_length": MAX_FRAMES if table is None else table.shape[1],
+        "motion_max_seq_length": positions,
         "norm_num_groups": norm_num_groups,
         "motion_norm_num_groups": motion_norm_num_groups,
         "num_attention_heads": num_attention_heads,
@@ -212,16 +229,19 @@ def load_unet(
     given = {"num_attention_heads": num_attention_heads, "norm_num_groups": norm_num_groups}
     unseen = {field: described[field] for field in UNSEEN_FIELDS if field in described}
     unseen |= {field: value for field, value in given.items() if value is not None}
-    config = unet_config_from_state_dict(state_dict, **unseen)
+    with building(path, "a U-Net"):
+        config = unet_config_from_state_dict(state_dict, **unseen)
     # Before they go into the U-Net: its `.to(dtype=...)` logs a warning of diffusers about nothing.
     state_dict = {key: tensor.to(device=device, dtype=dtype) for key, tensor in state_dict.items()}
-    return build_unet(config, state_dict, str(path)).eval(), _facts(state_dict, config, described)
+    with building(path, "a U-Net"):
+        return build_unet(config, state_dict, str(path)).eval(), _facts(state_dict, config, described)
 
 
 def read_unet_facts(path: str | Path) -> UNetFacts:
     """What a U-Net file is, without loading its tensors into memory. Raises as `read_state_dict`."""
     state_dict, described = _read(Path(path))
-    return _facts(state_dict, unet_config_from_state_dict(state_dict), described)
+    with building(path, "a U-Net"):
+        return _facts(state_dict, unet_config_from_state_dict(state_dict), described)
 
 
 def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: Mapping[str, int | str]) -> UNetFacts:
@@ -253,6 +273,7 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
         return Resolution(override, "set by the user", None)
     facts = read_unet_facts(path) if facts is None else facts
     if facts.resolution is not None:
+        check_resolution(facts.resolution, f"is described with {Path(path).name}")
         return Resolution(facts.resolution, "described with the checkpoint", None)
     if KNOWN_RESOLUTIONS and (known := KNOWN_RESOLUTIONS.get(sha256_of(path))):
         return Resolution(known, "a released file, known by its hash", None)
@@ -265,10 +286,10 @@ def resolve_resolution(path: str | Path, override: int | None = None, facts: UNe
     return Resolution(RESOLUTION_1_6, "assumed: versions 1.5 and 1.6 have the same tensors", warning)
 
 
-def check_resolution(resolution: int) -> None:
+def check_resolution(resolution: int, told: str = "was given") -> None:
     """Raises OptionError for a side of the face, in px, that no model can have."""
-    if resolution <= 0 or resolution % 8:
-        raise OptionError(f"The resolution {resolution} was given; expected a positive multiple of 8, as 256 or 512.")
+    if not SIDES[0] <= resolution <= SIDES[1] or resolution % 8:
+        raise OptionError(f"The resolution {resolution} {told}; expected a positive multiple of 8, as 256 or 512.")
 
 
 def save_unet(

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from .json_files import parse_json, read_json, shown
 from .weight_files import read_weights, write_weights
 
 PREFIX = "base_model.model."  # of peft's names
@@ -22,6 +23,8 @@ CONFIG_FILE = "adapter_config.json"
 KEY = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight$")
 # Settings of peft that change what the tensors mean, and the values that leave them alone.
 PLAIN = {"use_dora": (False, None), "bias": ("none", None), "modules_to_save": (None, []), "lora_bias": (False, None)}
+PLAIN_NAME = re.compile(r"[\w.]+")
+MAX_ALPHA = 1e6
 NAMES_SHOWN = 5
 
 
@@ -48,6 +51,8 @@ def read_lora(path: str | Path) -> LoRA:
         )
     halves: dict[str, dict[str, Tensor]] = {}
     for key, match in matches.items():
+        if not isinstance(content[key], Tensor):
+            raise ForeignCheckpointError(f"{path}: {key} is no tensor. Expected an adapter of train_lora.")
         halves.setdefault(match[1], {})[match[2]] = content[key]
     layers = {}
     for layer, pair in halves.items():
@@ -56,6 +61,7 @@ def read_lora(path: str | Path) -> LoRA:
             or pair["A"].ndim != 2
             or pair["B"].ndim != 2
             or len(pair["A"]) != pair["B"].shape[1]
+            or not len(pair["A"])
         ):
             raise IncompleteCheckpointError(
                 f"{path}: the layer {layer} has {' and '.join(f'lora_{k} {tuple(v.shape)}' for k, v in pair.items())}; "
@@ -106,24 +112,22 @@ def save_lora(path: str | Path, tensors: Mapping[str, Tensor], config: Mapping, 
 def _read_config(path: Path, metadata: Mapping[str, str]) -> dict:
     beside = path.with_name(CONFIG_FILE)
     if CONFIG_FIELD in metadata:
-        text, where = metadata[CONFIG_FIELD], f"the metadata of {path}"
+        where = f"the metadata of {path}"
+        config = parse_json(metadata[CONFIG_FIELD], told=where)
     elif beside.is_file():
-        text, where = beside.read_text(encoding="utf-8"), str(beside)
+        where, config = str(beside), read_json(beside, what=f"describes {path.name}")
     else:
         raise CheckpointError(
             f"{path} does not say its rank and alpha: neither its metadata nor {CONFIG_FILE} beside it has them. Keep "
             f"peft's {CONFIG_FILE} in the same folder."
         )
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{where} is not valid JSON ({error}). Make the adapter again.") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{where} is no configuration of peft. Make the adapter again.")
-    odd = [f"{field} {config[field]!r}" for field, plain in PLAIN.items() if config.get(field) not in plain]
-    if odd or config.get("peft_type", "LORA") != "LORA":
+    odd = [f"{field} {shown(config[field])}" for field, plain in PLAIN.items() if config.get(field) not in plain]
+    kind = config.get("peft_type", "LORA")
+    if odd or kind != "LORA":
         raise ForeignCheckpointError(
-            f"{path} is {config.get('peft_type', 'LORA')} with {', '.join(odd) or 'other arithmetic'}; expected a "
+            f"{path} is {shown(kind)} with {', '.join(odd) or 'other arithmetic'}; expected a "
             "plain LoRA of linear layers, as train_lora makes it."
         )
     return config
@@ -131,10 +135,14 @@ def _read_config(path: Path, metadata: Mapping[str, str]) -> dict:
 
 def _scale(config: Mapping, layer: str, rank: int, path: Path) -> float:
     """What peft multiplies B A by."""
-    alpha = next(
-        (value for name, value in (config.get("alpha_pattern") or {}).items() if re.match(rf"(.*\.)?({name})$", layer)),
-        config.get("lora_alpha"),
-    )
-    if not isinstance(alpha, int | float):
-        raise CheckpointError(f"{path} has lora_alpha {alpha!r}; expected a number. Make the adapter again.")
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or not all(PLAIN_NAME.fullmatch(name) for name in patterns):
+        # peft takes them for regular expressions, which a file could make to run for years
+        raise ForeignCheckpointError(f"{path} has alpha_pattern {shown(patterns)}; expected names of layers.")
+    named = (value for name, value in patterns.items() if layer == name or layer.endswith(f".{name}"))
+    alpha = next(named, config.get("lora_alpha"))
+    if not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:
+        raise CheckpointError(
+            f"{path} has lora_alpha {shown(alpha)}; expected a number up to {MAX_ALPHA:g}. Make the adapter again."
+        )
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)

@@ -1,6 +1,5 @@
 """Which model files belong together, where they are looked for, and loading them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from diffusers import AutoencoderKL
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .file_hash import sha256_of
+from .json_files import read_json
 from .lora import merge_lora, read_lora
 from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
@@ -65,7 +65,7 @@ def described_model(folder: Path) -> ModelFiles:
     if not description.is_file():
         raise ModelNotFoundError(f"{folder} has no config.json; expected one that names unet, vae and whisper")
     try:
-        names = json.loads(description.read_text(encoding="utf-8"))
+        names = read_json(description, what="describes a model")
         return ModelFiles(
             name=names["name"],
             unet=folder / names["unet"],

@@ -3,7 +3,7 @@
 LatentSync uses Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.18215, posterior samples rather than means.
 """
 
-import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,8 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from .weight_files import read_weights
+from .json_files import read_json, shown
+from .weight_files import building, read_weights
 
 SCALING_FACTOR = 0.18215
 FOLDER_FILES = (
@@ -72,13 +73,15 @@ def load_vae(
             f"{file} is not a VAE: it has no encoder and decoder. Expected Stable Diffusion's VAE, sd-vae-ft-mse."
         )
     original = any(key.startswith("decoder.mid.") for key in tensors)
-    config = _read_config(folder) or _config_from_shapes(tensors, original)
-    if original:
-        tensors = convert_ldm_vae_checkpoint(tensors, config)
-    tensors = dict(map(_current_attention, tensors.items()))
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(config)
-    expected = vae.state_dict()
+    with building(file, "a VAE"):
+        config = _read_config(folder) or _config_from_shapes(tensors, original)
+        _check_config(config, len(tensors))
+        if original:
+            tensors = convert_ldm_vae_checkpoint(tensors, config)
+        tensors = dict(map(_current_attention, tensors.items()))
+        with torch.device("meta"):
+            vae = AutoencoderKL.from_config(config)
+        expected = vae.state_dict()
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
     if wrong:
@@ -87,7 +90,8 @@ def load_vae(
             f"({', '.join(wrong[:NAMES_SHOWN])}). Download it again, together with its config.json."
         )
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
-    vae.load_state_dict(tensors, strict=True, assign=True)
+    with building(file, "a VAE"):
+        vae.load_state_dict(tensors, strict=True, assign=True)
     return vae.eval().requires_grad_(False)
 
 
@@ -168,20 +172,34 @@ def _read_config(folder: Path) -> dict | None:
     file = folder / "config.json"
     if not file.is_file():
         return None
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}, which describes the VAE, is not valid JSON ({error}). Repair it.") from error
+    config = read_json(file, what="describes the VAE")
     if not isinstance(config, dict) or "latent_channels" not in config:
         return None  # it describes another model in the same folder
     # The reference overrides both; files without them mean the same.
     return {"scaling_factor": SCALING_FACTOR, "shift_factor": 0.0} | config
 
 
+def _check_config(config: Mapping, num_tensors: int) -> None:
+    """Raises CheckpointError for what would build without end, or scale latents to nothing."""
+    layers, widths = config.get("layers_per_block", 1), config.get("block_out_channels", ())
+    scale, shift = config["scaling_factor"], config["shift_factor"] or 0.0
+    if not (isinstance(layers, int) and layers * len(widths) <= num_tensors):
+        raise IncompleteCheckpointError(
+            f"the VAE's description tells of {shown(layers)} layers in {len(widths)} blocks, but the file has "
+            f"{num_tensors} tensors. Download it again, together with its config.json."
+        )
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (scale, shift))
+    if not numbers or not scale > 0:
+        raise CheckpointError(
+            f"the VAE's description has scaling_factor {shown(scale)} and shift_factor {shown(shift)}; expected "
+            f"{SCALING_FACTOR} and 0. Repair its config.json."
+        )
+
+
 def _config_from_shapes(tensors: Mapping[str, torch.Tensor], original: bool) -> dict:
     level = r"encoder\.down\.(\d+)\." if original else r"encoder\.down_blocks\.(\d+)\."
     resnet = "encoder.down.{}.block.{}" if original else "encoder.down_blocks.{}.resnets.{}"
-    levels = max(int(match[1]) for key in tensors if (match := re.match(level, key))) + 1
+    levels = len({int(match[1]) for key in tensors if (match := re.match(level, key))})
     layers = sum(f"{resnet.format(0, layer)}.conv1.weight" in tensors for layer in range(16))
     return {
         "in_channels": tensors["encoder.conv_in.weight"].shape[1],

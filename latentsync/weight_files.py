@@ -4,29 +4,41 @@ What a file is gets decided by its first bytes, not by its name.
 """
 
 import contextlib
-import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .errors import CheckpointError, DamagedCheckpointError, ModelNotFoundError, OutputError, UnsafeCheckpointError
+from .errors import (
+    DamagedCheckpointError,
+    IncompleteCheckpointError,
+    LatentSyncError,
+    ModelNotFoundError,
+    OutputError,
+    UnsafeCheckpointError,
+)
+from .json_files import read_json
+from .weight_limits import check_archive, check_header, check_pickles, check_tensors
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
 # Parts of torch's messages for a pickle that wants more than tensors and plain containers.
 UNSAFE_SIGNS = ("Unsupported global", "Unsupported class", "Unsupported operand", "not an allowed", "not allowed")
+# What torch raises for files whose bytes were changed.
+DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, AssertionError)
+DAMAGE += (ArithmeticError, MemoryError)
 
 
 def read_weights(path: str | Path) -> tuple[dict, dict[str, str]]:
     """Content and metadata of a weight file; tensors lie on the CPU and are mapped from disk where possible.
 
     Returns what was saved (a dict of tensors, possibly nested for torch files) and the text metadata of a safetensors
-    file (empty for others). Raises ModelNotFoundError, DamagedCheckpointError and UnsafeCheckpointError.
+    file (empty for others). What the file claims is checked before memory is taken for it, see weight_limits.py.
+    Raises ModelNotFoundError, DamagedCheckpointError and UnsafeCheckpointError.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,9 +49,16 @@ def read_weights(path: str | Path) -> tuple[dict, dict[str, str]]:
     if not head:
         raise DamagedCheckpointError(f"{path} is empty. The download probably failed; download it again.")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
-        return _read_safetensors(path)
+        check_header(path, head)
+        content, metadata = _read_safetensors(path)
+        check_tensors(path, content)
+        return content, metadata
     if head.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
-        return _read_torch(path, mapped=head.startswith(ZIP_MAGIC)), {}
+        is_archive = head.startswith(ZIP_MAGIC)
+        (check_archive if is_archive else check_pickles)(path)
+        content = _read_torch(path, mapped=is_archive)
+        check_tensors(path, content)
+        return content, {}
     if head.startswith(b"version https://git-lfs"):
         reason = "a Git LFS pointer, not the file itself. Fetch it with `git lfs pull` or download it from its page"
     elif head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
@@ -71,11 +90,7 @@ def _read_torch(path: Path, mapped: bool) -> dict:
                 "Use the original file, or a .safetensors version of it."
             ) from error
         raise DamagedCheckpointError(f"{path} is damaged or not a torch file. Download it again.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        if "TorchScript" in str(error):
-            raise UnsafeCheckpointError(
-                f"{path} is a TorchScript program, which was not run. Expected a file of tensors."
-            ) from error
+    except DAMAGE as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedCheckpointError(
             f"{path} is damaged or cut short ({first_line[:200]}). Download it again."
@@ -108,16 +123,29 @@ def write_weights(path: str | Path, content: Mapping, metadata: Mapping[str, str
         raise OutputError(f"{path} cannot be written: {error}. Check the folder's rights and free space.") from error
 
 
+@contextlib.contextmanager
+def building(path: str | Path, what: str) -> Iterator[None]:
+    """Inside, a network is made as a file's shapes and description say: what cannot be made is the file's fault.
+
+    Raises IncompleteCheckpointError, telling what was to be made.
+    """
+    try:
+        yield
+    except LatentSyncError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        first_line = (str(error).splitlines() or [""])[0][:200]
+        raise IncompleteCheckpointError(
+            f"{path} does not describe {what} that can be built ({type(error).__name__}: {first_line}). Download it "
+            "again, together with the description beside it."
+        ) from error
+
+
 def read_sidecar(path: str | Path) -> dict:
     """The JSON object beside a weight file: `<stem>.json`, else `config.json`, else {}. Raises CheckpointError."""
     path = Path(path)
     for candidate in (path.with_suffix(".json"), path.with_name("config.json")):
         if candidate.is_file():
-            try:
-                content = json.loads(candidate.read_text(encoding="utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise CheckpointError(
-                    f"{candidate}, which describes {path.name}, is not valid JSON ({error}). Repair or remove it."
-                ) from error
+            content = read_json(candidate, what=f"describes {path.name}")
             return content if isinstance(content, dict) else {}
     return {}

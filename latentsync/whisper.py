@@ -13,7 +13,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .errors import ForeignCheckpointError, IncompleteCheckpointError
-from .weight_files import read_weights
+from .weight_files import building, read_weights
 
 MEL_FRAMES = 3000  # one window of 30 s at 100 mel frames per second
 ENGLISH_VOCABULARY = 51864  # `n_vocab` of the .en models; the multilingual ones have more
@@ -96,10 +96,10 @@ def load_whisper(
     for name in ("conv1.weight", "positional_embedding"):
         if name not in tensors:
             raise IncompleteCheckpointError(f"{path} has no tensor 'encoder.{name}'. Download the Whisper file again.")
-    width, num_mels = tensors["conv1.weight"].shape[:2]
-    num_blocks = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
-    vocabulary = dims.get("n_vocab")
-    with torch.device("meta"):
+    with building(path, "a Whisper encoder"), torch.device("meta"):
+        width, num_mels = tensors["conv1.weight"].shape[:2]
+        num_blocks = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+        vocabulary = dims.get("n_vocab")
         encoder = AudioEncoder(
             num_mels=num_mels,
             width=width,

@@ -1,11 +1,11 @@
 """What can be fetched: assets/downloads.json, read and checked."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import OptionError
+from ..json_files import read_json
 
 MANIFEST = Path(__file__).parents[1] / "assets" / "downloads.json"
 
@@ -45,7 +45,7 @@ class RemoteModel:
 def read_manifest(path: Path = MANIFEST) -> dict[str, RemoteModel]:
     """The models by name. Raises OptionError for a file that is not of this form."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, OptionError)
         return {name: _model(name, entry) for name, entry in content["models"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(

@@ -19,7 +19,7 @@ class Record:
     def read(self) -> dict:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             content = {}
         content = content if isinstance(content, dict) else {}
         return {"files": {}, "accepted": {}, **content}

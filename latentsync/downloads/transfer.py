@@ -50,7 +50,7 @@ class Part:
         """url, etag and total of what is there; {} where that cannot be told."""
         try:
             facts = json.loads(self.facts_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 

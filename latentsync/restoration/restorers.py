@@ -11,11 +11,11 @@ from spandrel import canonicalize_state_dict as canonical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..errors import CheckpointError, ForeignCheckpointError, OptionError
 from ..file_hash import sha256_of
 from ..pipeline import vae_batch
 from ..vae import in_batches
-from ..weight_files import read_weights
+from ..weight_files import building, read_weights
 from . import portrait
 from .author_networks import NETWORKS, author_network
 from .restorer_files import find_restorer, official_restorer
@@ -192,16 +192,12 @@ def _describe(tensors: dict[str, Tensor], path: Path) -> ImageModelDescriptor:
             raise OptionError("CodeFormer needs spandrel_extra_arches: pip install spandrel_extra_arches") from error
         registry.add(*EXTRA_REGISTRY)
     try:
-        found = registry.load(tensors)
+        with building(path, "a restorer"):
+            found = registry.load(tensors)
     except UnsupportedModelError as error:
         raise ForeignCheckpointError(
             f"{path} is not a restorer: spandrel knows no such network. Expected GFPGAN, CodeFormer or another "
             "restoration or upscale model"
-        ) from error
-    except (RuntimeError, KeyError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise IncompleteCheckpointError(
-            f"{path} does not fit its network ({first_line[:200]}). Download it again."
         ) from error
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
         raise ForeignCheckpointError(

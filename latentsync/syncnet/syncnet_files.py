@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from ..weight_files import read_sidecar, read_weights, write_weights
+from ..json_files import parse_json
+from ..weight_files import building, read_sidecar, read_weights, write_weights
 from .stable_syncnet import NUM_GROUPS, NUM_HEADS, EncoderConfig, Factor, StableSyncNet, SyncNetConfig
 
 BUNDLED_SYNCNET = Path(__file__).parents[1] / "assets" / "syncnet" / "tiny.safetensors"
@@ -55,13 +56,18 @@ def load_syncnet(
         raise ForeignCheckpointError(
             f"{path} is {kind}, not a StableSyncNet. Choose stable_syncnet.pt (or latentsync_syncnet.pt of 1.0)."
         )
-    described = json.loads(metadata["config"]) if "config" in metadata else read_sidecar(path)
-    config = syncnet_config_from_state_dict(tensors, described)
-    with torch.device("meta"):
-        syncnet = StableSyncNet(config)
+    if "config" in metadata:
+        described = parse_json(metadata["config"], told=f"the metadata of {path}")
+    else:
+        described = read_sidecar(path)
+    with building(path, "a SyncNet"):
+        config = syncnet_config_from_state_dict(tensors, described)
+        with torch.device("meta"):
+            syncnet = StableSyncNet(config)
     _check(tensors, syncnet.state_dict(), path)
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
-    syncnet.load_state_dict(tensors, strict=True, assign=True)
+    with building(path, "a SyncNet"):
+        syncnet.load_state_dict(tensors, strict=True, assign=True)
     return syncnet.eval().requires_grad_(False)
 
 
