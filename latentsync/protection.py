@@ -6,9 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .errors import FrameCountError, MediaError
+from .media.pictures import NoPictureError, opened_picture
 from .media.video_reader import VideoFacts, probe_video, video_length
 from .options import LipSyncOptions
 from .timeline import Timeline, source_frames
@@ -60,21 +61,16 @@ def _running(path: str | Path, facts: VideoFacts, timeline: Timeline, options: L
 def _picture(path: str | Path) -> np.ndarray | None:
     """(H, W) float32 in [0, 1], or None where the file is no still picture."""
     try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
+        with opened_picture(path, MediaError, "the protecting mask") as image:
+            if getattr(image, "is_animated", False):
                 return None
             if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                 return _stretched(np.asarray(image, np.float32) / 65535)
             upright = image.convert("RGBA")
             black = Image.new("RGBA", upright.size, "black")
             return _stretched(np.asarray(Image.alpha_composite(black, upright).convert("L"), np.float32) / 255)
-    except UnidentifiedImageError:
+    except NoPictureError:
         return None
-    except OSError as error:
-        raise MediaError(
-            f"the protecting mask '{path}' cannot be read ({error}); expected a picture or a video, white where the "
-            "source stays. Check the path, or export it again"
-        ) from error
 
 
 def _stretched(mask: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import AudioError, OptionError
 from .container import decode_stream, open_media, scan_duration, video_stream
+from .limits import MAX_CHANNELS, MAX_GAP, MAX_SECONDS, SAMPLE_RATES
 
 _BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
 _GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
@@ -39,6 +40,7 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
             duration = float(stream.duration * stream.time_base)
         else:
             duration = (container.duration or 0) / 1e6 or scan_duration(path, stream.index)
+        duration = min(max(duration, 0.0), MAX_SECONDS)
         context = stream.codec_context
         return AudioFacts(context.sample_rate, context.channels, _layout_name(context), duration, context.name)
 
@@ -78,8 +80,12 @@ def read_audio_blocks(
     with open_media(path, AudioError) as container:
         stream = _audio_stream(container, path)
         layout = "mono" if mono else layout or _layout_name(stream.codec_context)
-        for block in _resampled(container, stream, layout, sample_rate):
+        for block in _convertible(_resampled(container, stream, layout, sample_rate), path):
             total += block.shape[1]
+            if total > MAX_SECONDS * sample_rate:
+                raise AudioError(
+                    f"The sound in '{path}' is longer than {MAX_SECONDS:.0f} s. Cut it, or repair its timestamps."
+                )
             block, skip = block[:, skip:], max(0, skip - block.shape[1])
             if left is not None:
                 block = block[:, :left]
@@ -98,6 +104,16 @@ def read_audio_blocks(
         raise AudioError(f"'{path}' is {total / sample_rate:.2f} s long; cannot start at {start:g} s. Start earlier.")
 
 
+def _convertible(blocks: Iterator[np.ndarray], path: str | os.PathLike) -> Iterator[np.ndarray]:
+    """The blocks; what libswresample has against the sound is told of the file."""
+    try:
+        yield from blocks
+    except (av.FFmpegError, ValueError) as reason:
+        raise AudioError(
+            f"The sound in '{path}' cannot be converted ({reason}): it is damaged. Export it again."
+        ) from reason
+
+
 def _audio_stream(container: av.container.InputContainer, path: str | os.PathLike) -> av.AudioStream:
     stream = container.streams.best("audio")
     if stream is None:
@@ -107,6 +123,12 @@ def _audio_stream(container: av.container.InputContainer, path: str | os.PathLik
         )
     if stream.codec_context is None or not stream.codec_context.sample_rate:
         raise AudioError(f"The sound in '{path}' is of a kind that cannot be decoded here. Convert it to wav.")
+    rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+    if not (SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] and channels <= MAX_CHANNELS):
+        raise AudioError(
+            f"The sound in '{path}' claims {rate} samples a second in {channels} channels; expected {SAMPLE_RATES[0]} "
+            f"to {SAMPLE_RATES[1]} and at most {MAX_CHANNELS}. Export it again."
+        )
     return stream
 
 
@@ -175,7 +197,7 @@ def _drain(graph: av.filter.Graph | None, frame: av.AudioFrame | None) -> Iterat
 def _without_gaps(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
     """Decoded frames, with silence where the timestamps say that there is a gap."""
     expected = _origin(container)
-    longest = container.duration / 1e6 if container.duration else math.inf
+    longest = min(container.duration / 1e6 if container.duration else math.inf, MAX_GAP)
     tolerance = 0.0  # the beginning is placed exactly
     for frame in decode_stream(container, stream):
         if frame.pts is not None:

@@ -9,11 +9,13 @@ import av
 from av.stream import Disposition
 
 from ..errors import MediaError
+from .limits import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
 # Demuxers that "recognise" plain text as pictures, or open other files and addresses named inside the file.
 _UNWANTED_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf", "concat", "hls", "dash", "sdp", "ffmetadata"})
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # asked before memory is taken for a picture
 _NOT_A_MOVIE = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -34,7 +36,12 @@ def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) ->
         raise error(f"'{path}' is empty (0 bytes). Copy or download the file again.")
     try:
         # "file:" keeps a colon in a name from being read as a protocol.
-        container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        container = av.open(
+            f"file:{path}",
+            container_options={"protocol_whitelist": "file"},
+            options=DECODER_OPTIONS,
+            metadata_errors="ignore",
+        )
     except PermissionError as reason:
         raise error(f"'{path}' may not be read: permission denied. Check the file's permissions.") from reason
     except (av.FFmpegError, OSError) as reason:

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import av
 
-from ..errors import OptionError
+from ..errors import MediaError, OptionError
+from .limits import MAX_SECONDS
 from .video_decoder import FrameClock, VideoDecoder
 
 
@@ -62,6 +63,11 @@ class FrameSelection:
             if upper is not None and pts >= upper:
                 break
             window_origin = pts if window_origin is None else window_origin
+            if (seconds := (pts - window_origin) * decoder.time_base) > MAX_SECONDS:
+                raise MediaError(
+                    f"'{decoder.path}' shows a frame {float(seconds):.0f} s after its first one; expected "
+                    f"{MAX_SECONDS:.0f} s at most. Cut it, or repair it."
+                )
             self.end_pts = pts - window_origin + (getattr(frame, "duration", 0) or decoder.interval)
             yield SelectedFrame(frame, pts - window_origin, index, source_pts)
             index += 1

@@ -7,7 +7,10 @@ from fractions import Fraction
 import av
 
 from ..errors import MediaError
-from .container import decode_stream, has_cover, open_media, video_stream
+from .container import DECODER_OPTIONS, decode_stream, has_cover, open_media, video_stream
+from .limits import MAX_GAP, MAX_PIXELS
+
+MIN_RATE = Fraction(1, 60)  # frames per second
 
 
 class FrameClock:
@@ -15,7 +18,7 @@ class FrameClock:
 
     A missing timestamp becomes one frame interval after the last. One that repeats or falls slightly behind (damage,
     rounding) comes half an interval after the last; one that jumps back by more than a second (clips joined without
-    care) shifts all that follow. Both arguments are in ticks.
+    care), or ahead by more than MAX_GAP, shifts all that follow. Both arguments are in ticks.
     """
 
     def __init__(self, interval: int, second: int):
@@ -41,6 +44,9 @@ class FrameClock:
                     self._offset = now - pts
                 else:
                     now = last + max(1, self._interval // 2)
+            elif now - last > MAX_GAP * self._second:
+                now, self.repaired = last + self._interval, True
+                self._offset = now - pts
         self._last = now
         return now
 
@@ -65,10 +71,17 @@ class VideoDecoder:
         if stream.codec_context is None:
             self.close()
             raise MediaError(f"The video in '{path}' is of a kind that cannot be decoded here. Convert it to H.264.")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            self.close()
+            raise MediaError(
+                f"The picture in '{path}' is {width} x {height}; expected {MAX_PIXELS // 10**6} million pixels at "
+                "most. Make it smaller."
+            )
         self._prepare(stream)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        # Rates above 1000 are container clocks mistaken for frame rates.
-        self.fps = Fraction(rate) if rate and 0 < rate <= 1000 else Fraction(25)
+        # Rates above 1000 are container clocks mistaken for frame rates, those near 0 wrong durations.
+        self.fps = Fraction(rate) if rate and MIN_RATE <= rate <= 1000 else Fraction(25)
         self.time_base = Fraction(stream.time_base)
         self.interval = max(1, round(1 / (self.fps * self.time_base)))
         first = next(decode_stream(self._container, stream), None)
@@ -133,6 +146,7 @@ class VideoDecoder:
     @staticmethod
     def _prepare(stream: av.VideoStream) -> None:
         stream.thread_type = "AUTO"
+        stream.codec_context.options = DECODER_OPTIONS
 
 
 def _timestamp(frame: av.VideoFrame) -> int | None:

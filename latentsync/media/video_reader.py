@@ -11,6 +11,7 @@ from ..errors import MediaError
 from .color import ColorTags, RgbConverter, stream_tags
 from .container import open_media, scan_duration
 from .frame_selection import FrameSelection
+from .limits import MAX_SECONDS
 from .orientation import Orientation, frame_orientation
 from .video_decoder import VideoDecoder
 
@@ -89,7 +90,8 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
             with open_media(path) as container:
                 declared = container.duration or 0
             duration = declared / 1e6 or scan_duration(path, stream.index)
-        duration = max(duration, float(1 / decoder.fps))  # there is one frame at least: it was decoded above
+        # There is one frame at least: it was decoded above.
+        duration = min(max(duration, float(1 / decoder.fps)), MAX_SECONDS)
         with open_media(path) as container:
             has_audio = bool(container.streams.audio)
         return VideoFacts(

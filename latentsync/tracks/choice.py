@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
 from ..errors import OptionError
 from ..faces.tracking import FaceFinder
+from ..media.pictures import NoPictureError, opened_picture
 from .appearance import face_look, look_distance
 from .paths import ClipFaces, FacePath
 
@@ -133,10 +134,10 @@ def _like_picture(clip: ClipFaces, picture: Path, finder: FaceFinder | None) -> 
     if finder is None:
         raise OptionError("a face is chosen by a picture, which needs a detector of faces; choose it by its number")
     try:
-        with Image.open(picture) as image:
+        with opened_picture(picture, OptionError, "the picture of the person") as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise OptionError(f"'{picture}' cannot be read as a picture ({error}); give a png, jpg or webp file") from error
+    except NoPictureError as error:
+        raise OptionError(f"'{picture}' cannot be read as a picture; give a png, jpg or webp file") from error
     faces = finder.detect(pixels)
     look = face_look(pixels, faces[0].points) if faces else None
     if look is None:

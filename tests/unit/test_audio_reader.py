@@ -8,6 +8,7 @@ import pytest
 from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.audio_writer import write_wav
+from latentsync.media.limits import MAX_SECONDS
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
 
 
@@ -223,3 +224,37 @@ def test_demo_clip():
     path = demo_video()
     assert probe_audio(path).layout == "stereo"
     assert len(read(path, duration=2.0)) == 32_000
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(1, 1), (999, 1), (2**31 - 1, 1), (48_000, 65), (2**31 - 1, 64)])
+def test_absurd_rates_and_channels(tmp_path, rate, channels):
+    path = write_pcm(tmp_path / "a.wav", np.zeros((1, 1000), np.float32), 16_000)
+    content = bytearray(path.read_bytes())
+    content[22:28] = channels.to_bytes(2, "little") + rate.to_bytes(4, "little")
+    content[32:34] = (2 * channels).to_bytes(2, "little")
+    path.write_bytes(content)
+    for read in (probe_audio, lambda path: list(read_audio_blocks(path))):
+        with pytest.raises(AudioError, match=f"claims {rate} samples a second in {channels} channels"):
+            read(path)
+
+
+def test_a_gap_of_days_is_a_wrong_timestamp(tmp_path):
+    """Filled with silence, a file of a few kB would give sound without end."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000)
+        stream.layout = "mono"
+        for start in (0, 5 * 24 * 3600):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), start * 16_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert probe_audio(path).duration <= MAX_SECONDS
+    assert sum(map(len, read_audio_blocks(path))) == 3200
+
+
+def test_sound_of_more_than_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr("latentsync.media.audio_reader.MAX_SECONDS", 0.5)
+    path = write_pcm(tmp_path / "a.wav", np.zeros((1, 16_000), np.float32), 16_000)
+    with pytest.raises(AudioError, match="longer than"):
+        list(read_audio_blocks(path))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import MediaError, OptionError
+from latentsync.media.limits import MAX_SECONDS
 from latentsync.media.playback import read_playback
 from latentsync.media.video_decoder import FrameClock
 from latentsync.media.video_reader import exact_rate, probe_video, read_frames
@@ -425,3 +426,35 @@ def test_demo_clip():
     part = list(read_frames(path, start=1.0, duration=0.4))
     for frame, expected in zip(part, whole[25:35], strict=True):
         np.testing.assert_array_equal(frame.pixels[::8, ::8], expected)
+
+
+def test_a_frame_days_later_is_a_wrong_timestamp(tmp_path):
+    """Resampled, the frame before it would be repeated for ever."""
+    far = 6 * 24 * 3600 * 25
+    path = write_clip(tmp_path / "a.mkv", pictures=4, pts=[0, 1, far, far + 1])
+    assert probe_video(path).duration <= MAX_SECONDS
+    assert [round(frame.time * 25) for frame in read_frames(path)] == [0, 1, 2, 3]
+    assert [frame.source_index for frame in read_frames(path, fps=25)] == [0, 1, 2, 3]
+
+
+def test_more_than_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr("latentsync.media.frame_selection.MAX_SECONDS", 0.1)
+    with pytest.raises(MediaError, match="after its first one; expected"):
+        list(read_frames(write_clip(tmp_path / "a.mp4")))
+
+
+def test_pictures_beyond_all_measure(tmp_path, monkeypatch):
+    """Refused by what the header says; and, where only the picture itself says it, by the decoder."""
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        container.mux(stream.encode())
+    content = bytearray((tmp_path / "a.avi").read_bytes())
+    content[(at := content.find(b"\xff\xc0")) + 5 : at + 9] = b"\xff\xdc\xff\xdc"
+    (tmp_path / "a.avi").write_bytes(content)
+    with pytest.raises(MediaError):
+        probe_video(tmp_path / "a.avi")
+    monkeypatch.setattr("latentsync.media.video_decoder.MAX_PIXELS", 160 * 96 - 1)
+    with pytest.raises(MediaError, match="is 160 x 96; expected"):
+        probe_video(write_clip(tmp_path / "a.mp4", pictures=1))
