@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
+from ..faces.facemesh import LOWER_FACE
 from ..file_hash import sha256_of
 from ..media.output_file import written_whole
 from .paths import ClipFaces, FacePath
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 VERSION = 2  # of the files and of what a scan does; others are ignored
 MAX_BYTES = 256 * 2**20  # of all files; the least recently used go first
 SUFFIX = ".npz"
+MAX_UNPACKED = 2**30  # bytes of one file; a day of three faces has half of it
+MAX_PATHS = 10_000
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, OverflowError, MemoryError, NotImplementedError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class TrackCache:
             return None
         try:
             clip, whole = _read(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGE as error:
             logger.warning("the kept faces in %s are damaged (%s); they are searched again", path, error)
             return None
         if not whole and (seconds is None or clip.times[-1] + clip.interval < seconds - 1e-6):
@@ -108,6 +113,12 @@ class TrackCache:
                 total -= size
 
 
+# What a face has in each of its frames, as in FacePath.
+_COLUMNS = {"points": (3, 2), "region": (4,), "contour": (len(LOWER_FACE), 2), "box": (4,)}
+_COLUMNS |= dict.fromkeys(("confidence", "opening", "yaw", "side", "covering"), ())
+_MAY_BE_UNKNOWN = {"opening", "yaw", "region", "contour", "covering"}
+
+
 def _write(path: Path, clip: ClipFaces, whole: bool) -> None:
     columns = {"version": VERSION, "whole": whole, "num_paths": len(clip.paths)}
     columns |= {"times": clip.times, "shots": clip.shots, "frame_size": clip.frame_size}
@@ -118,12 +129,38 @@ def _write(path: Path, clip: ClipFaces, whole: bool) -> None:
 
 
 def _read(path: Path) -> tuple[ClipFaces, bool]:
+    with zipfile.ZipFile(path) as packed:
+        if sum(record.file_size for record in packed.infolist()) > MAX_UNPACKED:
+            raise ValueError(f"it unpacks to more than {MAX_UNPACKED} bytes")
     with np.load(path, allow_pickle=False) as file:
         if int(file["version"]) != VERSION:
             raise ValueError(f"version {int(file['version'])} instead of {VERSION}")
+        if not 0 <= int(file["num_paths"]) <= MAX_PATHS:
+            raise ValueError(f"{int(file['num_paths'])} faces")
         paths = tuple(
             FacePath(**{field.name: file[f"{index}.{field.name}"] for field in fields(FacePath)})
             for index in range(int(file["num_paths"]))
         )
         height, width = file["frame_size"].tolist()
-        return ClipFaces(file["times"], file["shots"], (height, width), paths), bool(file["whole"])
+        clip = ClipFaces(file["times"], file["shots"], (height, width), paths)
+        _check(clip)
+        return clip, bool(file["whole"])
+
+
+def _check(clip: ClipFaces) -> None:
+    """Raises ValueError for columns that no scan gives."""
+    number = len(clip.times)
+    sides_fit = all(isinstance(side, int) and side > 0 for side in clip.frame_size)
+    times_fit = clip.times.ndim == 1 and number and np.isfinite(clip.times).all() and (np.diff(clip.times) > 0).all()
+    if not (sides_fit and times_fit and clip.shots.shape == (number,)):
+        raise ValueError("its times, shots or frame size are not those of a clip")
+    for index, face in enumerate(clip.paths):
+        rows = face.rows
+        fits = rows.ndim == 1 and len(rows) and rows.dtype.kind == "i" and (np.diff(rows) > 0).all()
+        fits = fits and rows[0] >= 0 and rows[-1] < number and face.look.ndim == 1
+        for name, shape in _COLUMNS.items():
+            column = getattr(face, name)
+            fits = fits and column.shape == (len(rows), *shape) and column.dtype.kind == "f"
+            fits = fits and (name in _MAY_BE_UNKNOWN or bool(np.isfinite(column).all()))
+        if not fits:
+            raise ValueError(f"its face {index} has columns that do not fit each other")

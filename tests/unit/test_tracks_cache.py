@@ -1,6 +1,7 @@
 """Scans kept between runs: what is stored comes back, what is damaged does not."""
 
 import os
+import zipfile
 from dataclasses import fields, replace
 from fractions import Fraction
 
@@ -152,3 +153,57 @@ def test_the_folder_is_the_systems_or_the_users(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "local" / "latentsync" / "tracks"
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_folder().parts[-4:] == ("Library", "Caches", "latentsync", "tracks")
+
+
+def changed(face: FacePath, **columns) -> ClipFaces:
+    clip = clip_of(num_paths=0)
+    return replace(clip, paths=(replace(face, **columns),))
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        replace(clip_of(), times=np.zeros(0), shots=np.zeros(0, int)),
+        replace(clip_of(), times=np.zeros((50, 2))),
+        replace(clip_of(), times=np.full(50, np.nan)),
+        replace(clip_of(), times=np.zeros(50)),
+        replace(clip_of(), shots=np.zeros(3, int)),
+        replace(clip_of(), frame_size=(1.5, -2)),
+        changed(path_of(range(50)), rows=np.arange(50) - 1),
+        changed(path_of(range(50)), rows=np.arange(50) + 5),
+        changed(path_of(range(50)), rows=np.arange(50)[::-1].copy()),
+        changed(path_of(range(50)), rows=np.arange(50).astype(float)),
+        changed(path_of(range(50)), points=np.zeros((50, 2, 2), np.float32)),
+        changed(path_of(range(50)), points=np.full((50, 3, 2), np.inf, np.float32)),
+        changed(path_of(range(50)), side=np.zeros((50, 1), np.float32)),
+        changed(path_of(range(50)), box=np.zeros((49, 4), np.float32)),
+        changed(path_of(range(50)), contour=np.zeros((50, 3, 2), np.float32)),
+        changed(path_of(range(50)), look=np.zeros((2, 2), np.float32)),
+        changed(path_of(range(50)), yaw=np.array(["x"] * 50)),
+    ],
+)
+def test_columns_that_no_scan_gives_are_not_used(video, cache, caplog, clip):
+    cache.store(video, SETTINGS, clip, whole=True)
+    assert cache.load(video, SETTINGS) is None
+    assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("bomb", ["pickle", "huge", "unpacked", "many"])
+def test_bombs_are_not_used(video, cache, monkeypatch, bomb):
+    cache.store(video, SETTINGS, clip_of(), whole=True)
+    (kept,) = cache.folder.glob("*.npz")
+    with np.load(kept) as file:
+        columns = dict(file)
+    if bomb == "pickle":
+        columns["times"] = np.array([print] * 50, dtype=object)
+    elif bomb == "many":
+        columns["num_paths"] = np.array(2**62)
+    elif bomb == "unpacked":
+        monkeypatch.setattr("latentsync.tracks.cache.MAX_UNPACKED", 2**20)
+        columns["more"] = np.zeros(2**20)
+    np.savez_compressed(kept, **columns)
+    if bomb == "huge":
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117)
+        with zipfile.ZipFile(kept, "w") as file:
+            file.writestr("version.npy", b"\x93NUMPY\x01\x00v\x00" + header + b"\n")
+    assert cache.load(video, SETTINGS) is None
