@@ -68,7 +68,7 @@ class LatentSyncModelLoader(io.ComfyNode):
                     default=1.0,
                     min=0.0,
                     max=1.0,
-                    step=0.05,
+                    step=0.01,
                     optional=True,
                     tooltip="How much of the adapter is used: 0 is the model without it, 1 as it was trained.",
                 ),
