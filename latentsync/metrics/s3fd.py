@@ -105,7 +105,6 @@ def _vgg() -> list[nn.Module]:
             channels = width
     return [
         *layers,
-        nn.MaxPool2d(2, 2),
         nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
         nn.ReLU(),
         nn.Conv2d(1024, 1024, 1),
