@@ -90,7 +90,9 @@ class LatentSyncSyncScore(io.ComfyNode):
             score = found.score
             picture = media.as_images(np.ascontiguousarray(sync_picture(score))[None])
             text = clip_text(found, described_syncnet(path))
-            ui = {"text": (text,)}
+            shown = host.temp_path(".png")
+            media.write_picture(picture[0], shown)
+            ui = {"images": [host.file_reference(shown)], "text": (text,)}  # the host itself draws pictures on a node
             return io.NodeOutput(float(score.confidence), float(score.offset_ms), picture, text, ui=ui)
 
 

@@ -100,8 +100,15 @@ def thumbnail(name: str, source: Path, outputs: Mapping[str, Sequence[Path]]) ->
         return encoded(mosaic([(SIDE, faces)]), LARGEST)
     if name == "two_speakers":
         return encoded(mosaic(two_turns(source, outputs["11"][0])), LARGEST)
-    saved = {"quick_start": "5", "wireable_stages": "10", "image_route": "12", "report": "4", "restored": "12"}[name]
-    faces = before_and_after(source, {"result": outputs[saved][0]})
+    saved = {
+        "quick_start": "5",
+        "wireable_stages": "10",
+        "image_route": "12",
+        "report": "4",
+        "restored": "12",
+        "sync_score": "9",
+    }
+    faces = before_and_after(source, {"result": outputs[saved[name]][0]})
     if name == "wireable_stages":
         strips = [pictures_of(outputs[node], 4) for node in ("12", "14", "16")]
         below = [(96, strips[1]), (96, strips[2])]
@@ -109,6 +116,8 @@ def thumbnail(name: str, source: Path, outputs: Mapping[str, Sequence[Path]]) ->
         below = [(150, {label: pictures[0] for label, pictures in first_crops(outputs).items()})]
     elif name == "image_route":
         below = [(116, pictures_of(outputs["14"], 4))]
+    elif name == "sync_score":
+        below = [(118, pictures_of([*outputs["7"], *outputs["5"]], 2))]
     elif name == "report":
         below = [(135, pictures_of(outputs["6"], 1))]
     else:

@@ -94,6 +94,11 @@ def save_video(place: Place, video: str, prefix: str, title: str | None = None) 
     return Placed(saved, place, title)
 
 
+def sync_score(place: Place, frames: str, title: str, **links) -> Placed:
+    knobs = {"syncnet": BUNDLED, "face": "largest", "fps": 25.0}
+    return Placed(node("LatentSyncSyncScore", frames=[frames, 0], **knobs, **links), place, title)
+
+
 def few(place: Place, images: str, output: int) -> Placed:
     """Nine of many pictures: a preview writes every picture it is given."""
     return Placed(node("ImageFromBatch", image=[images, output], batch_index=0, length=9), place, "first 9 of")
@@ -358,6 +363,36 @@ Where left and right do not do, choose by number, by a point in the picture, or 
 """,
 )
 
+SYNC_SCORE = Workflow(
+    nodes={
+        **TO_LIP_SYNC,
+        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", QUICK_STEPS),
+        "5": sync_score((1290, 0, 400, 560), "4", "Sync Score: the result"),
+        "6": Placed(node("PreviewAny", source=["5", 3]), (1290, 640, 400, 160), "In words"),
+        "7": sync_score((1750, 0, 400, 560), "1", "Sync Score: the source with the new speech", audio=["2", 0]),
+        "8": Placed(node("PreviewAny", source=["7", 3]), (1750, 640, 400, 160), "In words"),
+        "9": save_video((1290, 880, 400, 400), "4", "latentsync_scored"),
+    },
+    groups=(
+        Group("Model", MODEL, ("3",)),
+        Group("Clip and speech", INPUT, ("1", "2")),
+        Group("Lip sync", WORK, ("4",)),
+        Group("Result", RESULT, ("5", "6", "9")),
+        Group("For comparison: before", INPUT, ("7", "8")),
+    ),
+    note=f"""## Sync score
+
+Do the lips go with the sound? A SyncNet tells, for the result and for the source with the new speech. The curve shows
+how well each shift of the sound fits: one clear peak at 0 is a clip in sync, and the score is its height over the
+usual. Where the lips speak other words there is no peak at 0, and the score is low.
+
+{SAMPLES}
+**Change:** link any video to *frames*; its own sound is then judged. For real faces put `stable_syncnet.pt` into
+`models/latentsync` and choose it as *syncnet*: the bundled one knows drawn faces only. An *offset_ms* that is the same
+in all clips of a camera goes, with the other sign, into *audio_offset_ms*.
+""",
+)
+
 WORKFLOWS = {
     "quick_start": QUICK_START,
     "wireable_stages": STAGES,
@@ -366,4 +401,5 @@ WORKFLOWS = {
     "report": REPORT,
     "restored": RESTORED,
     "two_speakers": TWO_SPEAKERS,
+    "sync_score": SYNC_SCORE,
 }
