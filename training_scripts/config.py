@@ -79,6 +79,7 @@ class TrainingConfig:
     log_every: int
     save_every: int
     recipe: list[str]
+    export: Path | None = None  # folder of the finished model; null: the bundled one's
 
 
 def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:

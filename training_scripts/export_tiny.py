@@ -1,4 +1,9 @@
-"""Collect a trained small model into the folder that the package bundles, in half precision."""
+"""Collect a trained small model, in half precision, into a folder that ``main.py --model`` takes.
+
+    python -m training_scripts.export_tiny --set export=runs/mine/model
+
+Without ``export`` it replaces the bundled model.
+"""
 
 import json
 import logging
@@ -9,16 +14,16 @@ import torch
 from diffusers import AutoencoderKL
 
 from latentsync.checkpoints import load_unet, read_unet_facts, save_unet
-from latentsync.models import BUNDLED
+from latentsync.models import BUNDLED, BUNDLED_WHISPER
 
 from .config import TrainingConfig, parse_config
 
 log = logging.getLogger(__name__)
 
 
-def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
-    """Write unet.safetensors, vae/ and config.json; whisper/ is there already and is not touched."""
-    run_dir = Path(config.run_dir)
+def export_tiny(config: TrainingConfig) -> Path:
+    """Write unet.safetensors, vae/, config.json and, where it is not there already, whisper/; returns the folder."""
+    run_dir, folder = Path(config.run_dir), config.export or BUNDLED
     unet, facts = load_unet(run_dir / "stage2" / "unet.safetensors")
     steps = {stage: read_unet_facts(run_dir / stage / "unet.safetensors").global_step for stage in ("stage1", "stage2")}
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,9 +59,14 @@ def export_tiny(config: TrainingConfig, folder: Path = BUNDLED) -> None:
             "commands": config.recipe,
         },
     }
+    whisper = folder / "whisper" / BUNDLED_WHISPER.name
+    if not whisper.exists():
+        whisper.parent.mkdir(exist_ok=True)
+        shutil.copyfile(BUNDLED_WHISPER, whisper)
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for name in ("unet.safetensors", "vae") for file in _files(folder / name))
     log.info("%s: %.1f MB of weights", folder, size / 1e6)
+    return folder
 
 
 def vae_steps(run_dir: Path) -> int:

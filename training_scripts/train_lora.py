@@ -2,10 +2,11 @@
 
     python -m training_scripts.train_lora --footage footage/anna --output runs/anna
 
-The videos, a few minutes in all, are prepared as by prepare_data.py into ``output/clips`` (or --clips names a store
-that is there). Then the adapter, low-rank changes of the attention layers, learns as configs/lora.yaml says, and
-``output/adapter.safetensors`` is written. Use it by ``main.py --lora FILE --lora_strength 1``, or put it into
-``checkpoints/loras`` under the speaker's name and choose it in the model loader node. A run that is cut goes on.
+The videos, a few minutes in all, are prepared as by prepare_data.py into ``output/clips``; for its other options use
+it yourself and give its store by --clips. Then the adapter, low-rank changes of the attention layers, learns as
+configs/lora.yaml says, and ``output/adapter.safetensors`` is written. Use it by ``main.py --lora FILE --lora_strength
+1``, or put it into ``checkpoints/loras`` under the speaker's name and choose it in the model loader node. A run that is
+cut goes on.
 
 Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.
 """
@@ -42,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", help="as of main.py: tiny, a U-Net file or a folder (default: the best there is)")
     add("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR", help="where models are looked for")
     add("--resolution", type=int, metavar="PX", help="of the model, where its file does not say: 256 or 512")
+    add(
+        "--sync",
+        choices=["off", "syncnet", "loudness"],
+        default="off",
+        help="judge of the footage's lips and sound, as in prepare_data (default: off, they go together)",
+    )
     add("--workers", type=int, default=1, metavar="N", help="processes that prepare the footage (default: 1)")
     add("--config", type=Path, default=CONFIG, metavar="FILE", help="default: configs/lora.yaml")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as optimizer.steps=500")
@@ -57,6 +64,7 @@ def prepared(arguments: argparse.Namespace, model: ModelFiles, facts: UNetFacts,
         return store
     settings = ["--input", arguments.footage, "--output", store, "--whisper", whisper_file(model, facts)]
     settings += ["--resolution", resolution, "--workers", arguments.workers, "--identity", "folder"]
+    settings += ["--sync", arguments.sync]
     prepare_data.prepare(prepare_data.build_parser().parse_args([str(value) for value in settings]))
     return store
 

@@ -1,7 +1,6 @@
 """From nothing to a model folder that the product loads and runs."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from latentsync.engine import lip_sync
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
-from latentsync.models import BUNDLED_WHISPER, described_model, load_model
+from latentsync.models import described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
@@ -29,10 +28,7 @@ FRAMES, SIZE = 8, 192
 @pytest.fixture(scope="module")
 def exported(micro_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    (folder / "whisper").mkdir()
-    shutil.copy(BUNDLED_WHISPER, folder / "whisper")
-    export_tiny(micro_run, folder)
-    return folder
+    return export_tiny(replace(micro_run, export=folder))
 
 
 def test_the_data_set(micro_run):
