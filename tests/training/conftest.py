@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
 
 from training_scripts.config import TrainingConfig, load_config
+from training_scripts.make_synthetic_videos import RawVideo, write_video
 
+from .prepared_stores import prepare
 from .small_parts import make_parts
 
 MICRO = Path(__file__).parent / "micro.yaml"
@@ -61,3 +64,22 @@ def parts(tmp_path_factory) -> Path:
 def new_accelerator():
     """accelerate lets a process have one precision; each test is as a process of its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def few_videos(tmp_path_factory) -> Path:
+    """A folder with two short raw videos, one of two shots, and a broken one. Never to be written to."""
+    folder = tmp_path_factory.mktemp("raw") / "few videos"  # a space in a name is no trouble
+    folder.mkdir()
+    for seeds, rate in (((31,), Fraction(30)), ((32, 33), Fraction(25))):
+        write_video(RawVideo(f"speaker {seeds[0]}", seeds, rate, 128, 128, 1.2), folder)
+    (folder / "broken.mp4").write_bytes(b"this is no video" * 64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_store(few_videos, tmp_path_factory) -> Path:
+    """What the command makes of `few_videos` by its process pool when nothing disturbs it. Never to be written to."""
+    output = tmp_path_factory.mktemp("prepared") / "store"
+    prepare(few_videos, output, "--workers", "2")
+    return output

@@ -11,6 +11,13 @@ def doubled(item: dict, settings) -> dict:
     return {"value": 2 * item["value"]}
 
 
+def threads(item: dict, settings) -> dict:
+    import cv2
+    import torch
+
+    return {"value": [torch.get_num_threads(), cv2.getNumThreads()]}
+
+
 def dies_or_doubles(item: dict, settings) -> dict:
     """The process is gone at item 3, each time; at item 5 the first time only."""
     mark = Path(item["folder"]) / f"tried{item['value']}"

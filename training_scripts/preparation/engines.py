@@ -14,6 +14,12 @@ from latentsync.errors import LatentSyncError
 from .records import one_line
 from .settings import PrepareSettings
 
+# Of workers, before they import what reads it: they share the cores, and floats come out the same wherever they are
+# summed. Other libraries than these have no threads of their own here.
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"),
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
 TRIES = 2  # for an item of which a process died
 
 Stage = Callable[[dict, PrepareSettings], dict]
@@ -62,12 +68,11 @@ class Engine(Protocol):
 
 
 def perform(stage: Stage, item: dict, settings: PrepareSettings) -> Outcome:
-    """Do one item in this process, on one core.
+    """Do one item in this process, whose environment is ONE_THREAD.
 
     Raises what the item is not to blame for and the next one would meet too: LatentSyncError (a missing model, a full
     disk), OSError, MemoryError.
     """
-    _one_thread()
     began, cpu, trace = time.time(), _cpu_seconds(), ""
     try:
         result = stage(item, settings)
@@ -77,15 +82,6 @@ def perform(stage: Stage, item: dict, settings: PrepareSettings) -> Outcome:
         result, trace = {"rejected": f"a fault of the program: {one_line(error)}"}, traceback.format_exc()
     ended = time.time()
     return Outcome(result, began, ended, _cpu_seconds() - cpu, f"{platform.node()}:{os.getpid()}", trace)
-
-
-def _one_thread() -> None:
-    """Workers share the cores, and sums of floats come out the same wherever they are made."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def _cpu_seconds() -> float:

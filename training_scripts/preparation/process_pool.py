@@ -4,6 +4,7 @@ A process that dies, of a decoder's crash or for want of memory, costs its item 
 process and then reported. Nobody outlives the main process, even one that is killed.
 """
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 
 from latentsync.errors import LatentSyncError
 
-from .engines import TRIES, Outcome, Stage, longest_first, lost, perform
+from .engines import ONE_THREAD, TRIES, Outcome, Stage, longest_first, lost, perform
 from .settings import PrepareSettings
 
 PATIENCE = 60.0  # s for a process to end
@@ -28,6 +29,13 @@ class ProcessPool:
         self._processes: dict[Connection, object] = {}
 
     def run(self, stage: Stage, items: Sequence[dict], settings: PrepareSettings, on_done: Callable) -> list[Outcome]:
+        try:
+            return self._run(stage, items, settings, on_done)
+        except BaseException:
+            self.close()  # what they are at is not waited for
+            raise
+
+    def _run(self, stage: Stage, items: Sequence[dict], settings: PrepareSettings, on_done: Callable) -> list[Outcome]:
         waiting = longest_first(items)[::-1]
         outcomes: list[Outcome | None] = [None] * len(items)
         tries = [0] * len(items)
@@ -60,11 +68,11 @@ class ProcessPool:
         return outcomes
 
     def close(self) -> None:
-        for connection in self._processes:
-            connection.close()  # which ends them when they have done what they do
         for process in self._processes.values():
             process.terminate()
+        for connection, process in self._processes.items():
             process.join(PATIENCE)
+            connection.close()
         self._processes.clear()
 
     def _free(self, busy: dict[Connection, int]) -> Connection | None:
@@ -90,6 +98,7 @@ class ProcessPool:
 
 def _work(connection: Connection) -> None:
     """Do what comes until the main process is gone."""
+    os.environ.update(ONE_THREAD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process decides
     while True:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from latentsync.errors import LatentSyncError, OptionError
 
-from .engines import TRIES, Outcome, Stage, longest_first, lost, perform
+from .engines import ONE_THREAD, TRIES, Outcome, Stage, longest_first, lost, perform
 from .settings import PrepareSettings
 
 OBJECT_STORE = 200_000_000  # bytes of memory of a local Ray: what travels is numbers and paths
@@ -32,7 +32,8 @@ class RayEngine:
         except ImportError as error:
             raise LatentSyncError("--engine ray needs Ray. Install it: pip install 'ray[data]'") from error
         self._ray = ray
-        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {"env_vars": {"PYTHONPATH": path, **ONE_THREAD}}
         common = {"runtime_env": environment, "log_to_driver": False, "configure_logging": False}
         try:
             if address:
@@ -52,7 +53,7 @@ class RayEngine:
         if not rows:
             return []
         made = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _perform, fn_args=(stage, settings.as_dict()), num_cpus=1, max_retries=TRIES - 1
+            _perform, fn_args=(stage, settings.as_dict()), num_cpus=1, ray_remote_args_fn=_retries
         )
         outcomes: list[Outcome | None] = [None] * len(items)
         for row in made.iter_rows():
@@ -68,6 +69,10 @@ class RayEngine:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def _retries() -> dict:
+    return {"max_retries": TRIES - 1}  # Ray Data's own are without end
 
 
 def _perform(row: dict, stage: Stage, settings: dict) -> dict:
