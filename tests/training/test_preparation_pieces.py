@@ -49,10 +49,6 @@ def outline(parts):
     ]
 
 
-def gap_outline(gap: Gap):
-    return round(gap.time * 25), gap.num_frames, gap.reason
-
-
 def test_an_unbroken_shot_is_cut_without_loss(tracker, shots):
     parts = cut(tracker, timed(shots[0], start=7.0))
     # at 52 frames the first 26 are given away, and the rest ends with the video
