@@ -44,9 +44,8 @@ def cut(tracker, frames, max_yaw=60.0):
 
 def outline(parts):
     """[(first frame, frames, reason or None), ...]"""
-    return [
-        (round(part.time * 25), len(part), None) if isinstance(part, Piece) else gap_outline(part) for part in parts
-    ]
+    facts = [(len(part), None) if isinstance(part, Piece) else (part.num_frames, part.reason) for part in parts]
+    return [(round(part.time * 25), *rest) for part, rest in zip(parts, facts, strict=True)]
 
 
 def test_an_unbroken_shot_is_cut_without_loss(tracker, shots):
