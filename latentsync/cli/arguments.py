@@ -5,6 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BATCH_OPTIONS = {"batch", "results", "engine", "workers", "ray_address"}
+OWN_OF_A_RUN = {"video_path", "audio_path", "track", "video_out_path", "report"}  # no two runs share them
 BLEND_METHOD = "feather"  # LipSyncOptions' own, which is not imported for --help
 PRESETS, PRESET = ("reference", "quality", "balanced", "fast", "draft"), "balanced"  # presets.py's own
 
@@ -17,9 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
         "143 terminated.",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--video_path", type=Path, required=True, help="video of someone talking")
+    files.add_argument("--video_path", type=Path, help="video of someone talking")
     files.add_argument("--audio_path", type=Path, help="speech: an audio file, or a video with sound")
-    files.add_argument("--video_out_path", type=Path, required=True, help="result (.mp4, .mov, .mkv, .webm)")
+    files.add_argument("--video_out_path", type=Path, help="result (.mp4, .mov, .mkv, .webm)")
     files.add_argument(
         "--report",
         type=Path,
@@ -222,6 +224,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--det_model", type=Path, help="optional InsightFace det_10g.onnx, used with --landmark_model")
     model.add_argument("--landmark_model", type=Path, help="optional InsightFace 2d106det.onnx")
+    batch = parser.add_argument_group("many runs")
+    batch.add_argument(
+        "--batch",
+        type=Path,
+        metavar="JOBS.csv",
+        help="make all results of a table instead: a row a run, columns named like these options (video_path, "
+        "audio_path, video_out_path and any other), which win over the command line's; paths go by the table's folder. "
+        "Started again it goes on where it stopped",
+    )
+    batch.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE.json",
+        help="what became of each row, with the same as a table beside it (.csv); read again to go on (default: "
+        "JOBS.results.json beside the job file)",
+    )
+    batch.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="who does the work of --batch: this process, or Ray on this machine or a cluster (default: local)",
+    )
+    batch.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="of --engine ray, each with the model loaded once (default: one for each GPU, else one for each machine)",
+    )
+    batch.add_argument(
+        "--ray_address", metavar="ADDRESS", help="of a running cluster, or auto (default: a Ray of this machine)"
+    )
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="only errors")
     talk.add_argument("--verbose", action="store_true", help="also what the libraries log, and stack traces")
@@ -247,10 +280,31 @@ def parse_track(text: str) -> tuple[str, Path]:
     return face, Path(path)
 
 
+def parse(argv: list[str]) -> tuple[argparse.Namespace, set[str]]:
+    """The arguments, and the names of the options that were given, whatever their value. Exits as argparse does."""
+    parser = build_parser()
+    arguments, given = parser.parse_args(argv), explicit_options(argv)
+    if arguments.batch is None:
+        if missing := [name for name in ("video_path", "video_out_path") if name not in given]:
+            parser.error(f"the following arguments are required: {', '.join(f'--{name}' for name in missing)}")
+        if idle := sorted(given & BATCH_OPTIONS):
+            parser.error(f"--{idle[0]} goes with --batch JOBS.csv")
+    else:
+        if own := sorted(given & OWN_OF_A_RUN):
+            parser.error(f"--{own[0]} is of one run: with --batch it is a column of the job file")
+        if idle := sorted(given & {"workers", "ray_address"} if arguments.engine != "ray" else ()):
+            parser.error(f"--{idle[0]} goes with --engine ray")
+    return arguments, given
+
+
 def explicit_options(argv: list[str]) -> set[str]:
     """Names of the options that were given, whatever their value."""
+    return set(vars(sparse_parser().parse_args(argv)))
+
+
+def sparse_parser() -> argparse.ArgumentParser:
+    """One that tells what is given and nothing else, and requires nothing."""
     parser = build_parser()
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-        action.required = False
-    return set(vars(parser.parse_args(argv)))
+    return parser

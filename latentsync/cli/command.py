@@ -4,23 +4,28 @@ import logging
 import signal
 import sys
 
-from .arguments import build_parser, explicit_options
+from .arguments import parse
 from .exits import DONE, KILLED, clean_stops, complain
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run and return the exit code; wrong arguments and --help exit at once, as argparse does."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = build_parser().parse_args(argv)
+    arguments, given = parse(argv)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.ERROR if arguments.quiet else logging.WARNING,
         format="%(levelname)s: %(message)s",
     )
     try:
         with clean_stops():
-            from .run import run  # seconds, for torch and all that stands on it: --help and typing errors need it not
+            # Seconds, for torch and all that stands on it: --help and typing errors do without.
+            if arguments.batch is not None:
+                from .batch import run_batch
 
-            run(arguments, explicit_options(argv))
+                return run_batch(arguments, given)
+            from .run import run
+
+            run(arguments, given)
     except KeyboardInterrupt as stop:
         print("interrupted; no file was written", file=sys.stderr)
         return KILLED + (stop.args[0] if stop.args else signal.SIGINT)

@@ -35,12 +35,25 @@ def clean_stops() -> Iterator[None]:
 
 def complain(error: Exception, verbose: bool) -> int:
     """Tell the user what went wrong, with the stack trace where that was not foreseen; returns the exit code."""
-    memory_is_full = isinstance(error, MemoryError) or (
-        # torch's own errors, on GPUs and on the CPU
-        isinstance(error, RuntimeError) and any(part in str(error) for part in ("out of memory", "can't allocate"))
-    )
-    if verbose or not (memory_is_full or isinstance(error, LatentSyncError | OSError)):
+    if verbose or not is_foreseen(error):
         traceback.print_exception(error)
-    message = OUT_OF_MEMORY if memory_is_full else str(error)
-    print(f"error: {message or type(error).__name__}", file=sys.stderr)
+    print(f"error: {message_of(error)}", file=sys.stderr)
     return WRONG_ARGUMENTS if isinstance(error, OptionError) else FAILED
+
+
+def is_foreseen(error: Exception) -> bool:
+    """Whether its message tells a user what to do, so that a stack trace would only be in the way."""
+    return is_memory_full(error) or isinstance(error, LatentSyncError | OSError)
+
+
+def message_of(error: Exception) -> str:
+    """What to tell the user."""
+    return OUT_OF_MEMORY if is_memory_full(error) else str(error) or type(error).__name__
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether that is what Python's error, or one of torch's own on GPUs and on the CPU, says."""
+    texts = ("out of memory", "can't allocate")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in texts)
+    )

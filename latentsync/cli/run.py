@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     return Job(arguments, options, tuple(speakers))
 
 
-def work(job: Job, networks: Networks, say: Say) -> LipSyncReport:
-    """Make the video, and the report where one is wanted. Raises LatentSyncError's subclasses."""
+def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool] | None = None) -> LipSyncReport:
+    """Make the video, and the report where one is wanted. Raises LatentSyncError's subclasses; Cancelled if stopped."""
     arguments, model = job.arguments, networks.model
     bar = None if arguments.quiet else ProgressBar()
     try:
@@ -80,6 +81,7 @@ def work(job: Job, networks: Networks, say: Say) -> LipSyncReport:
             protect=arguments.protect,
             track_cache=None if arguments.no_track_cache else TrackCache(cache_folder()),
             on_progress=bar,
+            should_stop=should_stop,
             measure_opening=arguments.report is not None,
         )
     finally:

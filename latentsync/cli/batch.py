@@ -1,0 +1,111 @@
+"""Many runs from one job file: all checked first, then done one by one, each for itself."""
+
+import argparse
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ..downloads.file_lock import locked
+from ..errors import OptionError
+from ..file_hash import sha256_of
+from ..media.output_file import check_output, writing_errors
+from .batch_check import check_rows
+from .batch_results import Outcome, read_results, table_of, write_results
+from .exits import DONE, FAILED, KILLED
+from .fingerprint import fingerprint
+from .job_file import Row, read_rows
+from .networks import NetworkChoice, Say
+from .run import Job
+from .worker import OnDone, Worker
+
+
+def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
+    """Do what the job file asks for; returns the exit code: DONE, FAILED where some failed, or that of the signal.
+
+    Raises OptionError, before anything is done, for a job file that cannot be done as it is.
+    """
+    path: Path = arguments.batch
+    results: Path = arguments.results or path.with_suffix(".results.json")
+    table = results.with_suffix(".csv")
+    check_output(results, [path], suffixes=[".json"])
+    check_output(table, [path], suffixes=[".csv"])
+    say: Say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
+    rows = read_rows(path, arguments, given)
+    jobs = check_rows(path, rows, [path, results, table])
+    with writing_errors(results):
+        results.absolute().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(results.with_name(results.name + ".lock")):
+            outcomes = _where_they_stand(rows, jobs, read_results(results))
+            before = {outcome.line for outcome in outcomes if outcome.status == "done"}
+
+            def keep(index: int, outcome: Outcome) -> None:
+                outcomes[index] = outcome
+                write_results(results, outcomes)
+                if outcome.status == "failed":
+                    print(f"error: line {outcome.line}, {outcome.video_out_path}: {outcome.message}", file=sys.stderr)
+
+            write_results(results, outcomes)
+            interrupted = None
+            try:
+                _work(
+                    arguments, [(index, jobs[index], outcomes[index]) for index in _waiting(jobs, outcomes)], keep, say
+                )
+            except KeyboardInterrupt as stop:
+                interrupted = stop.args[0] if stop.args else signal.SIGINT
+    except BlockingIOError as error:
+        raise OptionError(f"another process is at work on {results}; wait for it, or name other --results") from error
+    done, failed = (sum(outcome.status == status for outcome in outcomes) for status in ("done", "failed"))
+    say("\n" + table_of(outcomes, before, path.absolute().parent))
+    earlier = f" ({len(before)} before)" if before else ""
+    say(f"{done} of {len(jobs)} done{earlier}, {failed} failed; the same as a table: {table}")
+    if interrupted is not None:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return KILLED + interrupted
+    if not arguments.quiet:
+        print(results)
+    return FAILED if failed else DONE
+
+
+def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -> list[Outcome]:
+    """Of each job: as it was left, if it is done and nothing has changed since, else waiting."""
+    earlier = {outcome.video_out_path: outcome for outcome in before if outcome.status == "done"}
+    outcomes = []
+    for row, job in zip(rows, jobs, strict=True):
+        output, report = row.arguments.video_out_path, row.arguments.report
+        outcome = Outcome(row.line, str(row.arguments.video_path), str(output), fingerprint=fingerprint(job))
+        known = earlier.get(outcome.video_out_path)
+        if (
+            known is not None
+            and known.fingerprint == outcome.fingerprint
+            and output.is_file()
+            and sha256_of(output) == known.output_sha256
+            and (report is None or report.is_file())
+        ):
+            outcome = replace(known, line=row.line)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _waiting(jobs: list[Job], outcomes: list[Outcome]) -> list[int]:
+    """Indices of what is to be done; those that share what is loaded stand together."""
+    groups: dict[NetworkChoice, list[int]] = {}
+    for index, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
+        if outcome.status == "waiting":
+            groups.setdefault(NetworkChoice.of(job.arguments), []).append(index)
+    return [index for group in groups.values() for index in group]
+
+
+def _work(arguments: argparse.Namespace, waiting: list[tuple[int, Job, Outcome]], keep: OnDone, say: Say) -> None:
+    if not waiting:
+        return
+    if arguments.engine == "ray":
+        from .ray_engine import work_with_ray
+
+        work_with_ray(waiting, keep, say, workers=arguments.workers, address=arguments.ray_address)
+        return
+    worker = Worker(say)
+    for number, (index, job, outcome) in enumerate(waiting, 1):
+        say(f"\n[{number}/{len(waiting)}] {outcome.video_path} -> {outcome.video_out_path}")
+        keep(index, worker.do(job, outcome))

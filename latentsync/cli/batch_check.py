@@ -1,0 +1,65 @@
+"""Whether all rows of a job file can be done, before the first is."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import models
+from .exits import message_of
+from .job_file import BadRowsError, Row
+from .networks import NetworkChoice
+from .run import Job, check_job
+
+
+def check_rows(path: Path, rows: list[Row], own: list[Path]) -> list[Job]:
+    """The jobs of a job file. own: the files of the batch itself. Raises BadRowsError with all that cannot be done."""
+    jobs, problems = [], {}
+    for row in rows:
+        try:
+            jobs.append(check_job(row.arguments, set(row.given)))
+            NetworkChoice.of(row.arguments).check_files()
+            if row.arguments.engine == "local":  # else it is the workers' to have
+                models.choose_device(row.arguments.device)
+        except Exception as error:  # whatever a damaged file gives, the other rows are looked at too
+            problems.setdefault(row.line, []).append(message_of(error))
+    for line, reason in _collisions(rows, own):
+        problems.setdefault(line, []).append(reason)
+    if problems:
+        raise BadRowsError(path, problems)
+    return jobs
+
+
+def _collisions(rows: list[Row], own: list[Path]) -> Iterator[tuple[int, str]]:
+    """Rows that would write what another one writes or reads, each with the reason."""
+    reading: dict[str, int] = {}
+    for row in rows:
+        for file in _inputs(row):
+            reading.setdefault(_identity(file), row.line)
+    writing: dict[str, int] = {}
+    taken = {_identity(file) for file in own}
+    for row in rows:
+        for file in _outputs(row):
+            key = _identity(file)
+            if key in taken:
+                yield row.line, f"{file} is a file of the batch itself; expected another name"
+            if key in writing:
+                yield row.line, f"{file} is written by line {writing[key]} too; expected a name for each"
+            if reading.get(key, row.line) != row.line:
+                yield row.line, f"{file} is read by line {reading[key]}, and inputs are never changed"
+            writing.setdefault(key, row.line)
+
+
+def _inputs(row: Row) -> list[Path]:
+    arguments = row.arguments
+    sounds = [file for _, file in arguments.track]
+    files = (arguments.video_path, arguments.audio_path, *sounds, arguments.output_audio, arguments.protect)
+    return [file for file in files if file is not None]
+
+
+def _outputs(row: Row) -> list[Path]:
+    report = row.arguments.report
+    return [row.arguments.video_out_path, *([] if report is None else [report, report.with_suffix(".png")])]
+
+
+def _identity(path: Path) -> str:
+    return os.path.normcase(path.resolve())

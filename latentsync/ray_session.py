@@ -1,0 +1,63 @@
+"""Ray, started on this machine or joined as a cluster, for as long as a program needs it."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from .errors import LatentSyncError, OptionError
+
+OBJECT_STORE = 100_000_000  # bytes of memory of a local Ray: what travels is numbers and paths
+CONNECT_TIMEOUT = 10.0  # s
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[ModuleType]:
+    """The module `ray`, initialised; left again at the end.
+
+    address: of a running cluster, whose machines find this program, models and media under the same paths; None starts
+    Ray here with `num_cpus` cores (None: all). Raises LatentSyncError where Ray is not installed, OptionError where it
+    cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    try:
+        import ray
+    except ImportError as error:
+        raise LatentSyncError("--engine ray needs Ray. Install it: pip install 'ray[data]'") from error
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    common = {
+        "runtime_env": {"env_vars": {"PYTHONPATH": python_path}},
+        "log_to_driver": False,
+        "configure_logging": False,
+    }
+    here = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    is_main = threading.current_thread() is threading.main_thread()
+    on_terminate = signal.getsignal(signal.SIGTERM) if is_main else None
+    if address:
+        _check_reachable(address)
+    try:
+        ray.init(**common, **({"address": address} if address else here))
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise OptionError(f"Ray cannot be reached or started ({error}). Check --ray_address.") from error
+    try:
+        if is_main:
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one in its place that ends the program at once
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OptionError at once where nobody listens, for which Ray takes a minute and more."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise OptionError(f"no Ray cluster answers at {address} ({error}). Check --ray_address.") from error
