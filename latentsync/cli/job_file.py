@@ -121,7 +121,8 @@ class _Columns:
         if name == "track":
             parsed = self._parser.parse_args([f"--track={part.strip()}" for part in text.split(TRACKS_APART)])
             return [(self._placed_word(face), self._folder / file) for face, file in parsed.track]
-        value = getattr(self._parser.parse_args([f"--{name}={text}"]), name)
+        given = [f"--{name}={text}"] if action.nargs is None else [f"--{name}", *text.split()]
+        value = getattr(self._parser.parse_args(given), name)
         if action.type is Path:
             return self._folder / value
         return self._placed_word(value) if name in FILE_OR_WORD else value

@@ -98,6 +98,13 @@ def test_several_speakers_in_one_cell(table, tmp_path):
     assert rows_of(path)[0].arguments.track == [("left", tmp_path / "a.wav"), ("right", tmp_path / "b.wav")]
 
 
+def test_options_of_two_values_have_them_in_one_cell(table):
+    path = table(["v.mp4", "s.wav", "o.mp4", "0.2 0.8"], header=[*HEADER, "guidance_interval"])
+    assert rows_of(path)[0].arguments.guidance_interval == [0.2, 0.8]
+    with pytest.raises(ValueError, match="line 2: guidance_interval: expected 2 arguments"):
+        rows_of(table(["v.mp4", "s.wav", "o.mp4", "0.2"], header=[*HEADER, "guidance_interval"]))
+
+
 def test_every_option_of_a_run_is_a_column(table):
     path = table(["v.mp4", "s.wav", "o.mp4"], header=[*HEADER[:2], "result"])
     with pytest.raises(ValueError, match="unknown column 'result'") as told:
