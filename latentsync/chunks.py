@@ -16,7 +16,8 @@ from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnEstimate, OnStep, condition, decode_faces, generate, out_of_range, to_pixels
+from .pipeline import OnEstimate, OnStep, condition, decode_faces, generate, to_pixels
+from .plausibility import FaceJudge, check_finite
 
 
 @dataclass
@@ -59,8 +60,13 @@ class ChunkGenerator:
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
         self._noise = shared_noise((1, 4, 1, side, side), generator)
         self._waiting: list[FaceFrame] = []  # not yet final; the first ones may have latents from the chunk before
-        self.out_of_range = 0.0  # the largest share of a chunk's values outside their range so far
+        self._judge = FaceJudge(model, self.mask, options.num_inference_steps)
         self._past: list[FaceFrame] = []  # final ones, context for a short last chunk
+
+    @property
+    def warning(self) -> str | None:
+        """What is doubtful about the faces made so far."""
+        return self._judge.warning
 
     def push(self, frame: FaceFrame) -> Iterator[tuple[FaceFrame, Tensor]]:
         self._waiting.append(frame)
@@ -79,11 +85,13 @@ class ChunkGenerator:
         context = self._past[-missing:] if missing > 0 else []
         self._encode(self._waiting)
         chunk = context + self._waiting
+        tokens = torch.stack([frame.tokens for frame in chunk])
+        check_finite(tokens, self.model, "whisper")
         latents = generate(
             self.model,
             self._noise,
             torch.stack([frame.conditioning for frame in chunk]),
-            torch.stack([frame.tokens for frame in chunk]),
+            tokens,
             self.options,
             self._on_step,
             self._on_estimate,
@@ -108,10 +116,10 @@ class ChunkGenerator:
         if not final:
             return
         faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
-        self.out_of_range = max(self.out_of_range, out_of_range(faces))
+        sources = to_pixels(torch.from_numpy(np.stack([frame.aligned for frame in final])))
+        self._judge(faces, sources)
         if self.options.colour_match:
-            aligned = torch.from_numpy(np.stack([frame.aligned for frame in final]))
-            faces = match_colours(faces, to_pixels(aligned))
+            faces = match_colours(faces, sources)
         if self._finish is not None:
             faces = self._finish(final, faces)
         for frame, face in zip(final, faces, strict=True):

@@ -25,7 +25,6 @@ from .mel import SAMPLE_RATE
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
-from .pipeline import range_warning
 from .previews import FacePreview, OnPreview
 from .protection import protect_masks
 from .report import FaceRecords, FrameRecord, LipSyncReport, SourceFrames
@@ -90,7 +89,7 @@ def lip_sync(
     frame and every denoising step. ``measure_opening`` reads the mouth of every finished frame for the report.
     ``on_preview`` is given estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
 
-    Raises MediaError, AudioError, FaceNotFoundError, OutputError, OptionError, Cancelled.
+    Raises MediaError, AudioError, FaceNotFoundError, BrokenResultError, OutputError, OptionError, Cancelled.
     """
     started, stages = time.monotonic(), StageTimes()
     speakers = [Speaker(speech, face)] if isinstance(speech, str | Path) else list(speech)
@@ -347,10 +346,9 @@ class _Run:
             self.shown.append(waiting.frame.source_index)
             for part in self._faces:
                 part.records.append(self._record(waiting, part, pixels))
-            out_of_range = max((part.face.out_of_range for part in self._faces), default=0.0)
-            warning = range_warning(self._model, out_of_range)
-            if warning and warning not in self.warnings:
-                self.warnings.append(warning)
+            for warning in filter(None, (part.face.warning for part in self._faces)):
+                if warning not in self.warnings:
+                    self.warnings.append(warning)
             self._progress.generated(len(self.shown))
             yield waiting.frame, pixels
 

@@ -29,6 +29,10 @@ class FrameCountError(LatentSyncError, ValueError):
     """Things that belong together, frame by frame, differ in their numbers of frames."""
 
 
+class BrokenResultError(LatentSyncError, RuntimeError):
+    """What the networks made is no picture of a face: a wrong number format, a damaged or a wrong model file."""
+
+
 class OutputError(LatentSyncError, OSError):
     """The result cannot be written."""
 

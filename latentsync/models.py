@@ -33,6 +33,7 @@ class ModelFiles:
     vae: Path
     whisper: Path  # a file, or a folder in which the U-Net's context width names the file
     blend_mask: str | None = None  # see LipSyncOptions
+    is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (plausibility.py)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class LipSyncModel:
     unet_path: Path | None = None  # the file it was read from
     lora_path: Path | None = None  # the adapter merged into the U-Net
     lora_strength: float = 1.0
+    is_trained: bool = True  # see ModelFiles
 
 
 def bundled_model() -> ModelFiles:
@@ -72,6 +74,7 @@ def described_model(folder: Path) -> ModelFiles:
             vae=folder / names["vae"],
             whisper=folder / names["whisper"],
             blend_mask=names.get("blend_mask"),
+            is_trained=names.get("trained", True) is not False,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -172,6 +175,7 @@ def load_model(
         unet_path=files.unet,
         lora_path=None if lora is None else Path(lora),
         lora_strength=lora_strength,
+        is_trained=files.is_trained,
     )
 
 

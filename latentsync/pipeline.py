@@ -10,16 +10,15 @@ from einops import rearrange
 from torch import Tensor
 
 from .diffusion import denoise
-from .errors import LatentSyncError
 from .masks import latent_mask
 from .models import LipSyncModel
 from .options import LipSyncOptions
+from .plausibility import check_finite
 from .schedulers import build_scheduler
 from .vae import decode, encode
 
 OnStep = Callable[[int, int, Tensor], None]
 OnEstimate = Callable[[Tensor], None]
-MAX_OUT_OF_RANGE = 0.02  # share of values; a fitting model and VAE stay far below
 PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
 
 
@@ -46,7 +45,9 @@ def condition(
     masked = encode(model.vae, pixels * mask.to(pixels), **settings)
     reference = encode(model.vae, pixels, **settings)
     hole = latent_mask(mask, reference.shape[-1]).to(reference).expand(len(faces), 1, -1, -1)
-    return torch.cat([hole, masked, reference], 1).float()
+    conditioning = torch.cat([hole, masked, reference], 1).float()
+    check_finite(conditioning, model, "vae")
+    return conditioning
 
 
 def generate(
@@ -77,34 +78,15 @@ def generate(
         guidance_interval=options.guidance_interval,
         cache_interval=options.cache_interval,
     )
+    check_finite(latents, model, "unet")
     return rearrange(latents, "1 c f h w -> f c h w").float()
 
 
 def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
     """Latents (F, 4, h, w) -> faces (F, 3, S, S) float32, about [-1, 1], on the CPU.
 
-    Raises LatentSyncError where values are not finite: a sign of float16 overflow or of a damaged model.
+    Raises BrokenResultError where values are not finite: a sign of float16 overflow or of a damaged model.
     """
     faces = decode(model.vae, latents.to(model.device), vae_batch(model.resolution)).float().cpu()
-    if not faces.isfinite().all():
-        advice = "check that the model file is whole" if model.dtype == torch.float32 else "try float32 (fp32)"
-        raise LatentSyncError(
-            f"the model {model.name} produced values that are not finite numbers in "
-            f"{str(model.dtype).removeprefix('torch.')}; {advice}"
-        )
+    check_finite(faces, model, "vae")
     return faces
-
-
-def out_of_range(faces: Tensor) -> float:
-    """Share of values clearly outside [-1, 1]; a model at a wrong resolution or a wrong VAE shows here."""
-    return (faces.abs() > 1.25).float().mean().item()
-
-
-def range_warning(model: LipSyncModel, share: float) -> str | None:
-    """What to tell where that share of a chunk's values (see `out_of_range`) is too large; None where it is not."""
-    if share <= MAX_OUT_OF_RANGE:
-        return None
-    return (
-        f"the model's pictures exceed their range; is {model.resolution} the right resolution for {model.name}, and is "
-        "the VAE the one it was trained with?"
-    )

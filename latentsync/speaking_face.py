@@ -64,9 +64,9 @@ class SpeakingFace:
         self._last: int | None = None  # row of the frame before
 
     @property
-    def out_of_range(self) -> float:
-        """The largest share of a chunk's values outside their range so far."""
-        return self._chunks.out_of_range
+    def warning(self) -> str | None:
+        """What is doubtful about the faces made so far."""
+        return self._chunks.warning
 
     def take(self, waiting: WaitingFrame, hear: Callable[[], Tensor], voice: float) -> None:
         """The next frame. hear: gives its audio tokens (K, D); voice: 0..1, how far the generated face may show."""

@@ -24,7 +24,7 @@ from .media.video_reader import VideoFrame
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
-from .pipeline import OnStep, range_warning
+from .pipeline import OnStep
 from .previews import FacePreview, OnPreview, as_picture
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer
@@ -155,8 +155,8 @@ def sample_faces(
     chunk's latents (1, 4, F, h, w), and `on_chunk(frames_done, num_frames, preview)` with a finished face (S, S, 3)
     uint8, may raise to stop. on_preview, preview_interval: see FacePreview.
 
-    Raises OptionError for a track of another resolution than the model's, LatentSyncError for values that are not
-    finite.
+    Raises OptionError for a track of another resolution than the model's, BrokenResultError for pictures that are
+    none.
     """
     if track.resolution != model.resolution:
         raise OptionError(
@@ -188,8 +188,8 @@ def sample_faces(
             if finished and on_chunk is not None:
                 middle = torch.from_numpy(generated[finished[len(finished) // 2]])
                 on_chunk(finished[-1] + 1, track.num_frames, as_picture(middle))
-    if warning := range_warning(model, chunks.out_of_range):
-        logger.warning(warning)
+    if chunks.warning:
+        logger.warning(chunks.warning)
     return replace(track, generated=generated, weights=weights.astype(np.float32))
 
 

@@ -52,6 +52,7 @@ def write_small_model(folder: Path, resolution: int = 64, **vae_options) -> Path
         "vae": "vae",
         "whisper": os.path.relpath(BUNDLED_WHISPER, folder),
         "resolution": resolution,
+        "trained": False,
     }
     (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
     return folder
