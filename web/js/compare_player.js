@@ -1,7 +1,7 @@
 // Source and result in one picture, divided by a line to drag. The sound is the result's, which also leads the time.
 
 import { dragHere, element, fractionAcross, iconButton, setIcon } from "./elements.js";
-import { viewUrl } from "./files.js";
+import { fileUrl } from "./host.js";
 import { clockText } from "./report.js";
 import { text } from "./texts.js";
 
@@ -93,8 +93,8 @@ export class ComparePlayer {
     this.setCompared(Boolean(source));
     this.setMuted(this.result.muted);
     this.divide(0.5);
-    this.result.src = viewUrl(video);
-    if (source) this.source.src = viewUrl(source);
+    this.result.src = fileUrl(video);
+    if (source) this.source.src = fileUrl(source);
     else this.source.removeAttribute("src");
     this.tell();
   }

@@ -1,6 +1,6 @@
-// What the widgets say, in the language of the host's setting Comfy.Locale; English where a language lacks.
+// What the widgets say, in the host's language; English where a language lacks.
 
-import { app } from "../../../scripts/app.js";
+import { WORDING, locale } from "./host.js";
 
 const TEXTS = {
   en: {
@@ -105,7 +105,8 @@ const TEXTS = {
 
 /** Text by key, {names} filled in from `values`. */
 export function text(key, values = {}) {
-  const locale = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
-  const table = TEXTS[locale] ?? TEXTS[locale.split("-")[0]] ?? TEXTS.en;
-  return (table[key] ?? TEXTS.en[key]).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  const chosen = locale();
+  const language = chosen in TEXTS ? chosen : chosen.split("-")[0] in TEXTS ? chosen.split("-")[0] : "en";
+  const words = WORDING[language]?.[key] ?? TEXTS[language][key] ?? TEXTS.en[key];
+  return words.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
