@@ -45,6 +45,16 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
         return AudioFacts(context.sample_rate, context.channels, _layout_name(context), duration, context.name)
 
 
+def audio_length(path: str | os.PathLike) -> float:
+    """Seconds of sound, by the packets in the file and not by what it declares.
+
+    Reads all of the file without decoding it. Raises `AudioError` as `probe_audio` does.
+    """
+    with open_media(path, AudioError) as container:
+        index = _audio_stream(container, path).index
+    return scan_duration(path, index)
+
+
 def read_audio_blocks(
     path: str | os.PathLike,
     *,
