@@ -1,5 +1,6 @@
 """What the tests share: a small model, an avatar on video, and speech."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,17 @@ def speech(tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless Chromium; where there is none the test is skipped with what to do about it."""
+    from tests.comfy.browser import NoBrowser, chromium  # only where it is needed
+
+    context = chromium()
+    try:
+        opened = context.__enter__()
+    except NoBrowser as error:
+        pytest.skip(str(error))
+    yield opened
+    context.__exit__(None, None, None)

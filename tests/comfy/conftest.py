@@ -13,7 +13,7 @@ from latentsync.models import BUNDLED
 from latentsync.samples import write_samples
 from latentsync.synthetic.clips import AvatarClip
 from tests.comfy import media
-from tests.comfy.browser import FrontEnd, NoBrowser, chromium
+from tests.comfy.browser import FrontEnd
 from tests.comfy.server import ComfyServer, link_folder
 from tests.comfy.setup_host import FOLDER, ROOT, is_complete
 
@@ -68,18 +68,6 @@ def server(tmp_path_factory, clips, artefacts) -> Iterator[ComfyServer]:
 def samples(server) -> None:
     """The files that the example workflows open, as the user gets them with install.py --samples."""
     write_samples(server.base / "input")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """A headless Chromium; where there is none the test is skipped with what to do about it."""
-    context = chromium()
-    try:
-        opened = context.__enter__()
-    except NoBrowser as error:
-        pytest.skip(str(error))
-    yield opened
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
