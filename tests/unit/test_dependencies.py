@@ -32,7 +32,7 @@ NAMED_BY_THE_USER = (
 )
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 # Which optional lists a folder's modules may count on when they are imported; all else must be in the requirements.
-EXTRAS_OF = {"tests": ("test",), "training_scripts": ("train",), "gradio_app.py": ("gradio",)}
+EXTRAS_OF = {"tests": ("test",), "training_scripts": ("train",), "webapp": ("gradio",)}
 OWN_VERSIONS = ("torch", "torchvision", "torchaudio", "numpy", "opencv-python", "av")
 
 
@@ -49,7 +49,7 @@ def declared() -> tuple[list[str], dict[str, list[str]]]:
 
 def sources() -> list[Path]:
     """All Python files of the project, not of environments and results beside it."""
-    folders = ("latentsync", "nodes", "training_scripts", "eval", "benchmarks", "tests")
+    folders = ("latentsync", "nodes", "webapp", "training_scripts", "eval", "benchmarks", "tests")
     return [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
 
 

@@ -1,0 +1,127 @@
+"""What happens when a video, a speech or a choice comes in."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from latentsync.errors import LatentSyncError
+from latentsync.tracks.cache import TrackCache
+
+from . import progress_panel, quality, results
+from .examples import EXAMPLES, Example
+from .face_cards import FaceCard, face_cards
+from .media_limits import check_speech, check_video
+from .messages import as_toast, is_stop, told
+from .model_shelf import BUNDLED, NO_RESTORER, ModelShelf
+from .page import QUIET, Parts, model_hint
+from .run_desk import Job, RunDesk
+from .settings import AppSettings
+
+TELL_EVERY = 0.5  # s
+NO_FACE = "No face was found in the beginning of this video. It must be visible, from the front or half turned."
+
+
+class InputEvents:
+    """`scans`: finds faces for one visitor after the other."""
+
+    def __init__(self, settings: AppSettings, shelf: ModelShelf, cache: TrackCache):
+        self._settings, self._shelf, self._cache = settings, shelf, cache
+        self.scans = RunDesk(settings.limits.waiting)
+
+    def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
+        """Tie the handlers to the page. cards: the faces that were found; chosen: which of them speaks."""
+        found = [parts.faces, parts.faces_note, parts.everyone, cards, chosen]
+        parts.video.change(self.find_faces, parts.video, found, trigger_mode="always_last", **QUIET)
+        parts.faces.select(self.choose_face, cards, [chosen, parts.faces_note], **QUIET)
+        parts.speech.change(self.hear, parts.speech, None, **QUIET)
+        for button, example in zip(parts.examples, EXAMPLES, strict=True):
+            filled = [parts.video, parts.speech, parts.model, parts.faces_note]
+            button.click(self.filler(example), None, filled, **QUIET)
+        level = [parts.steps, parts.guidance, parts.silence, parts.preset, parts.model]
+        for choice in (parts.preset, parts.model):
+            choice.change(set_level, [parts.preset, parts.model], level, **QUIET)
+        if parts.restorer is not None:
+            details = [parts.strength, parts.ratio, parts.fidelity]
+            parts.restorer.change(restorer_details, parts.restorer, details, **QUIET)
+
+    async def find_faces(self, video: str | None, request: gr.Request) -> AsyncIterator[tuple]:
+        """Check a video that has come, and show who is in it."""
+
+        def shown(note: str, cards: list[FaceCard] | None = None) -> tuple:
+            several = len(cards or ()) > 1
+            pictures = [(card.picture, card.label) for card in cards or ()]
+            gallery = gr.Gallery(value=pictures, visible=bool(cards), selected_index=0 if cards else None)
+            return gallery, note, gr.Checkbox(value=False, visible=several), cards or [], 0
+
+        self.scans.stop(request.session_hash)
+        yield shown(progress_panel.NOTHING)
+        if video is None:
+            return
+        try:
+            job = self.scans.submit(request.session_hash, lambda job: self._look(Path(video), job))
+            async for _ in job.until_done(TELL_EVERY):
+                seen = f", {job.state} frames so far" if job.state else ""
+                yield shown(progress_panel.done(f"Looking for faces{seen} …"))
+            cards = job.future.result()
+        except BaseException as error:
+            self.scans.stop(request.session_hash)
+            if not is_stop(error):
+                words = told(error, {Path(video): Path(video).name})
+                yield shown(progress_panel.failed(words))
+                raise as_toast(words) from error
+            raise
+        yield shown(progress_panel.done(speaks(cards, 0)) if cards else progress_panel.failed(NO_FACE), cards)
+
+    def _look(self, video: Path, job: Job) -> list[FaceCard]:
+        def on_frame(index: int) -> None:
+            job.state = index + 1
+            job.check()
+
+        check_video(video, self._settings.limits)
+        folder = results.new_folder(self._settings.faces)
+        return face_cards(video, folder, self._shelf.finder(), self._cache, on_frame)
+
+    def choose_face(self, cards: list[FaceCard], event: gr.SelectData) -> tuple[int, str]:
+        """A face was clicked on."""
+        index = event.index if isinstance(event.index, int) and 0 <= event.index < len(cards) else 0
+        return index, progress_panel.done(speaks(cards, index))
+
+    def hear(self, speech: str | None) -> None:
+        """Check a speech that has come."""
+        if speech is None:
+            return
+        try:
+            check_speech(speech, self._settings.limits)
+        except Exception as error:
+            raise as_toast(told(error, {Path(speech): Path(speech).name})) from error
+
+    def filler(self, example: Example) -> Callable[[], Iterator[tuple]]:
+        """A handler that fills in an example."""
+
+        def fill_in() -> Iterator[tuple]:
+            yield gr.skip(), gr.skip(), gr.skip(), progress_panel.done("Drawing the example …")
+            try:
+                video, speech = example.files(self._settings.examples)
+            except LatentSyncError as error:
+                raise as_toast(told(error)) from error
+            yield str(video), str(speech), BUNDLED, progress_panel.NOTHING
+
+        return fill_in
+
+
+def set_level(preset: str, model: str) -> tuple:
+    """What a preset sets, which may then be changed, and what to know of preset and model."""
+    options = quality.preset_options(preset, model)
+    hints = gr.Dropdown(info=quality.hint(preset)), gr.Dropdown(info=model_hint(model))
+    return options.num_inference_steps, options.guidance_scale, options.silence, *hints
+
+
+def restorer_details(restorer: str) -> tuple:
+    """The sliders that mean something for it."""
+    used = gr.Slider(visible=restorer != NO_RESTORER)
+    return used, used, gr.Slider(visible=restorer == "CodeFormer")
+
+
+def speaks(cards: list[FaceCard], index: int) -> str:
+    return f"{cards[index].label} speaks." + (" Click on another to change that." if len(cards) > 1 else "")

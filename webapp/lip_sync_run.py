@@ -1,0 +1,119 @@
+"""One visitor's run: from what was asked for to a folder of results."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.cli.run import write_report
+from latentsync.engine import Progress, lip_sync
+from latentsync.options import LipSyncOptions
+from latentsync.report import LipSyncReport
+from latentsync.tracks.cache import TrackCache
+
+from . import results
+from .media_limits import check_length
+from .messages import without_paths
+from .model_shelf import NO_RESTORER, ModelShelf
+from .results import Results
+from .run_desk import Job
+from .settings import Limits
+
+LOOK_EVERY = 1.0  # s between two looks at the face in work
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor asked for; the files were checked.
+
+    face: see tracks.choice; fidelity: of CodeFormer, 0..1; full_precision: see presets.Preset.
+    """
+
+    video: Path
+    speech: Path
+    model: str
+    options: LipSyncOptions
+    face: str = "largest"
+    restorer: str = NO_RESTORER
+    fidelity: float = 0.5
+    full_precision: bool = False
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is shown of a run. progress: None until the model is there; look: (S, S, 3) uint8 RGB."""
+
+    progress: Progress | None = None
+    look: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run. folder, source: names below that of the results."""
+
+    folder: str
+    source: str
+    report: LipSyncReport
+    options: LipSyncOptions
+
+    def shown(self) -> dict:
+        """For the player: the report, and how the page fetches the videos (web/js/report_panel.js)."""
+        video, source = ({"subfolder": self.folder, "filename": name} for name in (results.VIDEO, self.source))
+        files = {"video": video, "source": source, "pace": self.report.pace}
+        return self.report.to_json() | files | {"source_start": self.options.start, "length": self.options.length}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all runs share."""
+
+    shelf: ModelShelf
+    results: Results
+    cache: TrackCache
+    limits: Limits
+
+    def make(self, wish: Wish, job: Job) -> Made:
+        """Raises LatentSyncError's subclasses; then nothing is left."""
+        job.state = RunState()
+        model = self.shelf.model(wish.model, wish.full_precision)
+        restorer = self.shelf.restorer(wish.restorer, wish.fidelity)
+        folder = self.results.new()
+
+        def on_progress(progress: Progress) -> None:
+            job.state = replace(job.state, progress=progress)
+            # What was checked is what the files' packets say; a run is stopped where even those were wrong.
+            check_length("video", progress.frames_done / self.limits.fps, self.limits)
+
+        def on_look(face: np.ndarray) -> None:
+            job.state = replace(job.state, look=face)
+
+        try:
+            source = self.results.keep_source(folder, wish.video)
+            report = lip_sync(
+                source,
+                wish.speech,
+                folder / results.VIDEO,
+                model,
+                wish.options,
+                face=wish.face,
+                finder=self.shelf.finder(),
+                restorer=restorer,
+                track_cache=self.cache,
+                on_progress=on_progress,
+                should_stop=job.should_stop,
+                measure_opening=True,
+                on_preview=on_look,
+                preview_interval=LOOK_EVERY,
+            )
+            report = _passed_on(report, {source: wish.video.name, wish.speech: wish.speech.name})
+            write_report(report, folder / results.REPORT)
+        except BaseException:
+            self.results.discard(folder)
+            raise
+        return Made(folder.name, source.name, report, wish.options)
+
+
+def _passed_on(report: LipSyncReport, files: dict[Path, str]) -> LipSyncReport:
+    """The report without the server's paths. files: what those in its warnings are to be called."""
+    faces = tuple(replace(face, choice=Path(face.choice).name) for face in report.faces)
+    return replace(report, faces=faces, warnings=[without_paths(warning, files) for warning in report.warnings])
