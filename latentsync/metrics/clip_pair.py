@@ -18,6 +18,7 @@ from ..tracks.placement import PlacedFace, Placement, place
 from ..tracks.scan import scan_faces
 
 RESOLUTION = 256  # px, side of the aligned faces
+ROUNDING = 0.001  # s: some containers keep times in milliseconds, so a frame may begin that much after its equal
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,7 @@ class ClipPair:
             yield output, current
 
     def _by_time(self, outputs, references) -> Iterator[tuple[VideoFrame, VideoFrame]]:
-        facts, reference = probe_video(self.output), probe_video(self.reference)
-        early = 0.5 / float(facts.fps)  # times are rounded: the middle of a frame tells which one is meant
+        reference = probe_video(self.reference)
         end = reference.duration - self.start
         kept: list[VideoFrame] = []
 
@@ -150,7 +150,7 @@ class ClipPair:
                     self.notes.append(f"the reference ends at {end:.2f} s: what comes later is not compared")
                     return
                 kept.append(output)
-                yield output.time + early
+                yield output.time + ROUNDING
 
         for found in shown_at(times(), references, lambda frame: frame.time):
             yield kept.pop(0), found
