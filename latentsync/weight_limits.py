@@ -15,7 +15,7 @@ import torch
 from .errors import CheckpointError, DamagedCheckpointError, UnsafeCheckpointError
 
 MAX_HEADER = 32 * 2**20  # bytes of names, shapes and metadata; the largest models have 1 MB
-MAX_DEPTH = 1000  # of lists in lists
+MAX_HEIGHT = 20_000  # of a pickle's stack: dicts come in batches of 1000 pairs, and lie in each other
 # What a pickle of tensors calls. torch's own list is longer, and holds what makes objects of any size.
 _MODULES = {"torch", "torch.storage", "collections", "torch._utils", "torch.nn.parameter", "_codecs"}
 _NAMES = {"OrderedDict", "Parameter", "Size", "device", "encode"}
@@ -80,8 +80,9 @@ def _check_size(path: Path, size: int, where: str = "in its list of tensors") ->
 
 def _check_pickle(path: Path, file: BinaryIO) -> None:
     """One pickle, read by its opcodes, none of which is carried out."""
-    size, number, depth = path.stat().st_size, None, 0
-    for name, argument in _opcodes(path, file):
+    size, number, stack = path.stat().st_size, None, _Stack()
+    for opcode, argument in _opcodes(path, file):
+        name = opcode.name
         if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             if name != "GLOBAL" or not _is_known(argument):
                 raise UnsafeCheckpointError(
@@ -93,15 +94,31 @@ def _check_pickle(path: Path, file: BinaryIO) -> None:
                 f"{path} claims a tensor of {number} numbers, more than the file has bytes. Download it again."
             )
         number = argument if isinstance(argument, int) and "PUT" not in name and "GET" not in name else number
-        depth += (name in ("EMPTY_LIST", "EMPTY_DICT", "MARK")) - (name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"))
-        if depth > MAX_DEPTH:
+        if stack.after(opcode) > MAX_HEIGHT:
             raise DamagedCheckpointError(f"{path} is nested more deeply than any model. Use the original file.")
 
 
-def _opcodes(path: Path, file: BinaryIO) -> Iterator[tuple[str, object]]:
+class _Stack:
+    """How high the stack of the machine that reads a pickle would be: what lies in each other lies on it at once."""
+
+    def __init__(self):
+        self._height, self._marks = 0, []
+
+    def after(self, opcode: pickletools.OpcodeInfo) -> int:
+        taken, given = opcode.stack_before, opcode.stack_after
+        if opcode.name == "MARK":
+            self._marks.append(self._height)
+        elif pickletools.markobject in taken:
+            self._height = (self._marks.pop() if self._marks else 0) - taken.index(pickletools.markobject) + len(given)
+        else:
+            self._height += len(given) - len(taken)
+        return self._height + len(self._marks)
+
+
+def _opcodes(path: Path, file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, object]]:
     try:
         for opcode, argument, _ in pickletools.genops(file):
-            yield opcode.name, argument
+            yield opcode, argument
     except (ValueError, UnicodeDecodeError, OverflowError, EOFError) as error:
         reason = str(error)[:200]
         raise DamagedCheckpointError(f"{path} is damaged or not a torch file ({reason}). Download it again.") from error

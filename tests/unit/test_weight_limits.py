@@ -141,6 +141,7 @@ def test_other_tensors_than_plain_ones(refused):
 def test_nesting_without_end(refused):
     deep = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
     assert "nested more deeply" in refused(deep)
+    assert "nested more deeply" in refused(b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".")
     packed = rezipped(saved(TENSOR), lambda n, d: deep if n.endswith("data.pkl") else d, zipfile.ZIP_STORED)
     assert "nested more deeply" in refused(packed)
 
@@ -151,3 +152,12 @@ def test_headers_of_safetensors(refused):
     refused(header({"a": {"dtype": "F32", "shape": [0, 1 << 50], "data_offsets": [0, 0]}}))
     assert "claims a header of 536870913 bytes" in refused(((1 << 29) + 1).to_bytes(8, "little") + b"{" + bytes(64))
     refused(header(b'{"a":' * 20_000 + b"1" + b"}" * 20_000))
+
+
+def test_files_of_many_tensors_are_read(tmp_path):
+    """As many as released networks have, in dicts of dicts, with torch's own metadata of each module."""
+    network = torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Linear(1, 1)) for _ in range(2100)))
+    assert len(network.state_dict()) == 4200
+    for name, options in (("new.pt", {}), ("old.pt", {"_use_new_zipfile_serialization": False})):
+        torch.save({"global_step": 3, "state_dict": network.state_dict()}, tmp_path / name, **options)
+        assert len(read_weights(tmp_path / name)[0]["state_dict"]) == 4200
