@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import torch
 
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_writer import VideoWriter
@@ -103,3 +105,35 @@ def write_speech(path: Path, seconds: float, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     write_wav(path, synthesise(rng, seconds, Voice.random(rng)).waveform, SAMPLE_RATE)
     return path
+
+
+class PeakMemory:
+    """Inside, the most memory that is in use: of this process on Linux, of torch on CUDA; `bytes` is None elsewhere."""
+
+    INTERVAL = 0.05  # s between looks
+
+    def __init__(self, device: torch.device):
+        self._device, self.bytes = device, None
+        self._done = threading.Event()
+
+    def __enter__(self):
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif Path("/proc/self/statm").is_file():
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self._device)
+        elif Path("/proc/self/statm").is_file():
+            self._done.set()
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        page, done = os.sysconf("SC_PAGE_SIZE"), False
+        while not done:
+            done = self._done.wait(self.INTERVAL)
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+            self.bytes = max(self.bytes or 0, resident)

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
+from .draft_decoder import load_draft_decoder
 from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .file_hash import sha256_of
 from .json_files import read_json
 from .lora import merge_lora, read_lora
+from .low_memory import save_memory
+from .precision import has_fast_bfloat16, suit_to_device
 from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
@@ -20,6 +23,7 @@ BUNDLED = ASSETS / "tiny"
 BUNDLED_WHISPER = BUNDLED / "whisper" / "tiny.en.pt"
 RELEASED_UNET_NAMES = ("latentsync_unet.safetensors", "latentsync_unet.pt")
 WHISPER_OF_WIDTH = {384: "tiny.pt", 768: "small.pt"}
+DECODERS = ("auto", "vae", "draft")
 LATENT_SCALE = 8  # px of the face per latent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,6 +38,7 @@ class ModelFiles:
     whisper: Path  # a file, or a folder in which the U-Net's context width names the file
     blend_mask: str | None = None  # see LipSyncOptions
     is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (plausibility.py)
+    draft_decoder: Path | None = None  # a folder, see draft_decoder.py; where it would be, if it is not there
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class LipSyncModel:
     lora_path: Path | None = None  # the adapter merged into the U-Net
     lora_strength: float = 1.0
     is_trained: bool = True  # see ModelFiles
+    draft_decoder: AutoencoderTiny | None = None  # in place of the VAE's decoder
+    low_memory: str = "none"  # see low_memory.py
 
 
 def bundled_model() -> ModelFiles:
@@ -75,6 +82,7 @@ def described_model(folder: Path) -> ModelFiles:
             whisper=folder / names["whisper"],
             blend_mask=names.get("blend_mask"),
             is_trained=names.get("trained", True) is not False,
+            draft_decoder=folder / names["draft_decoder"] if "draft_decoder" in names else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -95,13 +103,14 @@ def model_in(folder: Path) -> ModelFiles | None:
 
 
 def model_of_unet(unet: Path, checkpoints: Path | None = None) -> ModelFiles:
-    """A U-Net file with the vae/ and whisper/ beside it or, where it has none, in ``checkpoints``."""
+    """A U-Net file with the vae/, whisper/ and taesd/ beside it or, where it has none, in ``checkpoints``."""
     homes = [unet.parent] if checkpoints is None else [unet.parent, checkpoints]
 
     def companion(name: str) -> Path:
         return next((home / name for home in homes if (home / name).exists()), unet.parent / name)
 
-    return ModelFiles(name=unet.name, unet=unet, vae=companion("vae"), whisper=companion("whisper"))
+    parts = {"vae": companion("vae"), "whisper": companion("whisper"), "draft_decoder": companion("taesd")}
+    return ModelFiles(name=unet.name, unet=unet, **parts)
 
 
 def find_model(choice: str | Path | None, checkpoints: Path) -> ModelFiles:
@@ -138,10 +147,13 @@ def load_model(
     resolution: int | None = None,
     lora: str | Path | None = None,
     lora_strength: float = 1.0,
+    decoder: str = "vae",
+    low_memory: str = "none",
 ) -> LipSyncModel:
     """Load U-Net, VAE and Whisper and check that they belong together.
 
-    lora: an adapter file (see `lora.py`), merged into the U-Net with that strength, 0 to 1.
+    lora: an adapter file (see `lora.py`), merged into the U-Net with that strength, 0 to 1. decoder: "draft" is the
+    model's draft decoder, "auto" that if it is there. low_memory: how the U-Net's weights are kept, see low_memory.py.
 
     The released U-Nets were trained on the multilingual tiny Whisper: the bundled English one has the same shape and
     other features, so it is never put in its place. Raises ModelNotFoundError and CheckpointError's subclasses.
@@ -161,6 +173,9 @@ def load_model(
             f"the VAE {files.vae} gives {shape[0]} channels at 1/{shape[1]} of the side; the U-Net works on "
             f"{OUT_CHANNELS} at 1/{LATENT_SCALE}. Expected sd-vae-ft-mse, or the VAE that the U-Net was trained with."
         )
+    suit_to_device(unet, device, dtype)
+    suit_to_device(vae, device, dtype)
+    save_memory(unet, low_memory, torch.device(device), dtype)
     return LipSyncModel(
         name=files.name,
         unet=unet,
@@ -176,7 +191,20 @@ def load_model(
         lora_path=None if lora is None else Path(lora),
         lora_strength=lora_strength,
         is_trained=files.is_trained,
+        draft_decoder=_load_decoder(files, decoder, device, dtype),
+        low_memory=low_memory,
     )
+
+
+def _load_decoder(files: ModelFiles, decoder: str, device, dtype: torch.dtype) -> AutoencoderTiny | None:
+    if decoder not in DECODERS:
+        raise OptionError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}")
+    folder = files.draft_decoder
+    if decoder == "vae" or (decoder == "auto" and not (folder and folder.is_dir())):
+        return None
+    if folder is None:
+        raise OptionError(f"the model {files.name} has no draft decoder; choose decoder 'vae' or 'auto'")
+    return load_draft_decoder(folder, device=device, dtype=dtype)
 
 
 def _load_whisper(files: ModelFiles, facts: UNetFacts, device: torch.device | str) -> AudioEncoder:
@@ -230,9 +258,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is float16 on CUDA and float32 elsewhere; see DTYPES for the names."""
+    """ "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it, else float32; see DTYPES for the names."""
+    if name == "auto" and device.type == "cuda":
+        return torch.float16
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16() else torch.float32
     if name not in DTYPES:
         raise OptionError(f"unknown dtype {name!r}; choose auto, {', '.join(DTYPES)}")
     return DTYPES[name]

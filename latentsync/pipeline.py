@@ -27,6 +27,11 @@ def vae_batch(resolution: int) -> int:
     return max(1, PIXELS_AT_ONCE // resolution**2)
 
 
+def faces_at_once(model: LipSyncModel) -> int:
+    """How many faces go through the model's VAE together; one by one where memory is to be saved."""
+    return vae_batch(model.resolution) if model.low_memory == "none" else 1
+
+
 def to_pixels(faces: Tensor) -> Tensor:
     """(F, S, S, 3) uint8 RGB -> (F, 3, S, S) float32 in [-1, 1]."""
     return rearrange(faces, "f h w c -> f c h w").float() / 127.5 - 1
@@ -41,7 +46,7 @@ def condition(
     posterior="sample" the masked image is drawn before the reference image, as in the reference.
     """
     pixels = to_pixels(faces).to(model.device)
-    settings = {"generator": generator, "sample": posterior == "sample", "batch_size": vae_batch(model.resolution)}
+    settings = {"generator": generator, "sample": posterior == "sample", "batch_size": faces_at_once(model)}
     masked = encode(model.vae, pixels * mask.to(pixels), **settings)
     reference = encode(model.vae, pixels, **settings)
     hole = latent_mask(mask, reference.shape[-1]).to(reference).expand(len(faces), 1, -1, -1)
@@ -87,6 +92,7 @@ def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
 
     Raises BrokenResultError where values are not finite: a sign of float16 overflow or of a damaged model.
     """
-    faces = decode(model.vae, latents.to(model.device), vae_batch(model.resolution)).float().cpu()
+    decoder = model.draft_decoder or model.vae
+    faces = decode(decoder, latents.to(model.device), faces_at_once(model)).float().cpu()
     check_finite(faces, model, "vae")
     return faces

@@ -19,13 +19,14 @@ EDGE = {"mask_smooth", "mask_shape", "blend_method"}  # what the reference's ble
 class Preset:
     """summary: a line for a user; options: fields of LipSyncOptions; as_reference: these after `as_reference`.
 
-    full_precision: float32 everywhere, and not what is fast on the device.
+    full_precision: float32 everywhere, and not what is fast on the device. draft_decoder: where the model has one.
     """
 
     summary: str
     options: Mapping[str, object] = field(default_factory=dict)
     as_reference: bool = False
     full_precision: bool = False
+    draft_decoder: bool = False
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -60,6 +61,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "guidance_scale": 1.0,
                 "chunk_overlap": 0,
             },
+            draft_decoder=True,
         ),
     }
 )

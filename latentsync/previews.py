@@ -31,7 +31,7 @@ class FacePreview:
             return
         self._last = now
         middle = len(clean) // 2
-        face = decode(self._model.vae, clean[middle : middle + 1].to(self._model.device))
+        face = decode(self._model.draft_decoder or self._model.vae, clean[middle : middle + 1].to(self._model.device))
         self._on_preview(as_picture(face[0]))
 
 

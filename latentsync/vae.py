@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
@@ -123,7 +123,9 @@ def encode(
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
+def decode(
+    vae: AutoencoderKL | AutoencoderTiny | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None
+) -> torch.Tensor:
     """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, 4, S/8, S/8). Gradients flow.
 
     `batch_size` as in `encode`.

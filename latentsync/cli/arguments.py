@@ -222,6 +222,20 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: auto"
     )
+    model.add_argument(
+        "--decoder",
+        default="auto",
+        choices=["auto", "vae", "draft"],
+        help="who makes pictures of latents: the VAE, or the small one in checkpoints/taesd, for drafts; auto takes "
+        "the latter for --preset draft where it is there (default: auto)",
+    )
+    model.add_argument(
+        "--low_memory",
+        default="none",
+        choices=["none", "fp8", "offload"],
+        help="fp8 keeps the U-Net's weights in 8 bits, offload brings them to the GPU layer by layer; either takes the "
+        "VAE's pictures one by one (default: none)",
+    )
     model.add_argument("--det_model", type=Path, help="optional InsightFace det_10g.onnx, used with --landmark_model")
     model.add_argument("--landmark_model", type=Path, help="optional InsightFace 2d106det.onnx")
     batch = parser.add_argument_group("many runs")

@@ -30,6 +30,8 @@ class NetworkChoice:
     lora_strength: float
     device: str
     dtype: str
+    decoder: str
+    low_memory: str
     det_model: Path | None
     landmark_model: Path | None
     superres: str
@@ -39,8 +41,11 @@ class NetworkChoice:
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "NetworkChoice":
         values = {field.name: getattr(arguments, field.name) for field in fields(cls)}
-        if values["dtype"] == "auto" and PRESETS[arguments.preset].full_precision:
+        preset = PRESETS[arguments.preset]
+        if values["dtype"] == "auto" and preset.full_precision:
             values["dtype"] = "float32"
+        if values["decoder"] == "auto" and not preset.draft_decoder:
+            values["decoder"] = "vae"
         return cls(**values)
 
     def check(self) -> None:
@@ -60,6 +65,7 @@ class NetworkChoice:
         """All files and folders that are read. Raises ModelNotFoundError, CheckpointError."""
         model = models.find_model(self.model, self.checkpoints)
         chosen = [model.unet, model.vae, model.whisper, self.lora, self.det_model, self.landmark_model]
+        chosen += [model.draft_decoder] if self.decoder == "draft" else []
         if self.superres != "none":
             chosen.append(find_restorer(self.superres, [self.checkpoints]))
         return [path for path in chosen if path is not None]
@@ -79,7 +85,8 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     device = models.choose_device(choice.device)
     dtype = models.choose_dtype(choice.dtype, device)
     finder = None if choice.det_model is None else InsightFaceDetector(choice.det_model, choice.landmark_model)
-    restorer = _restorer(choice, device, dtype)
+    # Restorers are not known to bear bfloat16, which only the CPU's auto comes to.
+    restorer = _restorer(choice, device, torch.float32 if choice.dtype == "auto" and device.type == "cpu" else dtype)
     files = models.find_model(choice.model, choice.checkpoints)
     model = models.load_model(
         files,
@@ -88,6 +95,8 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
         resolution=choice.resolution,
         lora=choice.lora,
         lora_strength=choice.lora_strength,
+        decoder=choice.decoder,
+        low_memory=choice.low_memory,
     )
     say(
         f"model: {model.name} ({files.unet}), {model.resolution} px, {device}, "
@@ -95,6 +104,8 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     )
     if choice.lora is not None:
         say(f"adapter: {choice.lora} at strength {choice.lora_strength:g}")
+    if model.draft_decoder is not None:
+        say(f"draft decoder: {files.draft_decoder}")
     if restorer is not None:
         say(f"super-resolution: {restorer.name} ({restorer.path})")
     if choice.model is None and files.unet.parent == models.BUNDLED:

@@ -44,7 +44,7 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
     names += " report model resolution device dtype fps start duration quiet verbose preset checkpoints det_model"
     names += " landmark_model length tail output_audio audio_offset_ms face track fade max_yaw no_track_cache silence"
     names += " mask_shape blend_method protect sr_strength codeformer_fidelity"
-    names += " scheduler guidance_interval cache_interval chunk_overlap"
+    names += " scheduler guidance_interval cache_interval chunk_overlap decoder low_memory"
     for name in names.split():
         assert f"--{name}" in text
     assert "130 interrupted" in text
@@ -65,6 +65,16 @@ def test_the_reference_is_computed_in_full_precision_unless_told_otherwise():
     assert dtype() == dtype("--preset", "draft") == "auto"
     assert dtype("--preset", "reference") == "float32"
     assert dtype("--preset", "reference", "--dtype", "bfloat16") == "bfloat16"
+
+
+def test_the_draft_decoder_is_for_drafts_or_on_demand():
+    def decoder(*argv: str) -> str:
+        return NetworkChoice.of(build_parser().parse_args([*FILES, *argv])).decoder
+
+    assert decoder() == decoder("--preset", "quality") == "vae"
+    assert decoder("--preset", "draft") == "auto"
+    assert decoder("--decoder", "draft") == "draft"
+    assert decoder("--preset", "draft", "--decoder", "vae") == "vae"
 
 
 @pytest.mark.parametrize("preset_first", [True, False])
@@ -133,6 +143,11 @@ def test_missing_files_in_the_arguments(capsys):
         (["--max_yaw", "0"], "max_yaw is 0.0"),
         (["--superres", "tiny", "--codeformer_fidelity", "2"], "fidelity of CodeFormer is 2.0"),
         (["--superres", "tiny", "--sr_backend", "package"], "the backend 'package' is for GFPGAN and CodeFormer only"),
+        (
+            ["--model", "tiny", "--low_memory", "offload", "--device", "cpu"],
+            "low_memory is 'offload', but the networks",
+        ),
+        (["--model", "tiny", "--decoder", "draft"], "the model tiny has no draft decoder; choose decoder 'vae'"),
         (["--cache_interval", "0"], "cache_interval is 0; expected 1 (off)"),
         (["--guidance_interval", "1", "0"], "guidance_interval is (1.0, 0.0); expected two shares of the steps"),
         (["--chunk_overlap", "9"], "chunk_overlap is 9; expected 0 to 8"),

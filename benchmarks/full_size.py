@@ -1,0 +1,56 @@
+"""A model of the released sizes with random weights: costs what they cost, without a download."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from latentsync.checkpoints import build_unet
+from latentsync.models import BUNDLED_WHISPER, LipSyncModel
+from latentsync.unet import LatentSyncUNet
+from latentsync.whisper import load_whisper
+
+
+def full_size_model(
+    resolution: int = 256, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> LipSyncModel:
+    """U-Net of 1,267 M parameters and Stable Diffusion's VAE; made in `dtype`, without a detour of more memory.
+
+    Weights are normal with a variance of 1 / inputs, as new layers have: values stay near 1 on their way.
+    """
+    unet = build_unet({}, random_tensors(LatentSyncUNet, dtype)).to(device, dtype)
+    with torch.device("meta"):
+        vae = full_size_vae()
+    vae.load_state_dict(random_tensors(full_size_vae, dtype), assign=True)
+    vae.to(device).eval().requires_grad_(False)
+    whisper = load_whisper(BUNDLED_WHISPER, device=device, dtype=torch.float32)
+    parts = (unet, vae, whisper, resolution, torch.device(device), dtype)
+    return LipSyncModel("full size, random weights", *parts, is_trained=False)
+
+
+def full_size_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    )
+
+
+def random_tensors(build: Callable[[], nn.Module], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Parameters by name for what `build` makes, drawn with a fixed seed."""
+    with torch.device("meta"):
+        shapes = {name: parameter.shape for name, parameter in build().named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            std = 1 / math.sqrt(math.prod(shape[1:]))
+            tensors[name] = torch.randn(shape, generator=generator, dtype=dtype) * std
+        else:
+            tensors[name] = torch.full(shape, float(name.endswith("weight")), dtype=dtype)  # of norms; biases are 0
+    return tensors

@@ -1,0 +1,201 @@
+"""What each stage of a run costs, and from that a whole clip of 1080x1920 by preset.
+
+    python -m benchmarks.stages                      # the bundled model at its 128 px
+    python -m benchmarks.stages --full_size 256 512  # the released architecture, random weights, no download
+
+A chunk is 16 frames. CPU seconds are of all threads and hold on a busy machine; milliseconds are wall time. Peak is the
+process's memory while the stage ran (on CUDA what torch held there). On a machine with CUDA the networks run there.
+With --compare the U-Net's guided call is also measured in float32, in the same process. What a preset costs is counted:
+so many calls of each kind for the clip, at what they took here.
+"""
+
+import argparse
+import math
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from latentsync.diffusion import NoisePredictor, denoise
+from latentsync.masks import generation_mask
+from latentsync.models import LATENT_SCALE, LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.options import LipSyncOptions
+from latentsync.pipeline import condition, decode_faces
+from latentsync.presets import PRESETS, apply_preset
+from latentsync.schedulers import build_scheduler
+
+from . import per_frame
+from .full_size import full_size_model
+from .measure import FPS, PeakMemory, write_portrait
+
+CHUNK = 16  # frames
+LISTENED = 30  # s, one window of Whisper
+GUIDED, PLAIN = "guided", "unguided"
+
+
+class Table:
+    """Rows as they come, and the CPU seconds of each stage."""
+
+    def __init__(self, device: torch.device, repeats: int):
+        self._device, self._repeats = device, repeats
+        self.cpu: dict[str, float] = {}
+        self.wall: dict[str, float] = {}
+        print("| stage | ms | CPU s | peak memory |\n|---|---|---|---|", flush=True)
+
+    def measure(self, name: str, work: Callable[[], object]) -> None:
+        """The least of the repeats: what else the machine does only adds."""
+        best_cpu = best_wall = math.inf
+        with PeakMemory(self._device) as peak:
+            for _ in range(self._repeats):
+                cpu, wall = time.process_time(), time.perf_counter()
+                work()
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+                best_cpu = min(best_cpu, time.process_time() - cpu)
+                best_wall = min(best_wall, time.perf_counter() - wall)
+        self.add(name, best_cpu, best_wall, peak.bytes)
+
+    def add(self, name: str, cpu: float, wall: float, peak: float | None = None) -> None:
+        self.cpu[name], self.wall[name] = cpu, wall
+        memory = "" if peak is None else f"{peak / 1e9:.2f} GB"
+        print(f"| {name} | {1000 * wall:.0f} | {cpu:.2f} | {memory} |", flush=True)
+
+
+def measure_networks(model: LipSyncModel, table: Table) -> None:
+    """The stages of one chunk in the networks."""
+    side, latents = model.resolution, model.resolution // LATENT_SCALE
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.randint(0, 256, (CHUNK, side, side, 3), generator=generator, dtype=torch.uint8)
+    mask = generation_mask(side, "mask")
+    table.measure("VAE encode, 16 frames twice", lambda: condition(model, faces, mask, generator=generator))
+    tokens = torch.randn(CHUNK, 50, model.unet.config.cross_attention_dim, generator=generator).to(model.device)
+    sample = torch.randn(1, 4, CHUNK, latents, latents, generator=generator).to(model.device)
+    known = torch.randn(1, 9, CHUNK, latents, latents, generator=generator).to(model.device)
+    for kind, scale in ((GUIDED, 1.5), (PLAIN, 1.0)):
+        predict = NoisePredictor(model.unet, known, tokens, scale, cache_interval=10**6)
+        table.measure(
+            f"U-Net, {kind}", lambda scale=scale: NoisePredictor(model.unet, known, tokens, scale)(sample, 500)
+        )
+        predict(sample, 500)
+        table.measure(f"U-Net, {kind}, deep features kept", lambda predict=predict: predict(sample, 500))
+    table.measure("VAE decode, 16 frames", lambda: decode_faces(model, sample[0].transpose(0, 1)))
+
+
+def measure_frames(table: Table, resolution: int, count: int) -> None:
+    """The stages of one frame of 1080x1920 outside the networks, and tracking."""
+    with tempfile.TemporaryDirectory() as name:
+        path = write_portrait(Path(name) / "portrait.mp4", count)
+        stages = per_frame.Stages(path, count, resolution, Path(name))
+        for stage in (stages.decode, stages.track, stages.align, stages.paste, stages.encode):
+            cpu, wall = per_frame.measure(stage, count, 2)
+            table.add(f"{stage.__name__}, 1 frame", cpu / 1000, wall / 1000)
+
+
+class _CountingUNet:
+    """Counts what the denoising loop asks of the U-Net."""
+
+    dtype = torch.float32
+
+    def __init__(self):
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, sample, timestep, tokens, return_dict, keep_deep_features=False, deep_features=None):
+        kind = f"U-Net, {GUIDED if len(sample) == 2 else PLAIN}"
+        self.calls[kind + (", deep features kept" if deep_features is not None else "")] += 1
+        return (torch.zeros_like(sample[:, :4]), torch.zeros(len(tokens), 1))
+
+
+def calls_of(options: LipSyncOptions) -> Counter[str]:
+    """How often each kind of the U-Net's call comes for one chunk."""
+    unet, one = _CountingUNet(), torch.zeros(1, 9, 1, 1, 1)
+    denoise(
+        unet, build_scheduler(options.scheduler), one[:, :4], one, torch.zeros(1, 1, 1),
+        options.num_inference_steps, options.guidance_scale,
+        guidance_interval=options.guidance_interval, cache_interval=options.cache_interval,
+    )  # fmt: skip
+    return unet.calls
+
+
+def clip_seconds(options: LipSyncOptions, seconds: float, costs: dict[str, float]) -> float:
+    """A clip with one face, from the costs of the stages."""
+    frames = round(seconds * FPS)
+    chunks = math.ceil(max(0, frames - options.chunk_frames) / (options.chunk_frames - options.chunk_overlap)) + 1
+    total = chunks * sum(count * costs[kind] for kind, count in calls_of(options).items())
+    total += frames / CHUNK * (costs["VAE encode, 16 frames twice"] + costs["VAE decode, 16 frames"])
+    return total + frames * sum(cost for name, cost in costs.items() if name.endswith(", 1 frame"))
+
+
+def print_presets(table: Table, seconds: float) -> None:
+    print(f"\n| preset, {seconds:g} s of 1080x1920 | CPU s | s | of reference |\n|---|---|---|---|")
+    reference = None
+    for name in PRESETS:
+        options = apply_preset(LipSyncOptions(), name)
+        cpu, wall = (clip_seconds(options, seconds, costs) for costs in (table.cpu, table.wall))
+        reference = reference or cpu
+        print(f"| {name} | {cpu:.0f} | {wall:.0f} | {cpu / reference:.2f} |")
+
+
+def compare(model: LipSyncModel, table: Table) -> None:
+    """The guided call in plain float32 beside the one that was measured; changes the model."""
+    measured, name = table.cpu[f"U-Net, {GUIDED}"], str(model.dtype).removeprefix("torch.")
+    side, device = model.resolution // LATENT_SCALE, model.device
+    model.unet.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, 9, CHUNK, side, side), (CHUNK, 50, model.unet.config.cross_attention_dim), (1, 4, CHUNK, side, side)
+    known, tokens, sample = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    table.measure("U-Net, guided, float32", lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
+    plain = table.cpu["U-Net, guided, float32"]
+    print(f"\nguided call: {name} takes {measured / plain:.2f} of float32's CPU time")
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    flags = [name for name in ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in cpu_flags()]
+    return f"{platform.machine()}, {', '.join(flags) or 'no known vector units'}, torch {torch.__version__}"
+
+
+def cpu_flags() -> set[str]:
+    """What Linux says the CPU can do; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()[2:]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full_size", type=int, nargs="*", metavar="PX", help="released architecture at these sides")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--repeats", type=int, default=1, help="of each stage, of which the least counts (default: 1)")
+    parser.add_argument("--frames", type=int, default=16, help="drawn for the stages of one frame (default: 16)")
+    parser.add_argument("--seconds", type=float, default=10, help="of the clip that is reckoned (default: 10)")
+    parser.add_argument("--compare", action="store_true", help="also measure the U-Net in float32")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    for side in arguments.full_size or [None]:
+        with torch.inference_mode():
+            if side is None:
+                model = load_model(bundled_model(), device=device, dtype=choose_dtype(arguments.dtype, device))
+            else:
+                model = full_size_model(side, device, choose_dtype(arguments.dtype, device))
+            print(
+                f"\n{model.name}, {model.resolution} px, {str(model.dtype).removeprefix('torch.')}, {describe(device)}"
+            )
+            print(f"{arguments.threads} thread(s)\n")
+            table = Table(device, arguments.repeats)
+            measure_frames(table, model.resolution, arguments.frames)
+            measure_networks(model, table)
+            print_presets(table, arguments.seconds)
+            if arguments.compare:
+                compare(model, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Weights kept in 8 bits or brought layer by layer: how much smaller, how far off, and what is refused."""
+
+import pytest
+import torch
+
+from latentsync.errors import OptionError
+from latentsync.low_memory import LOW_MEMORY, offload_leaves, save_memory
+from latentsync.models import described_model, load_model
+from latentsync.pipeline import faces_at_once
+from tests.small_model import small_unet
+from tests.unit.test_deep_features import clip
+
+CPU = torch.device("cpu")
+
+
+def weight_bytes(network) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fp8_weights_are_half_of_bfloat16_and_nearly_as_good(dtype):
+    unet = small_unet().to(dtype)
+    latents, conditioning, tokens = (value.to(dtype) for value in clip(unet))
+    sample = torch.cat((latents, conditioning), 1)
+    expected, before = unet(sample, 400, tokens).sample.float(), weight_bytes(unet)
+    save_memory(unet, "fp8", CPU, dtype)
+    assert weight_bytes(unet) < before * (1.06 / dtype.itemsize)  # norms stay as they were
+    assert unet.dtype == dtype
+    got = unet(sample, 400, tokens).sample.float()
+    error = (got - expected).square().mean().sqrt() / expected.std()
+    print(f"{dtype}: error {error:.4f} of the deviation")
+    assert 0 < error < 0.2  # of random weights; a trained one: docs/performance.md
+    assert weight_bytes(unet) < before * (1.06 / dtype.itemsize)  # and are small again after the call
+
+
+@torch.no_grad()
+def test_deep_features_are_kept_with_fp8_weights_too():
+    unet = small_unet()
+    save_memory(unet, "fp8", CPU, torch.float32)
+    latents, conditioning, tokens = clip(unet)
+    sample = torch.cat((latents, conditioning), 1)
+    whole, deep = unet(sample, 400, tokens, keep_deep_features=True)
+    assert torch.equal(unet(sample, 400, tokens, return_dict=False, deep_features=deep)[0], whole)
+
+
+@torch.no_grad()
+def test_offloaded_layers_give_the_same_bits():
+    """On the CPU the way there and back is short, but the hooks are those of a GPU."""
+    unet = small_unet()
+    latents, conditioning, tokens = clip(unet)
+    sample = torch.cat((latents, conditioning), 1)
+    expected = unet(sample, 400, tokens).sample
+    offload_leaves(unet, CPU)
+    whole, deep = unet(sample, 400, tokens, keep_deep_features=True)
+    assert torch.equal(whole, expected)
+    assert torch.equal(unet(sample, 400, tokens, return_dict=False, deep_features=deep)[0], expected)
+
+
+def test_a_loaded_model_saves_memory_also_in_its_vae(small_model_folder):
+    files = described_model(small_model_folder)
+    plain, saving = (load_model(files, low_memory=how) for how in ("none", "fp8"))
+    assert weight_bytes(saving.unet) < weight_bytes(plain.unet) / 3
+    assert (faces_at_once(plain), faces_at_once(saving)) == (256, 1)
+
+
+def test_what_cannot_be_is_refused(small_model_folder):
+    with pytest.raises(
+        OptionError, match="low_memory is 'offload', but the networks run on the CPU already; try 'fp8'"
+    ):
+        load_model(described_model(small_model_folder), low_memory="offload")
+    with pytest.raises(OptionError, match="low_memory is 'int4'; expected one of none, fp8, offload"):
+        save_memory(small_unet(), "int4", CPU, torch.float32)
+    assert LOW_MEMORY[0] == "none"
