@@ -33,7 +33,7 @@ def micro_run(tmp_path_factory) -> TrainingConfig:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return load_config(MICRO, [f"run_dir={run_dir}"])

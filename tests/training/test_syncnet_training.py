@@ -3,7 +3,11 @@
 import csv
 import json
 import math
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from safetensors.torch import load_file
 from eval import syncnet_accuracy
 from latentsync.errors import OptionError
 from latentsync.syncnet.pairs import draw_pair, fixed_pairs, load_pairs, usable_clips
+from latentsync.syncnet.stable_syncnet import StableSyncNet
 from latentsync.syncnet.sync_mel import mel_window, sync_mel
 from latentsync.syncnet.syncnet_files import load_syncnet, syncnet_from_description
 from latentsync.synthetic.clips import AvatarClip
@@ -22,9 +27,10 @@ from training_scripts.clip_store import ClipStore, ClipStoreWriter
 from training_scripts.sync_loss import all_pairs_loss, cosine_bce
 from training_scripts.syncnet_augmentation import augment
 from training_scripts.syncnet_batches import StepBatches, draw_pairs
-from training_scripts.syncnet_config import TINY, load_syncnet_config
+from training_scripts.syncnet_config import TINY, AugmentationConfig, load_syncnet_config
 from training_scripts.train_syncnet import train_syncnet
 
+ROOT = Path(__file__).parents[2]
 SIDE, FRAMES = 32, 48
 SMALL = [
     f"model.resolution={SIDE}",
@@ -236,6 +242,27 @@ def test_accumulated_batches_are_the_steps_batches(store, config):
     assert len(loaded) == 2
     assert torch.equal(loaded[0].mel, batches[2].mel)
     assert torch.equal(loaded[1].frames, batches[3].frames)
+
+
+def test_two_processes_of_torchrun_are_one_with_the_doubled_batch(store, config, tmp_path):
+    """Labelled pairs, of which each counts by itself, and no augmentation, which each process draws for itself."""
+    plain = [f"augmentation.{field.name}=0" for field in fields(AugmentationConfig)]
+    plain += ["pairing=labels", "learning_rate=1e-5", "schedule=constant", "ema_decay=0", "export_dtype=float32"]
+    one = load_file(train_syncnet(config(*plain, "batch_size=4"), store))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "training_scripts.train_syncnet"]
+    places = [f"data={store.folder}", f"run_dir={tmp_path / 'two'}", "batch_size=2"]
+    for setting in [*SMALL, *plain, *places]:
+        command += ["--set", setting]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    two = load_file(tmp_path / "two" / "syncnet.safetensors")
+    torch.manual_seed(config().seed)
+    start = StableSyncNet(config().network()).state_dict()
+    assert max((tensor - two[key]).abs().max() for key, tensor in one.items()) <= 1e-5
+    assert max((tensor - start[key]).abs().max() for key, tensor in one.items()) > 2e-5
+    assert len(rows_of(tmp_path / "two")) == len(rows_of(tmp_path / "run"))
 
 
 def test_a_latent_one_looks_at_latents(store, config, tmp_path):

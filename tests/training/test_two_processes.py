@@ -33,7 +33,7 @@ def two(parts, tmp_path_factory) -> Path:
     for setting in (*places(parts, output), *SETTINGS, "data.batch_size=1"):
         command += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-4000:]
     return output
 
