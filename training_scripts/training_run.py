@@ -52,7 +52,7 @@ def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1)
             f"mixed_precision {mixed_precision!r} does not work here: {error}. Set bf16 or no."
         ) from error
     launched = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != launched:
+    if accelerator.num_processes < launched:
         raise OptionError(
             f"{launched} processes were launched, but accelerate joins {accelerator.num_processes} of them; each would "
             "train alone and overwrite the others' files. Launch by torchrun, see training_scripts/README.md."
