@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Page, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 # fmt: off
@@ -73,15 +73,20 @@ class Graph:
 def chromium() -> Iterator[Browser]:
     """The system's browser, else playwright's own. Raises NoBrowser."""
     with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        program = next(filter(None, map(shutil.which, PROGRAMS)), None) or (str(own) if own.exists() else None)
-        if program is None:
-            raise NoBrowser("no Chromium: install one, or run: python -m playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=program, headless=True, args=list(ARGUMENTS))
+        browser = launched(playwright.chromium)
         try:
             yield browser
         finally:
             browser.close()
+
+
+def launched(kind: BrowserType, *arguments: str) -> Browser:
+    """A browser with more arguments, to be closed. Raises NoBrowser."""
+    own = Path(kind.executable_path)
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None) or (str(own) if own.exists() else None)
+    if program is None:
+        raise NoBrowser("no Chromium: install one, or run: python -m playwright install chromium")
+    return kind.launch(executable_path=program, headless=True, args=[*ARGUMENTS, *arguments])
 
 
 # A help page left open would lie over the nodes of the next test.

@@ -60,6 +60,24 @@ class AppPage:
         self.page.locator("#speech audio, #speech #waveform").first.wait_for(state="attached")
         self.faces.first.wait_for()
 
+    def record_video(self, milliseconds: float) -> None:
+        """With the camera."""
+        part = self.page.locator("#video")
+        part.get_by_label("Capture from camera").click()
+        part.get_by_text("Click to Access Webcam").click()
+        part.locator(".capture-button").click()
+        self.page.wait_for_timeout(milliseconds)
+        part.locator(".capture-button").click()
+
+    def record_speech(self, milliseconds: float) -> None:
+        """With the microphone."""
+        part = self.page.locator("#speech")
+        part.get_by_label("Record audio").click()
+        part.get_by_role("button", name="Record", exact=True).click()
+        self.page.wait_for_timeout(milliseconds)
+        part.locator(".stop-button").click()
+        part.get_by_label("Trim audio to selection").wait_for()  # it has come
+
     def example(self, label: str) -> None:
         self.page.get_by_role("button", name=label, exact=True).click()
         self.faces.first.wait_for(timeout=120_000)
@@ -78,10 +96,14 @@ class AppPage:
     def open_more(self) -> None:
         self.page.get_by_role("button", name="More settings").click()
 
+    def wait_for_preset(self, preset: str) -> None:
+        """Until what it sets has come."""
+        self.page.locator("#preset", has_text=hint(preset)).wait_for()
+
     def set_quick(self, steps: int) -> None:
         """The draft preset with so many steps."""
         self.choose("preset", "Draft")
-        self.page.locator("#preset", has_text=hint("draft")).wait_for()  # else its number of steps comes afterwards
+        self.wait_for_preset("draft")
         self.open_more()
         self.set("Steps", steps)
 
@@ -116,6 +138,7 @@ class AppPage:
     def wait_until_made(self, seconds: float = 240) -> float:
         """Until the result can be played; how long that took."""
         started = time.monotonic()
+        self.page.locator("#cancel").wait_for()  # it has begun, and what stands there is of this run
         self.page.locator("#progress [role=status]", has_text="made in").wait_for(timeout=1000 * seconds)
         self.page.wait_for_function("css => document.querySelector(css)?.readyState >= 2", arg=PLAYER)
         return time.monotonic() - started
