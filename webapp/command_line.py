@@ -52,6 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--dtype", default=DEFAULTS.dtype, choices=["auto", "float32", "bfloat16", "float16"], help="default: auto"
     )
+    model.add_argument(
+        "--low_memory", default=DEFAULTS.low_memory, choices=["none", "fp8", "offload"], help="as of main.py"
+    )
     files = parser.add_argument_group("files and limits")
     files.add_argument(
         "--output",
@@ -108,6 +111,7 @@ def settings_of(arguments: argparse.Namespace) -> AppSettings:
         model=arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
+        low_memory=arguments.low_memory,
         enable_sr=arguments.enable_sr,
         limits=limits,
     )

@@ -26,17 +26,17 @@ LOOK_EVERY = 1.0  # s between two looks at the face in work
 class Wish:
     """What a visitor asked for; the files were checked.
 
-    face: see tracks.choice; fidelity: of CodeFormer, 0..1; full_precision: see presets.Preset.
+    face: see tracks.choice; fidelity: of CodeFormer, 0..1; preset: what the options came from.
     """
 
     video: Path
     speech: Path
     model: str
+    preset: str
     options: LipSyncOptions
     face: str = "largest"
     restorer: str = NO_RESTORER
     fidelity: float = 0.5
-    full_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Workshop:
     def make(self, wish: Wish, job: Job) -> Made:
         """Raises LatentSyncError's subclasses; then nothing is left."""
         job.state = RunState()
-        model = self.shelf.model(wish.model, wish.full_precision)
+        model = self.shelf.model(wish.model, wish.preset)
         restorer = self.shelf.restorer(wish.restorer, wish.fidelity)
         folder = self.results.new()
 

@@ -1,18 +1,24 @@
 """Which models a visitor can choose from, and the one that is in memory."""
 
 import gc
+import logging
 import threading
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 
+from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.tracking import FaceTracker
-from latentsync.models import LipSyncModel, choose_device, choose_dtype, find_model, load_model, model_in
+from latentsync.models import LipSyncModel, choose_device, find_model, model_in
+from latentsync.presets import DEFAULT_PRESET
 from latentsync.restoration.restorer_files import OFFICIAL, find_restorer
-from latentsync.restoration.restorers import Restorer, load_restorer
+from latentsync.restoration.restorers import Restorer
 
 from .settings import AppSettings
+
+logger = logging.getLogger(__name__)
 
 BUNDLED, RELEASED, NAMED = "tiny", "checkpoints", "--model"  # keys of the models
 NO_RESTORER = "none"
@@ -23,12 +29,11 @@ class ModelShelf:
 
     def __init__(self, settings: AppSettings):
         """Raises OptionError for a device that is not there, ModelNotFoundError for a named model."""
-        self._checkpoints = settings.checkpoints
+        self._settings, self._checkpoints = settings, settings.checkpoints
         self.device = choose_device(settings.device)
-        self._dtype, self._is_free = choose_dtype(settings.dtype, self.device), settings.dtype == "auto"
         self._lock = threading.Lock()
-        self._model: tuple[tuple, LipSyncModel] | None = None
-        self._restorer: tuple[tuple, Restorer] | None = None
+        self._model: tuple[NetworkChoice, LipSyncModel] | None = None
+        self._restorer: tuple[NetworkChoice, Restorer] | None = None
         self._finder: FaceTracker | None = None
         named = {} if settings.model is None else {NAMED: settings.model}
         if named:
@@ -56,21 +61,39 @@ class ModelShelf:
             return "Small model for drawn faces (bundled)"
         return f"{find_model(choice, self._checkpoints).name} ({key})"
 
-    def model(self, key: str, full_precision: bool = False) -> LipSyncModel:
-        """Loaded now if it is not the one in memory, which then goes first. Raises LatentSyncError's subclasses.
-
-        full_precision: float32, unless whoever started the app has chosen another.
-        """
+    def model(self, key: str, preset: str) -> LipSyncModel:
+        """Loaded now if it is not the one in memory, which then goes first. Raises LatentSyncError's subclasses."""
+        if key not in self._choices:
+            raise OptionError(f"there is no model {key!r}; choose one of the list")
+        choice = self._choice(preset, model=self._choices[key])
         with self._lock:
-            if key not in self._choices:
-                raise OptionError(f"there is no model {key!r}; choose one of the list")
-            dtype = torch.float32 if full_precision and self._is_free else self._dtype
-            if self._model is None or self._model[0] != (key, dtype):
+            if self._model is None or self._model[0] != choice:
                 self._model = None
                 self._free()
-                files = find_model(self._choices[key], self._checkpoints)
-                self._model = (key, dtype), load_model(files, device=self.device, dtype=dtype)
+                self._model = choice, load_networks(choice, logger.info).model
             return self._model[1]
+
+    def _choice(self, preset: str, model: str | Path = BUNDLED, superres: str = NO_RESTORER, fidelity: float = 0.5):
+        """What is loaded for a run, as the command line would. Raises OptionError."""
+        return NetworkChoice.of(
+            Namespace(
+                preset=preset,
+                model=str(model),
+                checkpoints=self._checkpoints,
+                resolution=None,
+                lora=None,
+                lora_strength=1.0,
+                device=self._settings.device,
+                dtype=self._settings.dtype,
+                decoder="auto",
+                low_memory=self._settings.low_memory,
+                det_model=None,
+                landmark_model=None,
+                superres=superres,
+                sr_backend="spandrel",
+                codeformer_fidelity=fidelity,
+            )
+        )
 
     @property
     def restorers(self) -> list[tuple[str, str]]:
@@ -87,18 +110,16 @@ class ModelShelf:
 
     def restorer(self, key: str, fidelity: float) -> Restorer | None:
         """As `model`; None for none. fidelity: of CodeFormer, 0..1."""
+        if key not in (known for _, known in self.restorers):
+            raise OptionError(f"there is no restorer {key!r}; choose one of the list")
+        if key == NO_RESTORER:
+            return None
+        choice = self._choice(DEFAULT_PRESET, superres=key, fidelity=fidelity)
         with self._lock:
-            if key == NO_RESTORER:
-                return None
-            if key not in (known for _, known in self.restorers):
-                raise OptionError(f"there is no restorer {key!r}; choose one of the list")
-            if self._restorer is None or self._restorer[0] != (key, fidelity):
+            if self._restorer is None or self._restorer[0] != choice:
                 self._restorer = None
                 self._free()
-                loaded = load_restorer(
-                    key, folders=[self._checkpoints], device=self.device, dtype=self._dtype, fidelity=fidelity
-                )
-                self._restorer = (key, fidelity), loaded
+                self._restorer = choice, load_chosen_restorer(choice)
             return self._restorer[1]
 
     def finder(self) -> FaceTracker:

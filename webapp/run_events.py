@@ -10,7 +10,6 @@ from pathlib import Path
 import gradio as gr
 
 from latentsync.errors import OptionError
-from latentsync.presets import PRESETS
 
 from . import progress_panel, quality, results
 from .face_cards import FaceCard
@@ -117,11 +116,11 @@ class RunEvents:
             video=Path(given["video"]),
             speech=Path(given["speech"]),
             model=given["model"],
+            preset=given["preset"],
             options=options,
             face="all" if given["everyone"] else face,
             restorer=given.get("restorer", NO_RESTORER),
             fidelity=given.get("fidelity", 0.5),
-            full_precision=PRESETS[given["preset"]].full_precision,
         )
 
     def _check(self, wish: Wish) -> None:

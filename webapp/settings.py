@@ -21,8 +21,8 @@ class Limits:
 class AppSettings:
     """folder: uploads/, faces/ and results/ are made in it; keep_hours: after which what is in them is removed.
 
-    model: a file or folder beside those in ``checkpoints``, see models.find_model; enable_sr: whether the page offers
-    super-resolution of the generated face.
+    model: a file or folder beside those in ``checkpoints``, see models.find_model; low_memory: see low_memory.py;
+    enable_sr: whether the page offers super-resolution of the generated face.
     """
 
     folder: Path = ROOT / "output" / "gradio"
@@ -31,6 +31,7 @@ class AppSettings:
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    low_memory: str = "none"
     enable_sr: bool = False
     limits: Limits = field(default_factory=Limits)
 

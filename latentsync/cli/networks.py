@@ -85,8 +85,7 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     device = models.choose_device(choice.device)
     dtype = models.choose_dtype(choice.dtype, device)
     finder = None if choice.det_model is None else InsightFaceDetector(choice.det_model, choice.landmark_model)
-    # Restorers are not known to bear bfloat16, which only the CPU's auto comes to.
-    restorer = _restorer(choice, device, torch.float32 if choice.dtype == "auto" and device.type == "cpu" else dtype)
+    restorer = load_chosen_restorer(choice)
     files = models.find_model(choice.model, choice.checkpoints)
     model = models.load_model(
         files,
@@ -115,9 +114,14 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     return Networks(model, restorer, finder)
 
 
-def _restorer(choice: NetworkChoice, device: torch.device, dtype: torch.dtype) -> Restorer | None:
+def load_chosen_restorer(choice: NetworkChoice) -> Restorer | None:
+    """The restorer by itself, None for none. Raises LatentSyncError's subclasses."""
     if choice.superres == "none":
         return None
+    device = models.choose_device(choice.device)
+    # Restorers are not known to bear bfloat16, which only the CPU's auto comes to.
+    is_cpu = choice.dtype == "auto" and device.type == "cpu"
+    dtype = torch.float32 if is_cpu else models.choose_dtype(choice.dtype, device)
     return load_restorer(
         choice.superres,
         folders=[choice.checkpoints],

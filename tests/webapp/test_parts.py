@@ -184,12 +184,12 @@ def test_the_bundled_model_hears_the_speech_louder():
 def test_one_model_is_in_memory(small_model_folder):
     shelf = ModelShelf(AppSettings(model=str(small_model_folder), checkpoints=small_model_folder / "none"))
     assert [key for _, key in shelf.models] == ["--model", "tiny"]
-    small = shelf.model("--model")
-    assert shelf.model("--model") is small
-    assert shelf.model("tiny").name == "tiny"
-    assert shelf.model("--model") is not small
+    small = shelf.model("--model", "balanced")
+    assert shelf.model("--model", "balanced") is small
+    assert shelf.model("tiny", "balanced").name == "tiny"
+    assert shelf.model("--model", "balanced") is not small
     with pytest.raises(OptionError, match="choose one of the list"):
-        shelf.model(str(small_model_folder))  # no visitor names a file
+        shelf.model(str(small_model_folder), "balanced")  # no visitor names a file
     assert shelf.restorer("none", 0.5) is None
     with pytest.raises(OptionError, match="choose one of the list"):
         shelf.restorer("GFPGAN", 0.5)  # not here
