@@ -25,6 +25,9 @@ MOST_CPU = 20.0  # s of processor time, beyond which a file counts as a hang
 START = 600.0  # s for the child to import everything
 COMMAND_LINE_SHARE = 0.1  # of the files that the command line takes
 ON_COMMAND_LINE = {"video", "sound", "picture", "restorer", "lora", "unet", "model_description"}
+# Whole files that are refused all the same: a picture is not both a mask and a person; what a U-Net or a description
+# needs beside it is not there on the command line.
+EXCUSED = {("picture", "library"), ("unet", "command line"), ("model_description", "command line")}
 SHARES = {"whole": 0.1, "bomb": 0.2}  # at most, of a run; the rest is damaged
 
 
@@ -82,8 +85,8 @@ class Results:
 
     def add(self, trial: Trial, answer: dict) -> dict:
         answer = {"name": trial.name, "way": trial.way, "kind": trial.sample.kind, "damage": trial.damage} | answer
-        if answer["outcome"] == "refused" and trial.damage == "whole" and trial.sample.kind != "picture":
-            answer["outcome"] = "fault"  # a picture is not both a mask and a person
+        if answer["outcome"] == "refused" and trial.damage == "whole" and (trial.sample.kind, trial.way) not in EXCUSED:
+            answer["outcome"] = "fault"
         if answer["cpu"] > MOST_CPU:
             answer |= {"outcome": "fault", "said": f"took {answer['cpu']} s of processor time; {answer['said']}"}
         self.answers.append(answer)
