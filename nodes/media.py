@@ -46,6 +46,16 @@ def waveform_of(audio) -> tuple[torch.Tensor, int]:
         )
     if not waveform.shape[1] or not waveform.shape[2]:
         raise ValueError("the audio is empty; expected speech, at least a few frames long")
+    from ..latentsync.media.limits import MAX_CHANNELS, MAX_SECONDS, SAMPLE_RATES
+
+    slowest, fastest = SAMPLE_RATES
+    if not slowest <= sample_rate <= fastest or waveform.shape[1] > MAX_CHANNELS:
+        raise ValueError(
+            f"the audio has {sample_rate} samples a second in {waveform.shape[1]} channels; expected {slowest} to "
+            f"{fastest} and at most {MAX_CHANNELS}. Convert it"
+        )
+    if waveform.shape[2] > MAX_SECONDS * sample_rate:
+        raise ValueError(f"the audio lasts more than {MAX_SECONDS / 3600:.0f} hours. Cut it")
     samples = waveform[0].detach().cpu()
     if not samples.is_floating_point():  # 16-bit samples of some videos come as they are
         samples = samples.float() / (1 << (8 * samples.element_size() - 1))
@@ -58,6 +68,13 @@ def checked_images(images: torch.Tensor, name: str) -> torch.Tensor:
         raise ValueError(f"{name} has the shape {tuple(images.shape)}; expected pictures of shape (N, H, W, 3)")
     if not len(images):
         raise ValueError(f"{name} is an empty batch; expected at least one frame")
+    from ..latentsync.media.limits import MAX_PIXELS
+
+    if images.shape[1] * images.shape[2] > MAX_PIXELS:
+        raise ValueError(
+            f"{name} has pictures of {images.shape[2]} x {images.shape[1]}; expected {MAX_PIXELS // 10**6} million "
+            "pixels at most. Make them smaller"
+        )
     return images
 
 
@@ -170,6 +187,10 @@ def as_file(video) -> Iterator[VideoFile]:
             source = video.get_stream_source()
         except ValueError:  # other videos of frames in memory
             source = None
+    if isinstance(source, str):
+        from ..latentsync.media.isolation import check_apart
+
+        check_apart(source)  # a file that crashes a decoder is not to take the server with it
     if isinstance(source, str) and not _is_cut(video, source):
         yield VideoFile(Path(source), host.file_reference(source))
         return

@@ -151,7 +151,18 @@ def _checkpoint_names() -> list[str]:
     return sorted(path.relative_to(CHECKPOINTS).as_posix() for path in files if path.suffix in SUFFIXES)
 
 
+def is_below(name: str) -> bool:
+    """Whether a name, which a graph from anywhere may bring, stays below the folder that it is looked for in.
+
+    Links in that folder are its owner's and are followed.
+    """
+    path = Path(name)
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
+
+
 def _in_host(name: str) -> Path | None:
+    if not is_below(name):
+        return None
     if not name.endswith("/"):
         return host.model_file(name)
     return next((root / name for root in host.model_roots() if (root / name).is_dir()), None)
@@ -159,8 +170,7 @@ def _in_host(name: str) -> Path | None:
 
 def _in_checkpoints(name: str) -> Path | None:
     path = CHECKPOINTS / name.removeprefix(PREFIX)
-    is_inside = path.resolve().is_relative_to(CHECKPOINTS)
-    return path if name.startswith(PREFIX) and is_inside and path.exists() else None
+    return path if name.startswith(PREFIX) and is_below(name) and path.exists() else None
 
 
 def _found(what: str, name: str, *places: Path | None) -> Path:

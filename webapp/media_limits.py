@@ -5,6 +5,7 @@ from pathlib import Path
 from latentsync.errors import AudioError, MediaError
 from latentsync.media.audio_reader import AudioFacts, audio_length, probe_audio
 from latentsync.media.container import open_media
+from latentsync.media.isolation import check_apart
 from latentsync.media.video_reader import VideoFacts, probe_video, video_length
 
 from .settings import Limits
@@ -13,6 +14,7 @@ from .settings import Limits
 def check_video(path: str | Path, limits: Limits) -> VideoFacts:
     """Facts about an uploaded video. Raises MediaError where it cannot be read or is beyond the limits."""
     check_size(path, limits)
+    check_apart(path)
     with open_media(path) as container:  # before a picture of that size is decoded
         for stream in container.streams.video:
             if max(stream.width, stream.height) > limits.side:
@@ -33,6 +35,7 @@ def check_video(path: str | Path, limits: Limits) -> VideoFacts:
 def check_speech(path: str | Path, limits: Limits) -> AudioFacts:
     """Facts about an uploaded sound. Raises MediaError where it cannot be read or is beyond the limits."""
     check_size(path, limits)
+    check_apart(path, AudioError)
     facts = probe_audio(path)
     check_length("speech", max(facts.duration, audio_length(path)), limits, AudioError)
     return facts

@@ -87,6 +87,9 @@ def check_sounds() -> None:
         (None, "silent"),
         ({"waveform": torch.zeros(2, 1, 5), "sample_rate": 8000}, "2 sounds"),
         ({"waveform": torch.zeros(1, 1, 0), "sample_rate": 8000}, "empty"),
+        ({"waveform": torch.zeros(1, 1, 5), "sample_rate": 1}, "1 samples a second in 1 channels"),
+        ({"waveform": torch.zeros(1, 65, 5), "sample_rate": 8000}, "65 channels"),
+        ({"waveform": torch.zeros(1, 1, 1).expand(1, 1, 10**9), "sample_rate": 8000}, "24 hours"),
     ):
         with pytest.raises(ValueError, match=said):
             media.waveform_of(audio)
@@ -110,8 +113,64 @@ def check_devices() -> None:
             assert [loaded.model for loaded in management.current_loaded_models] == [patcher], "known to the host"
 
 
+def check_names() -> None:
+    """A graph may come from anywhere: the names in it lead to no file outside the folders of models."""
+    choices, restorers, syncnets = (
+        importlib.import_module(f"pack.nodes.{name}")
+        for name in ("model_choices", "restorer_choices", "syncnet_choices")
+    )
+    root = host.model_roots()[0]
+    outside = root.parent / "outside"
+    outside.mkdir(parents=True)
+    root.mkdir(exist_ok=True)
+    (outside / "config.json").write_text('{"name": "x", "unet": "x", "vae": "x", "whisper": "x"}', encoding="utf-8")
+    (outside / "stable_syncnet.pt").write_bytes(b"x")
+    inside = root / "mine"
+    inside.mkdir()
+    assert choices.unet_path("mine/") == inside
+    names = [
+        "../outside/",
+        "mine/../../outside/",
+        f"{outside}/",
+        "/",
+        "../",
+        "checkpoints/../../",
+        "checkpoints/../main.py",
+    ]
+    names += [f"../outside/{file.name}" for file in outside.iterdir()] + [str(file) for file in outside.iterdir()]
+    looks = (choices.unet_path, choices.vae_path, choices.whisper_path, choices.lora_path, syncnets.syncnet_path)
+    for name in (*names, "..\\outside\\", "a\0b"):
+        for look in (*looks, restorers.restorer_path):
+            with pytest.raises(choices.ModelNotFoundError):
+                look(name)
+        for folder in host.RESTORER_FOLDERS:
+            with pytest.raises(choices.ModelNotFoundError):
+                restorers.restorer_path(f"{folder}/{name}")
+
+
+def check_large_pictures() -> None:
+    with pytest.raises(ValueError, match="67 million pixels at most"):
+        media.checked_images(torch.zeros(1, 1, 1, 1).expand(1, 9000, 9000, 3), "frames")
+
+
+def check_decoders_that_crash() -> None:
+    """The file is looked at in a process of its own, whose death is an error of the file."""
+    isolation = importlib.import_module("pack.latentsync.media.isolation")
+    isolation.check_apart(CLIP, budget=1.0)
+    isolation._command = lambda path, budget: [sys.executable, "-c", "import os; os.abort()"]
+    isolation._reason.cache_clear()
+    with (
+        pytest.raises(reader.MediaError, match="crashes the decoder"),
+        media.as_file(host.InputImpl.VideoFromFile(CLIP)),
+    ):
+        raise AssertionError("not reached")
+
+
 check_nothing_is_replaced()
+check_names()
+check_large_pictures()
 check_videos()
 check_sounds()
+check_decoders_that_crash()
 check_devices()
 print("all right")
