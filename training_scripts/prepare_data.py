@@ -154,19 +154,25 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def check_models(settings: PrepareSettings) -> None:
-    """Load what the stages will load, so that a wrong file is told before the work. Raises LatentSyncError."""
+    """Load the given files as the stages will, so that a wrong one is told before the work. Raises LatentSyncError.
+
+    The bundled ones are left out: what loads them takes seconds to import.
+    """
     from .preparation import cutting, quality, storing, syncing
 
-    cutting.face_detector(settings.det_model, settings.landmark_model)
+    if settings.det_model:
+        cutting.face_detector(settings.det_model, settings.landmark_model)
     if settings.hyperiqa:
         quality.hyper_iqa(settings.hyperiqa)
-    if settings.sync == "syncnet" and syncing.stable_syncnet(settings.syncnet).config.latent:
+    is_own = settings.sync == "syncnet" and settings.syncnet != SYNCNET.resolve()
+    if is_own and syncing.stable_syncnet(settings.syncnet).config.latent:
         raise OptionError(f"--syncnet {settings.syncnet} looks at latents; expected a SyncNet that looks at pixels")
     if settings.sync == "syncnet_v2":
         syncing.syncnet_v2(settings.syncnet)
     if settings.s3fd:
         syncing.s3fd(settings.s3fd)
-    storing.whisper(settings.whisper)
+    if settings.whisper != WHISPER.resolve():
+        storing.whisper(settings.whisper)
 
 
 def _engine(arguments: argparse.Namespace):

@@ -81,5 +81,5 @@ def few_videos(tmp_path_factory) -> Path:
 def few_store(few_videos, tmp_path_factory) -> Path:
     """What the command makes of `few_videos` by its process pool when nothing disturbs it. Never to be written to."""
     output = tmp_path_factory.mktemp("prepared") / "store"
-    prepare(few_videos, output, "--workers", "2")
+    prepare(few_videos, output, "--workers", "1")
     return output
