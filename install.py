@@ -254,7 +254,7 @@ def warn_of_little_space(folder: Path, cpu: bool) -> None:
 @contextlib.contextmanager
 def only_one(path: Path):
     """Hold a lock that the system releases even if this program is killed. Raises InstallError if another has it."""
-    from latentsync.downloads.file_lock import locked
+    from latentsync.file_lock import locked
 
     with contextlib.ExitStack() as stack:
         try:

@@ -4,7 +4,7 @@ The U-Net's normalisation and motion modules span a chunk, so what a frame becom
 an unbroken sequence of frames with a face.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,36 +12,45 @@ import torch
 from torch import Tensor
 
 from .colours import match_colours
+from .denoising import Chunk, Denoiser, Denoising
 from .diffusion import shared_noise
 from .masks import generation_mask
 from .models import LATENT_SCALE, LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnEstimate, OnStep, condition, decode_faces, generate, to_pixels
+from .pipeline import OnEstimate, OnStep, condition, decode_faces, to_pixels
 from .plausibility import FaceJudge, check_finite
+from .source_cache import SourceCache
 
 
 @dataclass
 class FaceFrame:
     """One frame on its way through generation.
 
-    aligned: (S, S, 3) uint8; tokens: (K, D); payload: whatever the caller wants back with the result.
+    aligned: (S, S, 3) uint8; tokens: (K, D); payload: whatever the caller wants back with the result. key: the same
+    for frames whose aligned faces are the same, None where that is not known.
     conditioning: (9, h, w) and latents: (4, h, w) once they are known.
     """
 
     aligned: np.ndarray
     tokens: Tensor
     payload: object = None
+    key: Hashable = None
     conditioning: Tensor | None = field(default=None, repr=False)
     latents: Tensor | None = field(default=None, repr=False)
+
+
+Pairs = list[tuple[FaceFrame, Tensor]]
 
 
 class ChunkGenerator:
     """Turns frames of a run into generated faces, a chunk at a time.
 
     Feed frames with `push`; it yields (frame, face) pairs as they become final, face (3, S, S) float32 about [-1, 1].
-    `flush` ends the run. `finish(frames, faces)` may change final faces, also their size, before they are handed out:
-    (F, 3, S, S) -> (F, 3, S', S'). Memory: one chunk of payloads, and of the frames before it only aligned faces and
-    latents.
+    `flush` ends the run. `pushed` and `flushed` are the same as work for a Denoiser, which may denoise the chunks of
+    several faces together; they return the pairs. `finish(frames, faces)` may change final faces, also their size,
+    before they are handed out: (F, 3, S, S) -> (F, 3, S', S'). `encoded` keeps the conditioning of frames with a key;
+    not for sampled posteriors, of which each is a draw of its own. Memory: one chunk of payloads, and of the frames
+    before it only aligned faces and latents.
     """
 
     def __init__(
@@ -52,9 +61,11 @@ class ChunkGenerator:
         on_step: OnStep | None = None,
         on_estimate: OnEstimate | None = None,
         finish: Callable[[list[FaceFrame], Tensor], Tensor] | None = None,
+        encoded: SourceCache[Tensor] | None = None,
     ):
         self.model, self.options, self._generator = model, options, generator
         self._on_step, self._on_estimate, self._finish = on_step, on_estimate, finish
+        self._encoded = encoded if options.posterior == "mean" else None
         self.mask = generation_mask(model.resolution, options.mask)
         side = model.resolution // LATENT_SCALE
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
@@ -69,33 +80,41 @@ class ChunkGenerator:
         return self._judge.warning
 
     def push(self, frame: FaceFrame) -> Iterator[tuple[FaceFrame, Tensor]]:
-        self._waiting.append(frame)
-        if len(self._waiting) == self.options.chunk_frames:
-            self._generate()
-            yield from self._release(self.options.chunk_frames - self.options.chunk_overlap)
+        yield from self._alone(self.pushed(frame))
 
     def flush(self) -> Iterator[tuple[FaceFrame, Tensor]]:
-        if any(frame.latents is None for frame in self._waiting):
-            self._generate()
-        yield from self._release(len(self._waiting))
-        self._past = []
+        yield from self._alone(self.flushed())
 
-    def _generate(self) -> None:
+    def pushed(self, frame: FaceFrame) -> Denoising[Pairs]:
+        self._waiting.append(frame)
+        if len(self._waiting) < self.options.chunk_frames:
+            return []
+        yield from self._generate()
+        return self._release(self.options.chunk_frames - self.options.chunk_overlap)
+
+    def flushed(self) -> Denoising[Pairs]:
+        if any(frame.latents is None for frame in self._waiting):
+            yield from self._generate()
+        pairs = self._release(len(self._waiting))
+        self._past = []
+        return pairs
+
+    def _alone(self, work: Denoising[Pairs]) -> Iterator[tuple[FaceFrame, Tensor]]:
+        denoiser = Denoiser(self.model, self.options, self._on_step, self._on_estimate)
+        for frame, face in denoiser.together([work])[0]:
+            yield frame, face
+            frame.payload = None  # the picture itself is no longer needed
+
+    def _generate(self) -> Denoising[None]:
         missing = self.options.chunk_frames - len(self._waiting) if self.options.full_chunks else 0
         context = self._past[-missing:] if missing > 0 else []
         self._encode(self._waiting)
         chunk = context + self._waiting
         tokens = torch.stack([frame.tokens for frame in chunk])
         check_finite(tokens, self.model, "whisper")
-        latents = generate(
-            self.model,
-            self._noise,
-            torch.stack([frame.conditioning for frame in chunk]),
-            tokens,
-            self.options,
-            self._on_step,
-            self._on_estimate,
-        )[len(context) :]
+        conditioning = torch.stack([frame.conditioning for frame in chunk])
+        latents = yield Chunk(self._noise, conditioning, tokens, [frame.aligned for frame in chunk])
+        latents = latents[len(context) :]
         shared = [frame for frame in self._waiting if frame.latents is not None]
         for index, (frame, new) in enumerate(zip(self._waiting, latents, strict=True)):
             if frame.latents is None:
@@ -105,16 +124,29 @@ class ChunkGenerator:
                 frame.latents = torch.lerp(frame.latents, new, weight)
 
     def _encode(self, frames: list[FaceFrame]) -> None:
-        fresh = [frame for frame in frames if frame.conditioning is None]
-        faces = torch.from_numpy(np.stack([frame.aligned for frame in fresh]))
+        """Give each frame its conditioning; of frames with one key, one is encoded."""
+        fresh: dict[Hashable, list[FaceFrame]] = {}
+        for frame in frames:
+            if frame.conditioning is None and self._encoded is not None and frame.key is not None:
+                frame.conditioning = self._encoded.get(frame.key)
+            if frame.conditioning is None:
+                known = frame.key if self._encoded is not None and frame.key is not None else id(frame)
+                fresh.setdefault(known, []).append(frame)
+        if not fresh:
+            return
+        faces = torch.from_numpy(np.stack([same[0].aligned for same in fresh.values()]))
         encoded = condition(self.model, faces, self.mask, generator=self._generator, posterior=self.options.posterior)
-        for frame, conditioning in zip(fresh, encoded, strict=True):
-            frame.conditioning = conditioning
+        for same, conditioning in zip(fresh.values(), encoded, strict=True):
+            for frame in same:
+                frame.conditioning = conditioning
+            if self._encoded is not None and same[0].key is not None:
+                # A copy, for the slice would keep all of its batch alive.
+                self._encoded.put(same[0].key, conditioning.clone(), conditioning.nbytes)
 
-    def _release(self, count: int) -> Iterator[tuple[FaceFrame, Tensor]]:
+    def _release(self, count: int) -> Pairs:
         final, self._waiting = self._waiting[:count], self._waiting[count:]
         if not final:
-            return
+            return []
         faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
         sources = to_pixels(torch.from_numpy(np.stack([frame.aligned for frame in final])))
         self._judge(faces, sources)
@@ -122,7 +154,5 @@ class ChunkGenerator:
             faces = match_colours(faces, sources)
         if self._finish is not None:
             faces = self._finish(final, faces)
-        for frame, face in zip(final, faces, strict=True):
-            yield frame, face
-            frame.payload = None  # the picture itself is no longer needed
         self._past = (self._past + final)[-self.options.chunk_frames :]
+        return list(zip(final, faces, strict=True))

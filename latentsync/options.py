@@ -44,6 +44,7 @@ class LipSyncOptions:
     mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather, a tenth of the face: docs/mask_smooth.jpg
     chunk_frames: int = 16  # frames denoised together; the model was trained with 16
     chunk_overlap: int = 4  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
+    clips_at_once: int = 2  # faces whose chunks are denoised together; 1 needs less memory
     full_chunks: bool = True  # complete a short last chunk with frames before it: its normalisation spans the chunk
     posterior: Literal["mean", "sample"] = "mean"  # the mean is the VAE's best estimate; a sample adds noise
     audio_windows: Literal["overlap", "reference"] = "overlap"  # nothing jumps where two 30 s windows meet
@@ -101,6 +102,8 @@ class LipSyncOptions:
             raise OptionError(f"chunk_frames is {self.chunk_frames}; expected 1 to 24, the model was trained with 16")
         if not 0 <= self.chunk_overlap <= self.chunk_frames // 2:
             raise OptionError(f"chunk_overlap is {self.chunk_overlap}; expected 0 to {self.chunk_frames // 2}")
+        if not 1 <= self.clips_at_once <= 16:
+            raise OptionError(f"clips_at_once is {self.clips_at_once}; expected 1 to 16")
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"seed is {self.seed}; expected a whole number from 0 to 2^63 - 1")
 

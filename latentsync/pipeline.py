@@ -1,9 +1,9 @@
 """The stages of generation as functions on tensors: encode, denoise, decode.
 
-Frames of one chunk lie side by side in F; there is no batch of clips here (B = 1).
+Frames of one chunk lie side by side in F, chunks of several faces in B.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -69,13 +69,27 @@ def generate(
     noise: (1, 4, 1, h, w), shared by all frames; conditioning: (F, 9, h, w); tokens: (F, K, D). `on_step` as in
     `denoise`; `on_estimate(clean)` is given what the latents (F, 4, h, w) will be about, at each step.
     """
-    estimate = None if on_estimate is None else lambda clean: on_estimate(rearrange(clean, "1 c f h w -> f c h w"))
+    return generate_clips(model, [noise], [conditioning], [tokens], options, on_step, on_estimate)[0]
+
+
+def generate_clips(
+    model: LipSyncModel,
+    noises: Sequence[Tensor],
+    conditionings: Sequence[Tensor],
+    tokens: Sequence[Tensor],
+    options: LipSyncOptions,
+    on_step: OnStep | None = None,
+    on_estimate: OnEstimate | None = None,
+) -> list[Tensor]:
+    """The same for one chunk of each of several faces, all of F frames, in one batch. Estimates are the first one's."""
+    estimate = None if on_estimate is None else lambda clean: on_estimate(rearrange(clean[0], "c f h w -> f c h w"))
+    num_frames = len(conditionings[0])
     latents = denoise(
         model.unet,
         build_scheduler(options.scheduler, model.prediction_type),
-        noise.to(model.device).repeat(1, 1, len(conditioning), 1, 1),
-        rearrange(conditioning, "f c h w -> 1 c f h w").to(model.device),
-        tokens.to(model.device),
+        torch.cat(list(noises)).to(model.device).repeat(1, 1, num_frames, 1, 1),
+        rearrange(torch.stack(list(conditionings)), "b f c h w -> b c f h w").to(model.device),
+        torch.cat(list(tokens)).to(model.device),
         options.num_inference_steps,
         options.guidance_scale,
         on_step,
@@ -84,7 +98,7 @@ def generate(
         cache_interval=options.cache_interval,
     )
     check_finite(latents, model, "unet")
-    return rearrange(latents, "1 c f h w -> f c h w").float()
+    return list(rearrange(latents, "b c f h w -> b f c h w").float())
 
 
 def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:

@@ -1,29 +1,36 @@
 """One face on its way through a run: aligned, made to speak, restored, handed to its waiting frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .chunks import ChunkGenerator, FaceFrame
+from .chunks import ChunkGenerator, FaceFrame, Pairs
+from .denoising import Denoising
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .frame_queue import FinishedFace, WaitingFrame
 from .models import LipSyncModel
 from .options import LipSyncOptions
-from .pipeline import OnEstimate, OnStep
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer
+from .source_cache import SourceCache
 from .stage_times import StageTimes
 from .tracks.placement import PlacedFace, Placement
 
 MAX_GAP = 0.25  # s of the source between two frames of one movement; more is a jump, as where a loop begins again
+# What a run keeps of frames that come again, of all its faces together: 14 s of 25 frames a second at 256 px.
+ALIGNED_BYTES, ENCODED_BYTES = 64 * 2**20, 128 * 2**20
 
 
 @dataclass(eq=False)
-class _Work:
-    """What goes with a face through generation."""
+class SeenFace:
+    """A face of a frame that is to be generated.
+
+    placed   its place; weight: over 0 .. 1 of the generated one in the frame
+    aligned  (S, S, 3) uint8; once it is restored: what the source shows at the restored size
+    """
 
     waiting: WaitingFrame
     placed: PlacedFace
@@ -33,11 +40,13 @@ class _Work:
 
 
 class SpeakingFace:
-    """Frames in, faces out: `take` gives each frame's face into work, which comes back to the frame when it is final.
+    """Frames in, faces out: `look` sees a frame, `take` gives what was seen into work, in the same order; it comes back
+    to the frame when it is final. The two may run in threads of their own.
 
     number      by which waiting frames know the face
     placement   where it is in each frame of the source; times: (N,) s of these
     restorer    of the generated face, None for none
+    share       of the bytes that are kept of frames that come again; 0 where none will
     """
 
     def __init__(
@@ -49,8 +58,7 @@ class SpeakingFace:
         times: np.ndarray,
         restorer: Restorer | None = None,
         stages: StageTimes | None = None,
-        on_step: OnStep | None = None,
-        on_estimate: OnEstimate | None = None,
+        share: float = 0.0,
     ):
         self._number, self._model, self._options = number, model, options
         self._placement, self._times = placement, times
@@ -58,7 +66,9 @@ class SpeakingFace:
         self._restoration = restorer and FaceRestoration(restorer, model.resolution, options, model.blend_mask)
         generator = torch.Generator("cpu").manual_seed((options.seed + number) % 2**63)
         finish = self._restored if self._restoration else None
-        self._chunks = ChunkGenerator(model, options, generator, on_step, on_estimate, finish)
+        encoded = SourceCache(int(share * ENCODED_BYTES))
+        self._chunks = ChunkGenerator(model, options, generator, finish=finish, encoded=encoded)
+        self._aligned: SourceCache[np.ndarray] = SourceCache(int(share * ALIGNED_BYTES))
         placed = map(placement.at, range(len(times)))
         self._stretches = np.cumsum([face is not None and face.restart for face in placed])  # of each row
         self._last: int | None = None  # row of the frame before
@@ -68,26 +78,36 @@ class SpeakingFace:
         """What is doubtful about the faces made so far."""
         return self._chunks.warning
 
-    def take(self, waiting: WaitingFrame, hear: Callable[[], Tensor], voice: float) -> None:
-        """The next frame. hear: gives its audio tokens (K, D); voice: 0..1, how far the generated face may show."""
+    def look(self, waiting: WaitingFrame, voice: float) -> SeenFace | None:
+        """The face in the next frame, None where it is not to be generated. voice: 0..1, how far it may show."""
         row = waiting.frame.source_index
-        placed = self._placement.at(row)
+        placed = None if waiting.is_tail else self._placement.at(row)
         weight = placed.weight * voice if placed else 0.0
         if placed is None or weight <= 0:
-            self.flush()
-            return
-        if self._jumps(row):
-            self.flush()
-        self._last = row
-        with self._stages.stage("align"):
-            matrix = placed.matrix[None]
-            aligned = warp_faces([waiting.frame.pixels], matrix, self._model.resolution, self._options.sampling)[0]
-        waiting.awaited += 1
-        self._hand_out(self._chunks.push(FaceFrame(aligned, hear(), _Work(waiting, placed, weight, aligned))))
+            return None
+        aligned = self._aligned.get(row)
+        if aligned is None:
+            with self._stages.stage("align"):
+                matrix = placed.matrix[None]
+                aligned = warp_faces([waiting.frame.pixels], matrix, self._model.resolution, self._options.sampling)[0]
+            self._aligned.put(row, aligned, aligned.nbytes)
+        return SeenFace(waiting, placed, weight, aligned)
 
-    def flush(self) -> None:
+    def take(self, seen: SeenFace | None, hear: Callable[[], Tensor]) -> Denoising[None]:
+        """Work on the next frame. hear: gives its audio tokens (K, D)."""
+        if seen is None:
+            yield from self.flush()
+            return
+        row = seen.waiting.frame.source_index
+        if self._jumps(row):
+            yield from self.flush()
+        self._last = row
+        seen.waiting.awaited += 1
+        self._hand_out((yield from self._chunks.pushed(FaceFrame(seen.aligned, hear(), seen, key=row))))
+
+    def flush(self) -> Denoising[None]:
         """Finish what is in work; what comes next does not continue it."""
-        self._hand_out(self._chunks.flush())
+        self._hand_out((yield from self._chunks.flushed()))
         self._last = None
         if self._restoration:
             self._restoration.reset()
@@ -98,22 +118,23 @@ class SpeakingFace:
         gap = abs(self._times[row] - self._times[self._last])
         return gap > MAX_GAP or self._stretches[row] != self._stretches[self._last]
 
-    def _hand_out(self, pairs: Iterator[tuple[FaceFrame, Tensor]]) -> None:
-        for item, face in self._stages.timed("generate", pairs):
-            work: _Work = item.payload
-            finished = FinishedFace(face, work.aligned, work.placed, work.weight, work.restored)
-            work.waiting.finish(self._number, finished)
+    def _hand_out(self, pairs: Pairs) -> None:
+        for item, face in pairs:
+            seen: SeenFace = item.payload
+            item.payload = None  # the picture itself is no longer needed
+            finished = FinishedFace(face, seen.aligned, seen.placed, seen.weight, seen.restored)
+            seen.waiting.finish(self._number, finished)
 
     def _restored(self, frames: list[FaceFrame], faces: Tensor) -> Tensor:
         """Generated faces (F, 3, S, S) -> (F, 3, S', S'), notes at each whether it was restored."""
         with self._stages.stage("restore"):
             side = self._restoration.side
-            works: list[_Work] = [frame.payload for frame in frames]
-            matrices = [resized_matrix(work.placed.matrix, self._model.resolution, side) for work in works]
-            pictures = [work.waiting.frame.pixels for work in works]
+            all_seen: list[SeenFace] = [frame.payload for frame in frames]
+            matrices = [resized_matrix(seen.placed.matrix, self._model.resolution, side) for seen in all_seen]
+            pictures = [seen.waiting.frame.pixels for seen in all_seen]
             sources = warp_faces(pictures, np.stack(matrices), side, self._options.sampling)
-            scales = [frame_pixels_per_crop_pixel(work.placed.matrix, self._model.resolution) for work in works]
+            scales = [frame_pixels_per_crop_pixel(seen.placed.matrix, self._model.resolution) for seen in all_seen]
             faces, restored = self._restoration(faces, sources, np.array(scales))
-            for work, source, was_restored in zip(works, sources, restored, strict=True):
-                work.aligned, work.restored = source, bool(was_restored)
+            for seen, source, was_restored in zip(all_seen, sources, restored, strict=True):
+                seen.aligned, seen.restored = source, bool(was_restored)
         return faces

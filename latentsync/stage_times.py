@@ -1,5 +1,6 @@
 """How long each stage of a run takes."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,22 +10,26 @@ Item = TypeVar("Item")
 
 
 class StageTimes:
-    """Wall time by stage: `seconds[name]`. A stage inside another counts for itself alone."""
+    """Wall time by stage: `seconds[name]`. A stage inside another counts for itself alone.
+
+    Stages may run in several threads at once: together they then take longer than the run does.
+    """
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
-        self._running: list[str] = []
-        self._since = 0.0
+        self._lock = threading.Lock()
+        self._own = threading.local()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self._switch()
-        self._running.append(name)
+        running = self._running()
+        self._switch(running)
+        running.append(name)
         try:
             yield
         finally:
-            self._switch()
-            self._running.pop()
+            self._switch(running)
+            running.pop()
 
     def timed(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
         """The same items; making each of them counts for the stage, what is done with them does not."""
@@ -36,11 +41,18 @@ class StageTimes:
                 except StopIteration:
                     return
             yield item
+            del item  # nothing is held here while the next one is made
 
-    def _switch(self) -> None:
+    def _running(self) -> list[str]:
+        """Of this thread, from the outermost stage to the innermost."""
+        if not hasattr(self._own, "running"):
+            self._own.running, self._own.since = [], 0.0
+        return self._own.running
+
+    def _switch(self, running: list[str]) -> None:
         """Give the time since the last change to the stage that ran."""
         now = time.perf_counter()
-        if self._running:
-            name = self._running[-1]
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-        self._since = now
+        if running:
+            with self._lock:
+                self.seconds[running[-1]] = self.seconds.get(running[-1], 0.0) + now - self._own.since
+        self._own.since = now

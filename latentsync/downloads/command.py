@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DamagedCheckpointError, DownloadError, LatentSyncError, OptionError, OutputError
 from ..file_hash import sha256_of
-from .file_lock import locked
+from ..file_lock import locked
 from .manifest import MANIFEST, RemoteFile, RemoteModel, read_manifest, wanted_models
 from .mirrors import mirrored
 from .places import Place, choose_place

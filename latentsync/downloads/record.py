@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import OutputError
-from .file_lock import locked
+from ..file_lock import locked
 
 
 class Record:

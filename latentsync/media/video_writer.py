@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import torch
 
 from ..errors import OptionError, OutputError
 from .audio_writer import AudioSource, AudioTrack
@@ -22,6 +23,17 @@ _ENCODERS = {
     "libx265": (18, {"preset": "superfast", "x265-params": "log-level=none"}),
     "libvpx-vp9": (22, {"deadline": "good", "cpu-used": "5", "row-mt": "1", "b": "0"}),
 }
+
+
+def _same_everywhere(codec: str) -> dict[str, str]:
+    """Options that make an encoder give the same for the same frames, always.
+
+    libx264's AVX-512 code (core 165, in PyAV 18.1) does not: its macroblock tree weighs blocks differently from run to
+    run, even with one thread. Its AVX2 code does.
+    """
+    if codec == "libx264" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return {"x264-params": "asm=AVX2"}
+    return {}
 
 
 class VideoWriter:
@@ -169,7 +181,7 @@ class VideoWriter:
         preset: str | None,
     ) -> av.VideoStream:
         default_crf, options = _ENCODERS[codec]
-        options = {**options, "crf": str(default_crf if crf is None else crf)}
+        options = {**options, **_same_everywhere(codec), "crf": str(default_crf if crf is None else crf)}
         if preset is not None:
             options["cpu-used" if codec == "libvpx-vp9" else "preset"] = preset
         stream = self._container.add_stream(codec, rate=self._rate, options=options)

@@ -273,7 +273,7 @@ def test_pictures_out_of_range_are_a_warning_given_once(small_model, avatar_vide
 
 
 def test_frames_in_memory_are_bounded_by_the_chunk(small_model, avatar_video, speech, tmp_path, monkeypatch):
-    """100 frames pass; alive at any moment are those of one chunk and the overlap."""
+    """100 frames pass; alive are those of a chunk, as many before and after it, and those in the hands of a stage."""
     alive, most = 0, 0
     original = engine.source_frames
 
@@ -294,7 +294,7 @@ def test_frames_in_memory_are_bounded_by_the_chunk(small_model, avatar_video, sp
     options = dataclasses.replace(FAST, chunk_frames=8, chunk_overlap=2)
     report = lip_sync(avatar_video, speech(4.0), tmp_path / "out.mp4", small_model, options)
     assert report.num_frames == 100
-    assert 8 <= most <= 8 + 3
+    assert 8 <= most <= 3 * 8 + 10
 
 
 def test_no_face_at_all_says_what_to_do(small_model, speech, tmp_path):

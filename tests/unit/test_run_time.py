@@ -163,9 +163,9 @@ def heard(monkeypatch) -> list[torch.Tensor]:
     given: list[torch.Tensor] = []
 
     class Recorder(ChunkGenerator):
-        def push(self, face):
+        def pushed(self, face):
             given.append(face.tokens)
-            return super().push(face)
+            return super().pushed(face)
 
     monkeypatch.setattr(speaking_face, "ChunkGenerator", Recorder)
     return given
