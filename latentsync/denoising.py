@@ -89,10 +89,11 @@ class Denoiser:
 
     def _denoised(self, chunks: Sequence[Chunk]) -> Iterator[Tensor]:
         """Latents (F, 4, h, w) of each chunk; those of one length beside each other go together."""
+        limit = self._options.clips_at_once if self._model.low_memory == "none" else 1
         for _, equal in groupby(chunks, key=lambda chunk: len(chunk.conditioning)):
             batch = list(equal)
             while batch:
-                now, batch = batch[: self._options.clips_at_once], batch[self._options.clips_at_once :]
+                now, batch = batch[:limit], batch[limit:]
                 yield from self._generated(now)
 
     def _generated(self, chunks: Sequence[Chunk]) -> list[Tensor]:

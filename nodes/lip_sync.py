@@ -195,7 +195,7 @@ class LatentSyncLipSync(io.ComfyNode):
             loaded = stack.enter_context(
                 model.on_device(
                     *("unet", "vae", "whisper"),
-                    num_frames=options.chunk_frames,
+                    num_frames=options.chunk_frames * (options.clips_at_once if len(cast) > 1 or face == "all" else 1),
                     guided=options.guidance_scale > 1,
                     beside=hosted,
                 )
