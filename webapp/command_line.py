@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from latentsync.cli.exits import FAILED, clean_stops, complain
+from latentsync.cli.exits import DONE, FAILED, clean_stops, complain
+from latentsync.errors import OptionError
 
 from .settings import AppSettings, Limits
 
@@ -138,16 +139,23 @@ def main(argv: list[str] | None = None) -> int:
         with clean_stops():
             serve(build(settings_of(arguments)), arguments)
     except KeyboardInterrupt:
-        return 0
+        return DONE
     except Exception as error:
         return complain(error, arguments.verbose)
-    return 0
+    return DONE
 
 
 def serve(app, arguments: argparse.Namespace) -> None:
-    """Until interrupted. Raises OSError where the port is taken."""
+    """Until interrupted. Raises OptionError where the address or port cannot be had."""
+    address, port = arguments.listen or LOCAL, arguments.port
     try:
-        here, public = app.launch(arguments.listen or LOCAL, arguments.port or None, arguments.share)
+        try:
+            here, public = app.launch(address, port or None, arguments.share)
+        except OSError as error:
+            raise OptionError(
+                f"{address}, port {port or 'any'}, cannot be used: another program may have it. Choose another with "
+                "--port N; --port 0 takes the first free one"
+            ) from error
         print(f"Open {here} in a browser; Ctrl-C ends it.", flush=True)
         print(WHO["listen" if arguments.listen else "local"] if not public else WHO["share"], flush=True)
         if arguments.share:

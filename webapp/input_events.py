@@ -32,7 +32,7 @@ class InputEvents:
     def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
         """Tie the handlers to the page. cards: the faces that were found; chosen: which of them speaks."""
         found = [parts.faces, parts.faces_note, parts.everyone, cards, chosen]
-        parts.video.change(self.find_faces, parts.video, found, trigger_mode="always_last", **QUIET)
+        parts.video.change(self.find_faces, parts.video, found, trigger_mode="multiple", **QUIET)
         parts.faces.select(self.choose_face, cards, [chosen, parts.faces_note], **QUIET)
         parts.speech.change(self.hear, parts.speech, None, **QUIET)
         for button, example in zip(parts.examples, EXAMPLES, strict=True):
@@ -54,23 +54,26 @@ class InputEvents:
             gallery = gr.Gallery(value=pictures, visible=bool(cards), selected_index=0 if cards else None)
             return gallery, note, gr.Checkbox(value=False, visible=several), cards or [], 0
 
-        self.scans.stop(request.session_hash)
+        self.scans.stop(request.session_hash)  # of the video before
         yield shown(progress_panel.NOTHING)
         if video is None:
             return
+        job = None
         try:
             job = self.scans.submit(request.session_hash, lambda job: self._look(Path(video), job))
             async for _ in job.until_done(TELL_EVERY):
                 seen = f", {job.state} frames so far" if job.state else ""
                 yield shown(progress_panel.done(f"Looking for faces{seen} …"))
             cards = job.future.result()
-        except BaseException as error:
-            self.scans.stop(request.session_hash)
-            if not is_stop(error):
-                words = told(error, {Path(video): Path(video).name})
-                yield shown(progress_panel.failed(words))
-                raise as_toast(words) from error
-            raise
+        except Exception as error:
+            if is_stop(error):  # another video has come
+                return
+            words = told(error, {Path(video): Path(video).name})
+            yield shown(progress_panel.failed(words))
+            raise as_toast(words) from error
+        finally:
+            if job is not None:
+                job.stop()
         yield shown(progress_panel.done(speaks(cards, 0)) if cards else progress_panel.failed(NO_FACE), cards)
 
     def _look(self, video: Path, job: Job) -> list[FaceCard]:

@@ -3,10 +3,13 @@
 import http.client
 import json
 import re
+import subprocess
+import sys
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from latentsync.cli.exits import FAILED, WRONG_ARGUMENTS
 from tests.webapp.served import ROOT
 
 
@@ -126,3 +129,19 @@ def test_events_are_no_public_interface(ask):
 def test_it_says_who_can_open_the_page(app):
     assert app.url.startswith("http://127.0.0.1:")
     assert "Only this computer can open the page." in app.said
+
+
+def test_a_port_that_is_taken_is_named(app, tmp_path):
+    command = [sys.executable, str(ROOT / "gradio_app.py"), "--output", str(tmp_path / "files")]
+    port = str(urlsplit(app.url).port)
+    ended = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stdout) == (WRONG_ARGUMENTS, "")
+    assert f"port {port}, cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_gradio_it_says_how_to_get_it():
+    script = "import sys; sys.modules['gradio'] = None; from webapp.command_line import main; sys.exit(main([]))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert ended.returncode == FAILED
+    assert 'pip install "gradio>=' in ended.stderr
