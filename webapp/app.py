@@ -65,8 +65,7 @@ def build(settings: AppSettings) -> App:
     inputs, runs = InputEvents(settings, shelf, cache), RunEvents(workshop)
 
     def leave(request: gr.Request) -> None:
-        """The page was closed or loaded anew."""
-        inputs.scans.stop(request.session_hash)
+        inputs.leave(request.session_hash)
         runs.runs.stop(request.session_hash)
 
     def tidy() -> None:

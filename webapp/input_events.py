@@ -28,6 +28,7 @@ class InputEvents:
     def __init__(self, settings: AppSettings, shelf: ModelShelf, cache: TrackCache):
         self._settings, self._shelf, self._cache = settings, shelf, cache
         self.scans = RunDesk(settings.limits.waiting)
+        self._shown: dict[str, str | None] = {}  # by visitor, whose faces are on the page
 
     def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
         """Tie the handlers to the page. cards: the faces that were found; chosen: which of them speaks."""
@@ -54,13 +55,18 @@ class InputEvents:
             gallery = gr.Gallery(value=pictures, visible=bool(cards), selected_index=0 if cards else None)
             return gallery, note, gr.Checkbox(value=False, visible=several), cards or [], 0
 
-        self.scans.stop(request.session_hash)  # of the video before
+        owner = request.session_hash
+        if self._shown.get(owner) == video:  # the browser tells of some videos twice
+            yield tuple(gr.skip() for _ in range(5))
+            return
+        self._shown[owner] = video
         yield shown(progress_panel.NOTHING)
+        self.scans.stop(owner)  # of another video; nothing comes between this and `submit`
         if video is None:
             return
         job = None
         try:
-            job = self.scans.submit(request.session_hash, lambda job: self._look(Path(video), job))
+            job = self.scans.submit(owner, lambda job: self._look(Path(video), job))
             async for _ in job.until_done(TELL_EVERY):
                 seen = f", {job.state} frames so far" if job.state else ""
                 yield shown(progress_panel.done(f"Looking for faces{seen} …"))
@@ -75,6 +81,11 @@ class InputEvents:
             if job is not None:
                 job.stop()
         yield shown(progress_panel.done(speaks(cards, 0)) if cards else progress_panel.failed(NO_FACE), cards)
+
+    def leave(self, owner: str) -> None:
+        """The page was closed or loaded anew."""
+        self.scans.stop(owner)
+        self._shown.pop(owner, None)
 
     def _look(self, video: Path, job: Job) -> list[FaceCard]:
         def on_frame(index: int) -> None:
