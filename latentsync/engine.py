@@ -28,6 +28,7 @@ from .overlap import Overlap
 from .previews import FacePreview, OnPreview
 from .progress import Progress, ProgressTeller
 from .protection import protect_masks
+from .provenance import marking_of
 from .report import LipSyncReport, SourceFrames
 from .restoration.restorers import Restorer
 from .run_facts import run_facts
@@ -132,6 +133,7 @@ def lip_sync(
                 color=facts.output_color,
                 audio=heard,
                 sample_aspect_ratio=facts.sample_aspect_ratio,
+                mark=marking_of(model, options),
                 inputs=inputs,
             ) as writer,
             Overlap(check) as overlap,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from .errors import OptionError
 from .media.length_modes import LengthMode, TailMode, check_modes
+from .media.marking import check_label
 from .trajectory import check_savings, check_scheduler
 
 MAX_OFFSET = 10_000  # ms
@@ -64,6 +65,8 @@ class LipSyncOptions:
     max_yaw: float = 60.0  # degrees from frontal at which a face counts as turned away
     sr_ratio: int = 2  # side of a restored face, in sides of the generated one
     sr_strength: float = 1.0  # of restoration: 0 none .. 1 whole
+    marking: bool = True  # the container's metadata tell that the result is generated, see provenance.py
+    visible_mark: str | None = None  # a label that everybody sees, in a corner of each frame
     extra_frames: bool = False  # the reference writes two frames more than the speech lasts
 
     def __post_init__(self):
@@ -104,6 +107,9 @@ class LipSyncOptions:
             raise OptionError(f"chunk_overlap is {self.chunk_overlap}; expected 0 to {self.chunk_frames // 2}")
         if not 1 <= self.clips_at_once <= 16:
             raise OptionError(f"clips_at_once is {self.clips_at_once}; expected 1 to 16")
+
+        if self.visible_mark is not None:
+            check_label(self.visible_mark)
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"seed is {self.seed}; expected a whole number from 0 to 2^63 - 1")
 

@@ -263,3 +263,22 @@ def sr_strength(*, optional: bool = False) -> io.Float.Input:
         optional=optional,
         tooltip="How much of the restoration shows: 0 is the generated face, 1 the restored one.",
     )
+
+
+def marking() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "marking",
+        default=DEFAULTS.marking,
+        optional=True,
+        tooltip="The file's metadata tell that the result is AI-generated, and by which model. The pictures stay as "
+        "they are.",
+    )
+
+
+def visible_mark() -> io.String.Input:
+    return io.String.Input(
+        "visible_mark",
+        default=DEFAULTS.visible_mark or "",
+        optional=True,
+        tooltip="A label in the lower right corner of each frame, such as AI-generated. Empty: none.",
+    )

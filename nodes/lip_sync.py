@@ -23,6 +23,7 @@ from .knobs import (
     fade,
     guidance_scale,
     length,
+    marking,
     mask_shape,
     mask_smooth,
     max_yaw,
@@ -33,6 +34,7 @@ from .knobs import (
     sr_strength,
     steps,
     tail,
+    visible_mark,
 )
 from .report import HostedReport
 from .restoration import restorer_input
@@ -118,6 +120,7 @@ class LatentSyncLipSync(io.ComfyNode):
                     ),
                 ),
                 preset(),
+                *map(advanced, (marking(), visible_mark())),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -162,6 +165,7 @@ class LatentSyncLipSync(io.ComfyNode):
         protect=None,
         restorer=None,
         preset=CUSTOM,
+        visible_mark="",
         **settings,
     ) -> io.NodeOutput:
         """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
@@ -179,6 +183,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 mask_smooth=mask_smooth,
                 start=start,
                 duration=duration or None,
+                visible_mark=visible_mark or None,
                 **settings,
             )
             options = apply_preset(options, preset, changed_fields(options))

@@ -43,6 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
         "bundled one for the bundled model, else stable_syncnet.pt of --checkpoints if it is there (default: auto)",
     )
+    files.add_argument(
+        "--no_marking",
+        action="store_true",
+        help="leave out what tells in the result's metadata that it is generated (docs/responsible_use.md)",
+    )
+    files.add_argument(
+        "--visible_mark", metavar="TEXT", help="a label in the lower right corner of each frame, as 'AI-generated'"
+    )
     faces = parser.add_argument_group("faces")
     faces.add_argument(
         "--face",

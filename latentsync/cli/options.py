@@ -16,6 +16,7 @@ def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions
     known = {field.name for field in fields(LipSyncOptions)}
     values = {field_of(name): value for name, value in vars(arguments).items() if field_of(name) in known}
     values["guidance_interval"] = tuple(arguments.guidance_interval)
+    values["marking"] = not arguments.no_marking
     if arguments.fps is not None:
         values["fps"] = exact_rate(arguments.fps)
     if arguments.seed == -1:

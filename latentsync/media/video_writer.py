@@ -11,6 +11,7 @@ import torch
 from ..errors import OptionError, OutputError
 from .audio_writer import AudioSource, AudioTrack
 from .color import BT709_TAGS, ColorTags, YuvConverter
+from .marking import Marking
 from .output_file import CONTAINERS, PartFile, check_output, writing_errors
 
 _AHEAD = 0.5  # s by which sound runs ahead of the picture, so that players find both close together
@@ -47,6 +48,7 @@ class VideoWriter:
     color: tags to write and to convert with, e.g. `VideoFacts.output_color`; BT.709 limited if None.
     audio: kept at its own sample rate and layout where the codec has them (`output_sample_rate`, `output_layout`).
     crf, preset: the encoder's own quality and speed; None for the defaults above.
+    mark: what tells that the result is generated; None for nothing.
     codec: `libx264`, `libx265` or `libvpx-vp9`; None for the container's usual one.
     inputs: files that must not be overwritten.
 
@@ -68,6 +70,7 @@ class VideoWriter:
         preset: str | None = None,
         codec: str | None = None,
         sample_aspect_ratio: Fraction | None = None,
+        mark: Marking | None = None,
         inputs: tuple[str | os.PathLike, ...] = (),
     ):
         self._target = check_output(path, (*inputs, *(audio.paths if audio else ())))
@@ -93,14 +96,17 @@ class VideoWriter:
         self._ahead = 0.0 if audio and audio.fitted else _AHEAD
         self._last_pts: int | None = None
         self._closed = False
+        self._mark = mark or Marking()
+        self._is_mp4 = container.muxer in ("mp4", "mov")
         self._part = PartFile(self._target)
         self._container: av.container.OutputContainer | None = None
         try:
             with writing_errors(self._target):
-                flags = {"movflags": "faststart"} if container.muxer in ("mp4", "mov") else {}
+                flags = {"movflags": "faststart+use_metadata_tags"} if self._is_mp4 else {}
                 self._container = av.open(
                     f"file:{self._part.path}", "w", format=container.muxer, container_options=flags
                 )
+                self._container.metadata.update(self._mark.metadata())
                 self._stream = self._video_stream(codec, width, height, pixel_format, tags, crf, preset)
                 if sample_aspect_ratio not in (None, 1):
                     self._stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
@@ -125,7 +131,7 @@ class VideoWriter:
         if self._last_pts is not None and pts <= self._last_pts:
             raise OptionError(f"A frame's pts is {pts} after {self._last_pts}; expected growing timestamps.")
         self._last_pts = pts
-        frame = self._to_yuv(np.ascontiguousarray(pixels))
+        frame = self._to_yuv(np.ascontiguousarray(self._mark.drawn(pixels)))
         frame.pts, frame.time_base = pts, self._time_base
         with writing_errors(self._target):
             self._mux(frame)
@@ -144,6 +150,9 @@ class VideoWriter:
                 if self._audio:
                     self._audio.finish(float((self._last_pts + self._tick_interval) * self._time_base))
                 self._container.close()
+                if self._is_mp4 and (box := self._mark.xmp_box()):
+                    with self._part.path.open("ab") as file:
+                        file.write(box)
             self._part.commit()
             self._closed = True
         finally:

@@ -24,6 +24,7 @@ from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
 from latentsync.options import LipSyncOptions
 from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
+from latentsync.provenance import read_provenance
 from tests.cli.conftest import arguments
 from tests.small_model import small_unet, small_vae, write_whisper
 
@@ -75,6 +76,15 @@ def test_the_draft_decoder_is_for_drafts_or_on_demand():
     assert decoder("--preset", "draft") == "auto"
     assert decoder("--decoder", "draft") == "draft"
     assert decoder("--preset", "draft", "--decoder", "vae") == "vae"
+
+
+def test_results_are_marked_unless_asked_otherwise(lip_sync, out):
+    assert (options().marking, options("--no_marking").marking) == (True, False)
+    assert options("--preset", "reference").marking
+    assert lip_sync("--visible_mark", "AI-generated").code == 0
+    assert read_provenance(out)["tool"] == "latentsync-nodes"
+    assert lip_sync("--no_marking").code == 0
+    assert read_provenance(out) is None
 
 
 @pytest.mark.parametrize("preset_first", [True, False])
@@ -140,6 +150,7 @@ def test_missing_files_in_the_arguments(capsys):
         (["--face", "who.png"], "no picture of the person at 'who.png'"),
         (["--sr_strength", "2"], "sr_strength is 2.0"),
         (["--fade", "-1"], "fade is -1.0"),
+        (["--visible_mark", "\t"], "visible_mark is '\\t'; expected 1 to 100 letters"),
         (["--max_yaw", "0"], "max_yaw is 0.0"),
         (["--superres", "tiny", "--codeformer_fidelity", "2"], "fidelity of CodeFormer is 2.0"),
         (["--superres", "tiny", "--sr_backend", "package"], "the backend 'package' is for GFPGAN and CodeFormer only"),

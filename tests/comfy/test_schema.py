@@ -52,6 +52,8 @@ OPTIONS = {
     "mask_shape": ("mask_shape", "mask_shape"),
     "max_yaw": ("max_yaw", "max_yaw"),
     "fade": ("fade", "fade"),
+    "marking": ("marking", None),
+    "visible_mark": ("visible_mark", "visible_mark"),
     "sr_ratio": ("sr_ratio", "sr_ratio"),
     "sr_strength": ("sr_strength", "sr_strength"),
 }
@@ -80,9 +82,10 @@ def test_defaults_are_the_command_lines(nodes):
     for node, name, settings in every_input(nodes):
         if name in OPTIONS and node != "LatentSyncModelLoader":
             option, argument = OPTIONS[name]
-            assert settings["default"] == (getattr(options, option) or 0), (node, name)
+            nothing = "" if name == "visible_mark" else 0
+            assert settings["default"] == (getattr(options, option) or nothing), (node, name)
             if argument:
-                assert settings["default"] == (arguments[argument] or 0), (node, name)
+                assert settings["default"] == (arguments[argument] or nothing), (node, name)
             compared.add(name)
     assert compared == set(OPTIONS)
     loader = inputs_of(nodes["LatentSyncModelLoader"])
@@ -120,9 +123,10 @@ def test_choices_are_the_librarys(nodes):
     assert tuple(sampler["scheduler"][1]["options"]) == SCHEDULERS
     interval = sampler["guidance_start"][1]["default"], sampler["guidance_end"][1]["default"]
     assert interval == LipSyncOptions().guidance_interval
-    preset = list(inputs_of(nodes["LatentSyncLipSync"]).items())[-1]  # the last one, or old graphs' widgets would move
-    assert (preset[0], preset[1][1]["default"]) == ("preset", CUSTOM)
-    assert preset[1][1]["options"] == [CUSTOM, *PRESETS]
+    newest = inputs_of(nodes["LatentSyncLipSync"])
+    assert list(newest)[-3:] == ["preset", "marking", "visible_mark"]  # at the end, or old graphs' widgets would move
+    assert newest["preset"][1]["default"] == CUSTOM
+    assert newest["preset"][1]["options"] == [CUSTOM, *PRESETS]
     overlap = sampler["chunk_overlap"][1]
     assert overlap["max"] == LipSyncOptions().chunk_frames // 2
 
