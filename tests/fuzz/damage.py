@@ -1,5 +1,6 @@
 """Ways to damage a file, each a function of its bytes and of a seeded generator: the same seed, the same damage."""
 
+import copy
 import json
 import math
 import struct
@@ -117,7 +118,7 @@ def _edit(value, rng: Random, depth: int = 0) -> None:
     elif rng.random() < 0.15:
         del value[key]
     else:
-        odd = rng.choice(ODD_VALUES)
+        odd = copy.deepcopy(rng.choice(ODD_VALUES))
         value[key] = value[key] * 1000 if odd is True and isinstance(value[key], list) else odd
 
 
