@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..downloads.file_lock import locked
 from ..errors import OptionError
 from ..file_hash import sha256_of
+from ..file_lock import locked
 from ..media.output_file import check_output, writing_errors
 from .batch_check import check_rows
 from .batch_results import Outcome, read_results, table_of, write_results
