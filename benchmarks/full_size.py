@@ -9,6 +9,7 @@ from torch import nn
 
 from latentsync.checkpoints import build_unet
 from latentsync.models import BUNDLED_WHISPER, LipSyncModel
+from latentsync.precision import suit_to_device
 from latentsync.unet import LatentSyncUNet
 from latentsync.whisper import load_whisper
 
@@ -20,11 +21,14 @@ def full_size_model(
 
     Weights are normal with a variance of 1 / inputs, as new layers have: values stay near 1 on their way.
     """
-    unet = build_unet({}, random_tensors(LatentSyncUNet, dtype)).to(device, dtype)
+    unet = build_unet({}, random_tensors(LatentSyncUNet, dtype))
+    nn.Module.to(unet, device, dtype)  # diffusers' own warns of parts to keep in float32; there are none
     with torch.device("meta"):
         vae = full_size_vae()
     vae.load_state_dict(random_tensors(full_size_vae, dtype), assign=True)
     vae.to(device).eval().requires_grad_(False)
+    for network in (unet, vae):
+        suit_to_device(network, device, dtype)
     whisper = load_whisper(BUNDLED_WHISPER, device=device, dtype=torch.float32)
     parts = (unet, vae, whisper, resolution, torch.device(device), dtype)
     return LipSyncModel("full size, random weights", *parts, is_trained=False)

@@ -5,8 +5,8 @@
 
 A chunk is 16 frames. CPU seconds are of all threads and hold on a busy machine; milliseconds are wall time. Peak is the
 process's memory while the stage ran (on CUDA what torch held there). On a machine with CUDA the networks run there.
-With --compare the U-Net's guided call is also measured in float32, in the same process. What a preset costs is counted:
-so many calls of each kind for the clip, at what they took here.
+With the part float32 the U-Net's guided call is measured in that too, in the same process. What a preset costs is
+counted: so many calls of each kind for the clip, at what they took here.
 """
 
 import argparse
@@ -33,8 +33,9 @@ from .full_size import full_size_model
 from .measure import FPS, PeakMemory, write_portrait
 
 CHUNK = 16  # frames
-LISTENED = 30  # s, one window of Whisper
 GUIDED, PLAIN = "guided", "unguided"
+ENCODE, DECODE = "VAE encode, 16 frames twice", "VAE decode, 16 frames"
+PARTS = ("frames", "unet", "vae", "float32")
 
 
 class Table:
@@ -62,27 +63,38 @@ class Table:
     def add(self, name: str, cpu: float, wall: float, peak: float | None = None) -> None:
         self.cpu[name], self.wall[name] = cpu, wall
         memory = "" if peak is None else f"{peak / 1e9:.2f} GB"
-        print(f"| {name} | {1000 * wall:.0f} | {cpu:.2f} | {memory} |", flush=True)
+        print(f"| {name} | {1000 * wall:.0f} | {cpu:.3f} | {memory} |", flush=True)
 
 
-def measure_networks(model: LipSyncModel, table: Table) -> None:
-    """The stages of one chunk in the networks."""
-    side, latents = model.resolution, model.resolution // LATENT_SCALE
-    generator = torch.Generator().manual_seed(0)
+def measure_unet(model: LipSyncModel, table: Table) -> None:
+    """A call with and without guidance, whole and from kept deep features."""
+    known, tokens, sample = unet_inputs(model)
+    for kind, scale in ((GUIDED, 1.5), (PLAIN, 1.0)):
+        keeping: list[NoisePredictor] = []
+
+        def whole(scale=scale, keeping=keeping):
+            keeping.append(NoisePredictor(model.unet, known, tokens, scale, cache_interval=10**6))
+            keeping[-1](sample, 500)
+
+        table.measure(f"U-Net, {kind}", whole)
+        table.measure(f"U-Net, {kind}, deep features kept", lambda keeping=keeping: keeping[-1](sample, 500))
+
+
+def unet_inputs(model: LipSyncModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Conditioning, tokens and latents of one chunk, random."""
+    side, generator = model.resolution // LATENT_SCALE, torch.Generator().manual_seed(0)
+    shapes = (1, 9, CHUNK, side, side), (CHUNK, 50, model.unet.config.cross_attention_dim), (1, 4, CHUNK, side, side)
+    return tuple(torch.randn(shape, generator=generator).to(model.device) for shape in shapes)
+
+
+def measure_vae(model: LipSyncModel, table: Table) -> None:
+    """What one chunk takes of the VAE: each face encoded with and without its mouth, and decoded."""
+    side, generator = model.resolution, torch.Generator().manual_seed(0)
     faces = torch.randint(0, 256, (CHUNK, side, side, 3), generator=generator, dtype=torch.uint8)
     mask = generation_mask(side, "mask")
-    table.measure("VAE encode, 16 frames twice", lambda: condition(model, faces, mask, generator=generator))
-    tokens = torch.randn(CHUNK, 50, model.unet.config.cross_attention_dim, generator=generator).to(model.device)
-    sample = torch.randn(1, 4, CHUNK, latents, latents, generator=generator).to(model.device)
-    known = torch.randn(1, 9, CHUNK, latents, latents, generator=generator).to(model.device)
-    for kind, scale in ((GUIDED, 1.5), (PLAIN, 1.0)):
-        predict = NoisePredictor(model.unet, known, tokens, scale, cache_interval=10**6)
-        table.measure(
-            f"U-Net, {kind}", lambda scale=scale: NoisePredictor(model.unet, known, tokens, scale)(sample, 500)
-        )
-        predict(sample, 500)
-        table.measure(f"U-Net, {kind}, deep features kept", lambda predict=predict: predict(sample, 500))
-    table.measure("VAE decode, 16 frames", lambda: decode_faces(model, sample[0].transpose(0, 1)))
+    table.measure(ENCODE, lambda: condition(model, faces, mask, generator=generator))
+    latents = torch.randn(CHUNK, 4, side // LATENT_SCALE, side // LATENT_SCALE, generator=generator)
+    table.measure(DECODE, lambda: decode_faces(model, latents))
 
 
 def measure_frames(table: Table, resolution: int, count: int) -> None:
@@ -125,7 +137,7 @@ def clip_seconds(options: LipSyncOptions, seconds: float, costs: dict[str, float
     frames = round(seconds * FPS)
     chunks = math.ceil(max(0, frames - options.chunk_frames) / (options.chunk_frames - options.chunk_overlap)) + 1
     total = chunks * sum(count * costs[kind] for kind, count in calls_of(options).items())
-    total += frames / CHUNK * (costs["VAE encode, 16 frames twice"] + costs["VAE decode, 16 frames"])
+    total += frames / CHUNK * (costs[ENCODE] + costs[DECODE])
     return total + frames * sum(cost for name, cost in costs.items() if name.endswith(", 1 frame"))
 
 
@@ -142,11 +154,8 @@ def print_presets(table: Table, seconds: float) -> None:
 def compare(model: LipSyncModel, table: Table) -> None:
     """The guided call in plain float32 beside the one that was measured; changes the model."""
     measured, name = table.cpu[f"U-Net, {GUIDED}"], str(model.dtype).removeprefix("torch.")
-    side, device = model.resolution // LATENT_SCALE, model.device
     model.unet.to(dtype=torch.float32, memory_format=torch.contiguous_format)
-    generator = torch.Generator().manual_seed(0)
-    shapes = (1, 9, CHUNK, side, side), (CHUNK, 50, model.unet.config.cross_attention_dim), (1, 4, CHUNK, side, side)
-    known, tokens, sample = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    known, tokens, sample = unet_inputs(model)
     table.measure("U-Net, guided, float32", lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
     plain = table.cpu["U-Net, guided, float32"]
     print(f"\nguided call: {name} takes {measured / plain:.2f} of float32's CPU time")
@@ -175,7 +184,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="of each stage, of which the least counts (default: 1)")
     parser.add_argument("--frames", type=int, default=16, help="drawn for the stages of one frame (default: 16)")
     parser.add_argument("--seconds", type=float, default=10, help="of the clip that is reckoned (default: 10)")
-    parser.add_argument("--compare", action="store_true", help="also measure the U-Net in float32")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="what to measure; float32 goes with unet"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
@@ -190,10 +201,15 @@ def main() -> None:
             )
             print(f"{arguments.threads} thread(s)\n")
             table = Table(device, arguments.repeats)
-            measure_frames(table, model.resolution, arguments.frames)
-            measure_networks(model, table)
-            print_presets(table, arguments.seconds)
-            if arguments.compare:
+            if "frames" in arguments.parts:
+                measure_frames(table, model.resolution, arguments.frames)
+            if "unet" in arguments.parts:
+                measure_unet(model, table)
+            if "vae" in arguments.parts:
+                measure_vae(model, table)
+            if {"frames", "unet", "vae"} <= set(arguments.parts):
+                print_presets(table, arguments.seconds)
+            if {"unet", "float32"} <= set(arguments.parts):
                 compare(model, table)
 
 

@@ -5,17 +5,16 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from benchmarks.stages import calls_of
 from latentsync.errors import OptionError
 from latentsync.options import LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields
 
 
 def cost(options: LipSyncOptions) -> float:
-    """Evaluations of the U-Net's deep part on one clip, for each frame of the result."""
-    steps, (first, last) = options.num_inference_steps, options.guidance_interval
-    whole = range(0, steps, options.cache_interval)
-    guided = [options.guidance_scale > 1 and first <= step / steps < last for step in whole]
-    return sum(1 + one for one in guided) / (options.chunk_frames - options.chunk_overlap)
+    """Clips that go through the U-Net's deep part for each frame of the result."""
+    calls = calls_of(options)
+    return (2 * calls["U-Net, guided"] + calls["U-Net, unguided"]) / (options.chunk_frames - options.chunk_overlap)
 
 
 def test_each_preset_costs_less_than_the_one_before():
@@ -23,6 +22,15 @@ def test_each_preset_costs_less_than_the_one_before():
     assert costs == sorted(costs, reverse=True)
     assert all(later < 0.7 * earlier for earlier, later in itertools.pairwise(costs))
     assert list(PRESETS) == ["reference", "quality", DEFAULT_PRESET, "fast", "draft"]
+
+
+def test_calls_are_counted_as_the_loop_makes_them():
+    """What the table of costs rests on; which steps run whole is tested in test_deep_features.py."""
+    options = LipSyncOptions(num_inference_steps=7, cache_interval=3, guidance_interval=(0.0, 0.6))
+    kinds = {"U-Net, guided": 2, "U-Net, guided, deep features kept": 3}
+    kinds |= {"U-Net, unguided": 1, "U-Net, unguided, deep features kept": 1}
+    assert calls_of(options) == kinds
+    assert calls_of(apply_preset(LipSyncOptions(), "reference")) == {"U-Net, guided": 20}
 
 
 def test_only_what_a_preset_names_changes():
