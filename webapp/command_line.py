@@ -12,7 +12,7 @@ from latentsync.errors import OptionError
 
 from .settings import AppSettings, Limits
 
-LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (only with --listen, with a warning)
 DEFAULTS, LIMITS = AppSettings(), Limits()
 NO_GRADIO = 'gradio is not installed. In the environment: python -m pip install "gradio>=6.31,<7"'
 WHO = {

@@ -104,7 +104,7 @@ def _spoken(voice: EspeakVoice, mnemonics: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "syllable.wav"
         command = [PROGRAM, "-v", f"en+{voice.variant}", "-s", str(voice.speed), "-p", str(voice.pitch)]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 (numbers and phonemes of ours)
             [*command, "-w", str(file), f"[[{mnemonics}]]"], capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
         if done.returncode or not file.is_file():

@@ -172,6 +172,13 @@ def test_redirects_to_another_server_are_followed_with_the_range(tmp_path, code)
     assert_only(tmp_path / "m.pt")
 
 
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/m.pt", "data:,x", "m.pt"])
+def test_only_web_addresses_are_opened(tmp_path, url):
+    with pytest.raises(DownloadError, match="is no web address; expected one that begins with https://"):
+        fetch(url, tmp_path / "m.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_redirects_in_a_circle_end(tmp_path):
     behaviour = Behaviour()
     with serving(behaviour) as address:
