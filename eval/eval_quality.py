@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.masks import MASK_NAMES
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
 from latentsync.metrics.evaluation import ClipScores, Evaluation, EvaluationSettings
 from latentsync.metrics.metric_list import DEFAULT, METRICS
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--resolution", type=int, default=RESOLUTION, help=f"px of a face (default: {RESOLUTION})")
     parser.add_argument("--face", default="largest", help="whose, as in main.py (default: largest)")
-    parser.add_argument("--mask", default="mask", help="of the generated part (default: mask)")
+    parser.add_argument("--mask", choices=MASK_NAMES, default="mask", help="of the generated part (default: mask)")
     parser.add_argument("--fvd_reference", action="store_true", help="FVD in the reference's range and frames")
     parser.add_argument("--min_track", type=int, default=50, help="frames of a face for LSE (default: 50)")
     parser.add_argument("--min_face", type=float, default=100, help="px of a face for LSE (default: 100)")

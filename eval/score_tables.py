@@ -56,15 +56,21 @@ def markdown(evaluation: Evaluation, scores: list[ClipScores]) -> str:
             values = clip.scores()
             shown = (_number(values[name]) if name in values else "failed" for name in rows)
             lines.append(f"| {clip.output.name} | " + " | ".join(shown) + " |")
-    told = [f"unavailable: {name} {why}" for name, why in evaluation.unavailable.items()]
+    told = [f"unavailable: {', '.join(names)}: {why}" for why, names in _by_reason(evaluation.unavailable).items()]
     told += [f"measured with: {what}: {path}" for what, path in evaluation.networks.items()]
     for clip in scores:
         told += [f"{clip.output.name}: {note}" for note in clip.notes]
-        reasons: dict[str, list[str]] = {}
-        for name, why in clip.failures.items():
-            reasons.setdefault(why, []).append(name)
-        told += [f"{clip.output.name}: FAILED {', '.join(names)}: {why}" for why, names in reasons.items()]
+        failed = _by_reason(clip.failures).items()
+        told += [f"{clip.output.name}: FAILED {', '.join(names)}: {why}" for why, names in failed]
     return "\n".join([*lines, "", *(f"- {line}" for line in told)]).rstrip()
+
+
+def _by_reason(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Metric -> reason, as reason -> metrics."""
+    found: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        found.setdefault(why, []).append(name)
+    return found
 
 
 def _number(value: float) -> str:

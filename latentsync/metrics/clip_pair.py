@@ -140,8 +140,7 @@ class ClipPair:
             yield output, current
 
     def _by_time(self, outputs, references) -> Iterator[tuple[VideoFrame, VideoFrame]]:
-        reference = probe_video(self.reference)
-        end = reference.duration - self.start
+        end = probe_video(self.reference).duration - self.start
         kept: list[VideoFrame] = []
 
         def times():

@@ -11,6 +11,8 @@ import torch
 
 from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError
 from ..lpips_network import load_lpips
+from ..masks import MASK_NAMES
+from ..models import choose_device
 from ..syncnet.syncnet_files import load_syncnet
 from .arcface import ArcFace
 from .clip_pair import RESOLUTION, ClipPair
@@ -28,6 +30,8 @@ from .video_sync import error_of_rows, video_lip_sync_error
 
 LSE = ("lse_c", "lse_d", "lse_offset")
 SYNC = ("sync_score", "sync_accuracy", "sync_offset")
+LEAST_RESOLUTION, MOST_RESOLUTION = 32, 4096  # px
+LEAST_TRACK = 6  # frames: a track is longer, and SyncNet needs seven
 NO_FACE_IN_FRAMES = ("psnr", "ssim", "lpips", "fid", "fvd")  # of region "frame"
 
 
@@ -36,6 +40,7 @@ class EvaluationSettings:
     """region: what pictures are compared, aligned faces of `resolution` px or whole frames; face: whose
     mask: that of the generated part; folders: where networks lie; syncnet: a StableSyncNet in place of the usual one
     fvd_reference: FVD as the reference computes it; min_track, min_face: frames and px of LSE's face tracks
+    Raises OptionError for values that nothing can be measured with.
     """
 
     region: Region = "face"
@@ -48,6 +53,18 @@ class EvaluationSettings:
     min_track: int = 50
     min_face: float = 100.0
     device: str = "cpu"
+
+    def __post_init__(self):
+        if self.mask not in MASK_NAMES:
+            raise OptionError(f"mask is {self.mask!r}; expected one of {', '.join(MASK_NAMES)}")
+        if not LEAST_RESOLUTION <= self.resolution <= MOST_RESOLUTION:
+            raise OptionError(f"resolution is {self.resolution}; expected {LEAST_RESOLUTION} to {MOST_RESOLUTION} px")
+        if self.min_track < LEAST_TRACK or not self.min_face >= 0:
+            raise OptionError(
+                f"min_track is {self.min_track} and min_face {self.min_face}; expected {LEAST_TRACK} frames or more, "
+                "and 0 px or more"
+            )
+        choose_device(self.device)
 
 
 @dataclass
