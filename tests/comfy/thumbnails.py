@@ -108,7 +108,7 @@ def thumbnail(name: str, source: Path, outputs: Mapping[str, Sequence[Path]]) ->
         "restored": "12",
         "sync_score": "9",
     }
-    faces = before_and_after(source, {"result": outputs[saved[name]][0]})
+    faces = before_and_after(source, {"result": outputs[saved[name]][-1]})  # a report names its source before it
     if name == "wireable_stages":
         strips = [pictures_of(outputs[node], 4) for node in ("12", "14", "16")]
         below = [(96, strips[1]), (96, strips[2])]

@@ -19,7 +19,9 @@ Python that ComfyUI uses (portable version: `..\\..\\..\\python_embeded\\python.
 Then press **R** here, so that the lists show them, and **Run**.
 """
 SAMPLER = {"seed": 1247, "guidance_scale": 1.5}
-STEPS, QUICK_STEPS = 25, 8  # main.py's default; a drawn face looks as good with the latter
+STEPS = 25  # main.py's own; a preset other than "custom" has its own number where this is not changed
+PRESET = "fast"  # enough for a drawn face
+FAST = {"steps": 8, "scheduler": "dpmpp_2m", "chunk_overlap": 2, "cache_interval": 2, "guidance_end": 0.5}  # the same
 TURN = 1.5  # s that each of two people speaks
 BUNDLED = "tiny (bundled)"
 FACES = {"face": "largest", "smoothing": "temporal", "mask": "mask", "missing_faces": "keep"}
@@ -61,8 +63,17 @@ def load_audio(place: Place, name: str = SPEECH, title: str = "Load Audio: what 
     return Placed(node("LoadAudio", audio=name), place, title)
 
 
-def lip_sync(place: Place, video: str, audio: str, model_: str, steps: int, **more) -> Placed:
-    knobs = {**SAMPLER, "steps": steps, "mask_smooth": 0.5, "face": "largest", "start": 0.0, "duration": 0.0, **more}
+def lip_sync(place: Place, video: str, audio: str, model_: str, **more) -> Placed:
+    knobs = {
+        **SAMPLER,
+        "steps": STEPS,
+        "preset": PRESET,
+        "mask_smooth": 0.5,
+        "face": "largest",
+        "start": 0.0,
+        "duration": 0.0,
+        **more,
+    }
     return Placed(node("LatentSyncLipSync", video=[video, 0], audio=[audio, 0], model=[model_, 0], **knobs), place)
 
 
@@ -77,8 +88,7 @@ def audio_encode(place: Place, parts: str, model_: str, audio: str) -> Placed:
 
 def sampler(place: Place, model_: str, faces: str, audio: str) -> Placed:
     links = {"model": [model_, 0], "faces": [faces, 0], "audio": [audio, 0]}
-    knobs = {**SAMPLER, "steps": STEPS, "scheduler": "ddim", "chunk_overlap": 4}
-    return Placed(node("LatentSyncSampler", **links, **knobs), place)
+    return Placed(node("LatentSyncSampler", **links, **SAMPLER, **FAST), place)
 
 
 def blend(place: Place, parts: str, faces: str, **links) -> Placed:
@@ -127,7 +137,7 @@ TO_SAMPLER = {
 QUICK_START = Workflow(
     nodes={
         **TO_LIP_SYNC,
-        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", QUICK_STEPS),
+        "4": lip_sync((790, 0, 440, 1220), "1", "2", "3"),
         "5": save_video((1290, 0, 400, 520), "4", "latentsync"),
     },
     groups=(
@@ -143,14 +153,14 @@ source and result side by side, with sound, and the video is saved in ComfyUI's 
 
 {SAMPLES}
 **Change:** the clip, the speech. The bundled model is small and made for drawn faces; put a released LatentSync
-model into `models/latentsync` for real ones, choose it in *Load LatentSync Model*, and set *steps* to 25.
+model into `models/latentsync` for real ones, choose it in *Load LatentSync Model*, and set *preset* to *balanced*.
 """,
 )
 
 REPORT = Workflow(
     nodes={
         **TO_LIP_SYNC,
-        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", STEPS),
+        "4": lip_sync((790, 0, 440, 1220), "1", "2", "3"),
         "5": Placed(node("LatentSyncReport", report=["4", 1]), (1290, 0, 460, 740)),
         "6": preview((1800, 0, 480, 260), "5", "Picture, to save or to send"),
         "7": Placed(node("PreviewAny", source=["5", 1]), (1800, 360, 480, 200), "In words"),
@@ -340,7 +350,7 @@ TWO_SPEAKERS = Workflow(
             (1110, 990, 270, 170),
             "LatentSync Speaker: the right one",
         ),
-        "10": lip_sync((1440, 0, 480, 1140), "1", "4", "2", QUICK_STEPS, face="left", speakers=["9", 0]),
+        "10": lip_sync((1440, 0, 480, 1220), "1", "4", "2", face="left", speakers=["9", 0]),
         "11": save_video((1980, 0, 420, 470), "10", "latentsync_two_speakers"),
     },
     groups=(
@@ -366,7 +376,7 @@ Where left and right do not do, choose by number, by a point in the picture, or 
 SYNC_SCORE = Workflow(
     nodes={
         **TO_LIP_SYNC,
-        "4": lip_sync((790, 0, 440, 1140), "1", "2", "3", QUICK_STEPS),
+        "4": lip_sync((790, 0, 440, 1220), "1", "2", "3"),
         "5": sync_score((1290, 0, 400, 560), "4", "Sync Score: the result"),
         "6": Placed(node("PreviewAny", source=["5", 3]), (1290, 640, 400, 160), "In words"),
         "7": sync_score((1750, 0, 400, 560), "1", "Sync Score: the source with the new speech", audio=["2", 0]),
