@@ -1,13 +1,15 @@
 """Stage 4, sync: by how much the lips of a segment come later than its sound, and how sure that is."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
+from latentsync.metrics.s3fd import S3FD, load_s3fd
 from latentsync.voice.offset import estimate_offset
 from latentsync.waveform import WaveformPeaks
 
@@ -15,6 +17,7 @@ from .cutting import SPARE_FRAMES
 from .records import recorded
 from .settings import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings
 
+DETECTED_SIDE = 256  # px, of an aligned face in which S3FD looks for it again
 SILENCE = 1e-3  # loudest sample below which nothing is said
 
 
@@ -56,11 +59,17 @@ def _by_syncnet_v2(video: Path, own: np.ndarray, settings: PrepareSettings) -> d
     with TemporaryDirectory() as folder:
         sound = Path(folder) / "sound.wav"
         write_wav(sound, own, SAMPLE_RATE)
-        detect = settings.s3fd and s3fd(settings.s3fd).detect
+        detect = settings.s3fd and partial(_boxes, s3fd(settings.s3fd))
         least = min(MIN_TRACK, len(own) // SAMPLES_PER_FRAME // 2)  # frames
         # In the aligned square a face is always as large; how large it was in the source the quality filter tells.
         error = video_lip_sync_error(video, syncnet_v2(settings.syncnet), detect, sound, least, min_face=0)
     return {"offset": error.offset, "confidence": round(error.lse_c, 4)}
+
+
+def _boxes(detector: S3FD, face: np.ndarray) -> np.ndarray:
+    """As S3FD.detect, of an aligned face (S, S, 3) brought to the reference's size: others may be too small."""
+    large = cv2.resize(face, (DETECTED_SIDE, DETECTED_SIDE), interpolation=cv2.INTER_LINEAR)
+    return detector.detect(large) * (len(face) / DETECTED_SIDE)
 
 
 def _by_loudness(openings: list[float], own: np.ndarray) -> dict:
@@ -87,9 +96,7 @@ def syncnet_v2(path: Path):
 
 
 @lru_cache(maxsize=1)
-def s3fd(path: Path):
-    from latentsync.metrics.s3fd import load_s3fd
-
+def s3fd(path: Path) -> S3FD:
     return load_s3fd(path)
 
 
