@@ -10,13 +10,13 @@ to compare with; 3 a metric lacks its network, the others were computed.
 """
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.json_files import read_json
 from latentsync.masks import MASK_NAMES
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
 from latentsync.metrics.evaluation import ClipScores, Evaluation, EvaluationSettings
@@ -28,6 +28,7 @@ from .score_tables import write_scores
 ROOT = Path(__file__).resolve().parents[1]
 DONE, FAILED, WRONG_ARGUMENTS, UNAVAILABLE = 0, 1, 2, 3
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
+MAX_REPORT = 2**29  # bytes of a report: some hours of frames
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,7 +99,7 @@ def pair_of(video: Path, reference: Path | None) -> ClipPair:
 def _report_beside(video: Path) -> ClipPair | None:
     file = video.with_suffix(".json")
     try:
-        source = json.loads(file.read_text(encoding="utf-8")).get("source") if file.is_file() else None
+        source = read_json(file, OptionError, max_bytes=MAX_REPORT).get("source") if file.is_file() else None
         if source is None:
             return None
         path = Path(os.path.normpath(file.absolute().parent / source["video"]))

@@ -12,18 +12,20 @@ _SHORT = reprlib.Repr()  # looks only at the beginning of a value, which may hol
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxstring = 3, 12, 80
 
 
-def read_json(path: str | Path, error: type[LatentSyncError] = CheckpointError, *, what: str = "") -> object:
+def read_json(
+    path: str | Path, error: type[LatentSyncError] = CheckpointError, *, what: str = "", max_bytes: int = MAX_BYTES
+) -> object:
     """What the file holds. what: which, for the message, as "describes the VAE".
 
-    Raises `error` for a file that cannot be read, is larger than MAX_BYTES, not UTF-8, or not JSON: also where it is
+    Raises `error` for a file that cannot be read, is larger than max_bytes, not UTF-8, or not JSON: also where it is
     nested too deeply or has a number too long to be one.
     """
     path = Path(path)
     told = f"{path}, which {what}," if what else str(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.stat().st_size > max_bytes:
             raise error(
-                f"{told} has {path.stat().st_size} bytes; expected a description of at most {MAX_BYTES}. Is it the "
+                f"{told} has {path.stat().st_size} bytes; expected at most {max_bytes} of this kind. Is it the "
                 "right file?"
             )
         text = path.read_text(encoding="utf-8")

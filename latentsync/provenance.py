@@ -43,7 +43,7 @@ def read_provenance(path: str | Path) -> dict | None:
     try:
         entry = json.loads(tags["provenance"])
         return entry if entry.pop("digest") == _digest(entry) else None
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

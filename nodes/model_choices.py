@@ -140,7 +140,7 @@ def _describes(folder: str, name: str, path_of, known: dict[str, bool]) -> bool:
 def _names_a_unet(description: Path) -> bool:
     try:
         return "unet" in json.loads(description.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # a folder without one, or another model's
+    except (OSError, ValueError, TypeError, RecursionError):  # a folder without one, or another model's
         return False
 
 

@@ -65,7 +65,7 @@ def _names_an_address(body: bytes) -> bool:
     """Whether a file among the values is somewhere else than here."""
     try:
         waiting = [json.loads(body)] if body else []
-    except ValueError:
+    except (ValueError, RecursionError):
         return False  # Gradio refuses it
     while waiting:
         value = waiting.pop()

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import OptionError
+from ..json_files import read_json
 from ..media.output_file import written_whole
 
 VERSION = 1
+MAX_BYTES = 2**28  # of the results of some 100,000 runs
 Status = Literal["done", "failed", "waiting"]
 
 
@@ -42,14 +44,14 @@ class Outcome:
 
 def read_results(path: Path) -> list[Outcome]:
     """Of an earlier start; none if there was none. Raises OptionError for a file that is something else."""
+    if not path.exists():
+        return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, OptionError, max_bytes=MAX_BYTES)
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
         return [Outcome(**{**job, "warnings": tuple(job["warnings"])}) for job in content["jobs"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise OptionError(
             f"{path} does not hold the results of a batch ({type(error).__name__}: {error}). Rename it, or name "
             "another file with --results"

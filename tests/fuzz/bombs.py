@@ -15,6 +15,8 @@ import torch
 from .samples import Sample
 
 MiB = 1 << 20
+DESCRIPTIONS = ("unet_sidecar", "vae_config", "adapter_config", "model_description", "manifest")
+DESCRIPTIONS += ("batch_results", "report", "draft_decoder")
 
 
 def make_bombs(samples: list[Sample]) -> Iterator[Sample]:
@@ -23,11 +25,13 @@ def make_bombs(samples: list[Sample]) -> Iterator[Sample]:
     weights = [*_torch_bombs(), *_safetensors_bombs()]
     for kind in ("unet", "whisper", "vae", "lora", "syncnet", "restorer"):
         yield from (Sample(name, kind, content) for name, content in weights)
-    for kind in ("unet_sidecar", "vae_config", "adapter_config", "model_description", "manifest"):
+    for kind in DESCRIPTIONS:
         like = next(sample for sample in samples if sample.kind == kind)
         for name, content in _json_bombs(like.content):
             yield Sample(name, kind, content, like.companions)
     yield from _name_bombs(by_name)
+    for name, content in _tables():
+        yield Sample(name, "jobs", content)
     for name, content in _pictures():
         yield Sample(name, "picture", content)
     for name, content in _tracks(by_name):
@@ -134,6 +138,17 @@ def _json_bombs(like: bytes) -> Iterator[tuple[str, bytes]]:
     yield name, like.rstrip().rstrip(b"}") + b', "more": "' + b"x" * (8 * MiB) + b'"}'
     yield name, b"\xff\xfe" + like.decode().encode("utf-16-le")
     yield name, like.replace(b"1", b"1000000000").replace(b"2", b"2000000000")
+
+
+def _tables() -> Iterator[tuple[str, bytes]]:
+    head = b"video_path,audio_path,video_out_path\n"
+    yield "columns.csv", b"," * MiB
+    yield "field.csv", head + b"a" * MiB + b",b,c\n"
+    yield "quote.csv", head + b'"' + b"a\n" * 100_000
+    yield "rows.csv", head + b"a,b,c\n" * 20_000
+    yield "nul.csv", head + b"a\0,b,c\n"
+    yield "words.csv", b"video_path,audio_path,video_out_path,track,help\na,b,c,--help|=,yes\n"
+    yield "paths.csv", head + b"/" * 100_000 + b",b,c\n"
 
 
 def _name_bombs(samples: dict[str, Sample]) -> Iterator[Sample]:

@@ -14,8 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.eval_quality import _report_beside as clip_pair_of
 from latentsync.checkpoints import load_unet, read_unet_facts
+from latentsync.cli.arguments import build_parser
+from latentsync.cli.batch_results import read_results
+from latentsync.cli.job_file import read_rows
 from latentsync.downloads.manifest import read_manifest, wanted_models
+from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import LatentSyncError
 from latentsync.lora import merge_lora, read_lora
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
@@ -24,6 +29,7 @@ from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.models import bundled_model, described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.protection import protect_masks
+from latentsync.provenance import read_provenance
 from latentsync.restoration.restorers import load_restorer
 from latentsync.syncnet.syncnet_files import load_syncnet
 from latentsync.timeline import Timeline
@@ -66,6 +72,7 @@ def read_video(path: Path) -> None:
         lambda: frames(read_frames, start=0.2, duration=0.2, fps=Fraction(30)),
         lambda: frames(lambda path: islice(read_playback(path, "bounce"), 3 * NUM_FRAMES)),
         lambda: read_sound(path),
+        lambda: read_provenance(path),
     )
 
 
@@ -138,6 +145,11 @@ def read_description(path: Path) -> None:
         trial.rmdir()
 
 
+def read_jobs(path: Path) -> None:
+    arguments = build_parser().parse_args(["--batch", str(path)])
+    read_rows(path, arguments, {"batch"})
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "video": read_video,
     "sound": read_sound,
@@ -156,6 +168,10 @@ READERS: dict[str, Callable[[Path], object]] = {
     "model_description": read_description,
     "manifest": lambda path: wanted_models(["latentsync-1.6"], read_manifest(path)),
     "tracks": read_tracks,
+    "draft_decoder": lambda path: load_draft_decoder(path.parent),
+    "jobs": read_jobs,
+    "batch_results": read_results,
+    "report": lambda path: clip_pair_of(path.with_suffix(".mp4")),
 }
 # Where a file of a kind goes on the command line, in place of the whole one.
 FLAGS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 
 from latentsync.checkpoints import save_unet
@@ -56,7 +57,8 @@ def make_samples(folder: Path) -> list[Sample]:
         made.append(("sound", _sound(folder / f"speech.{suffix}", waveform, codec)))
     made += [("picture", path) for path in _pictures(folder, frames[0])]
     samples = [Sample(path.name, kind, path.read_bytes()) for kind, path in made]
-    return samples + _checkpoints(folder) + _descriptions(folder) + [_tracks(folder, folder / "h264.mp4", frames)]
+    samples += _checkpoints(folder) + _descriptions(folder) + _draft_decoder(folder) + _tables()
+    return [*samples, _tracks(folder, folder / "h264.mp4", frames)]
 
 
 def _clip(path, frames, waveform, codec, pixel_format, options, audio_codec) -> Path:
@@ -177,6 +179,33 @@ def _descriptions(folder: Path) -> list[Sample]:
         json_sample("adapter_config.json", "adapter_config", adapter, ("plain.safetensors", _without_metadata(lora))),
         json_sample("config.json", "model_description", model),
         json_sample("downloads.json", "manifest", _manifest()),
+    ]
+
+
+def _draft_decoder(folder: Path) -> list[Sample]:
+    """Weights and description are damaged in turn."""
+    torch.manual_seed(0)
+    widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    AutoencoderTiny(**widths).save_pretrained(folder / "draft")
+    names = ("config.json", "diffusion_pytorch_model.safetensors")
+    files = {name: (folder / "draft" / name).read_bytes() for name in names}
+    return [
+        Sample(name, "draft_decoder", files[name], tuple(item for item in files.items() if item[0] != name))
+        for name in names
+    ]
+
+
+def _tables() -> list[Sample]:
+    """A job file, what became of its runs, and a report."""
+    rows = ["video_path,audio_path,video_out_path,seed,face,length,no_track_cache,start"]
+    rows += [f"clip{i}.mp4,speech.wav,out{i}.mp4,{i},left,loop,yes,0.5" for i in range(4)]
+    outcomes = [{"line": 2, "video_path": "a", "video_out_path": "b", "status": "done", "warnings": ["x"]}]
+    results = {"version": 1, "jobs": outcomes}
+    report = {"version": 2, "source": {"video": "clip.mp4", "start": 0.5, "frames": list(range(8))}, "faces": []}
+    return [
+        Sample("jobs.csv", "jobs", "\n".join(rows).encode()),
+        Sample("results.json", "batch_results", json.dumps(results).encode()),
+        Sample("result.json", "report", json.dumps(report).encode()),
     ]
 
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
 from latentsync.checkpoints import load_unet, resolve_resolution, save_unet
 from latentsync.downloads.manifest import read_manifest
+from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import CheckpointError, LatentSyncError, OptionError
 from latentsync.json_files import MAX_BYTES, read_json, shown
 from latentsync.lora import read_lora
@@ -181,3 +183,29 @@ def test_absurd_whisper_dimensions(tmp_path, heads):
     else:
         with pytest.raises(CheckpointError):
             load_whisper(path)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_among_results_and_reports(tmp_path, bomb, monkeypatch):
+    monkeypatch.setattr("eval.eval_quality.MAX_REPORT", MAX_BYTES)
+    monkeypatch.setattr("latentsync.cli.batch_results.MAX_BYTES", MAX_BYTES)
+    from eval.eval_quality import _report_beside
+    from latentsync.cli.batch_results import read_results
+
+    beside(tmp_path / "result.json", BOMBS[bomb])
+    for read in (lambda: read_results(tmp_path / "result.json"), lambda: _report_beside(tmp_path / "result.mp4")):
+        with pytest.raises(OptionError) as told:
+            read()
+        assert len(str(told.value)) < 1000
+    assert read_results(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize("numbers", [[10**9], [1, -1], "many", [[1]]])
+def test_absurd_draft_decoders(tmp_path, numbers):
+    widths = (8,) * 4
+    AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    described = json.loads(path.read_text(encoding="utf-8")) | {"num_decoder_blocks": numbers}
+    path.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="num_decoder_blocks"):
+        load_draft_decoder(tmp_path)
