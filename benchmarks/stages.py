@@ -80,10 +80,11 @@ def measure_unet(model: LipSyncModel, table: Table) -> None:
         table.measure(f"U-Net, {kind}, deep features kept", lambda keeping=keeping: keeping[-1](sample, 500))
 
 
-def unet_inputs(model: LipSyncModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def unet_inputs(model: LipSyncModel, frames: int = CHUNK) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Conditioning, tokens and latents of one chunk, random."""
     side, generator = model.resolution // LATENT_SCALE, torch.Generator().manual_seed(0)
-    shapes = (1, 9, CHUNK, side, side), (CHUNK, 50, model.unet.config.cross_attention_dim), (1, 4, CHUNK, side, side)
+    width = model.unet.config.cross_attention_dim
+    shapes = (1, 9, frames, side, side), (frames, 50, width), (1, 4, frames, side, side)
     return tuple(torch.randn(shape, generator=generator).to(model.device) for shape in shapes)
 
 
