@@ -16,9 +16,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderTiny
 
 from latentsync.diffusion import NoisePredictor, denoise
 from latentsync.masks import generation_mask
@@ -96,6 +98,8 @@ def measure_vae(model: LipSyncModel, table: Table) -> None:
     table.measure(ENCODE, lambda: condition(model, faces, mask, generator=generator))
     latents = torch.randn(CHUNK, 4, side // LATENT_SCALE, side // LATENT_SCALE, generator=generator)
     table.measure(DECODE, lambda: decode_faces(model, latents))
+    draft = replace(model, draft_decoder=AutoencoderTiny().to(model.device, model.dtype).eval())  # of TAESD's size
+    table.measure("draft decode, 16 frames", lambda: decode_faces(draft, latents))
 
 
 def measure_frames(table: Table, resolution: int, count: int) -> None:
