@@ -15,13 +15,18 @@ from latentsync.whisper import load_whisper
 
 
 def full_size_model(
-    resolution: int = 256, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    resolution: int = 256,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    with_unet: bool = True,
 ) -> LipSyncModel:
     """U-Net of 1,267 M parameters and Stable Diffusion's VAE; made in `dtype`, without a detour of more memory.
 
-    Weights are normal with a variance of 1 / inputs, as new layers have: values stay near 1 on their way.
+    Weights are normal with a variance of 1 / inputs, as new layers have: values stay near 1 on their way. with_unet:
+    False leaves a tiny one in its place, where only the VAE is looked at.
     """
-    unet = build_unet({}, random_tensors(LatentSyncUNet, dtype))
+    config = {} if with_unet else {"block_out_channels": (32,), "attention_levels": (True,)}
+    unet = build_unet(config, random_tensors(lambda: LatentSyncUNet(**config), dtype))
     nn.Module.to(unet, device, dtype)  # diffusers' own warns of parts to keep in float32; there are none
     with torch.device("meta"):
         vae = full_size_vae()
