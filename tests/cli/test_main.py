@@ -407,7 +407,7 @@ class Malice:
         ("syncnet", "is a SyncNet, not a LatentSync U-Net"),
         ("cut", "is damaged or cut short"),
         ("half", "tensors are missing"),
-        ("pickle", "holds Python objects besides tensors and was not loaded"),
+        ("pickle", "was not loaded, because such a file can run code"),
         ("text", "neither a torch nor a safetensors file"),
         ("page", "a web page, not a model"),
         ("missing", "there is no model at"),

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -310,6 +311,32 @@ def test_the_manifest_holds_what_was_cited():
             assert all(url.startswith("https://") for url in file["urls"])
             openai = [url for url in file["urls"] if "openaipublic" in url]
             assert all(url.split("/")[-2] == file["sha256"] for url in openai)
+
+
+def test_the_page_tells_what_the_manifest_says():
+    """docs/models.md: each file with its size, licence and hash, each of them with its sources."""
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
+    sources = dict(re.findall(r"^- \[(\d+)\] <(.+)>$", page, re.MULTILINE))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.count("|") == 7]
+    rows = [row for row in rows if row[0].startswith("`")]
+    expected = []
+    content = json.loads((Path(transfer.__file__).parents[1] / "assets" / "downloads.json").read_text("utf-8"))
+    for name, model in content["models"].items():
+        licence = model["licence"]
+        for file in model["files"]:
+            size, sha256 = file["size"], file["sha256"]
+            told = [f"`{name}`", f"`{file['path']}`", f"`{file['comfyui_path']}`"]
+            told += ["not known" if size is None else f"{size:,}", f"[{licence['name']}]({licence['url']})"]
+            told.append("not known" if sha256 is None else f"`{sha256}`")
+            cited = [set(), set(), set(), {*file["size_sources"]}, {*licence["sources"]}, {*file["sha256_sources"]}]
+            expected.append((told, cited))
+    assert [
+        (
+            [re.sub(r"( \[\d+\])+$", "", cell) for cell in row],
+            [{sources[number] for number in re.findall(r" \[(\d+)\]", cell)} for cell in row],
+        )
+        for row in rows
+    ] == expected
 
 
 def test_the_manifest_fits_the_code_that_looks_for_files():

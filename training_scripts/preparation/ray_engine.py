@@ -5,18 +5,14 @@ On a cluster sources and output lie on storage that all machines see under the s
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from latentsync.errors import LatentSyncError, OptionError
+from latentsync.errors import LatentSyncError
+from latentsync.ray_session import start_ray
 
 from .engines import ONE_THREAD, TRIES, Outcome, Stage, longest_first, lost, perform
 from .settings import PrepareSettings
-
-OBJECT_STORE = 200_000_000  # bytes of memory of a local Ray: what travels is numbers and paths
-ROOT = Path(__file__).parents[2]
 
 
 class RayEngine:
@@ -25,23 +21,7 @@ class RayEngine:
     name = "ray"
 
     def __init__(self, workers: int, address: str | None = None):
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise LatentSyncError("--engine ray needs Ray. Install it: pip install 'ray[data]'") from error
-        self._ray = ray
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = {"env_vars": {"PYTHONPATH": path, **ONE_THREAD}}
-        common = {"runtime_env": environment, "log_to_driver": False, "configure_logging": False}
-        try:
-            if address:
-                ray.init(address=address, **common)
-            else:
-                ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise OptionError(f"Ray cannot be reached or started ({error}). Check --ray_address.") from error
+        self._ray = ray = start_ray(address, num_cpus=workers, environment=ONE_THREAD, part="ray.data")
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         logging.getLogger("ray.data").setLevel(logging.WARNING)  # plans and durations of each stage
         context = ray.data.DataContext.get_current()
