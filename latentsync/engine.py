@@ -6,6 +6,7 @@ clip: frames are held for one chunk and in the bounded queues, of the rest only 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from .errors import Cancelled, FaceNotFoundError, OptionError
 from .faces.tracking import FaceFinder, FaceTracker
 from .frame_flow import FrameFlow
 from .frame_records import FrameRecorder
+from .jobs.identity import job_facts
+from .jobs.job_folder import Job, JobFolder
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
@@ -57,6 +60,7 @@ def lip_sync(
     restorer: Restorer | None = None,
     protect: str | Path | None = None,
     track_cache: TrackCache | None = None,
+    jobs: JobFolder | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     measure_opening: bool = False,
@@ -70,7 +74,9 @@ def lip_sync(
     ``length`` and ``tail`` of the options have other ways. ``output_audio`` is heard in place of the speech that moves
     the lips, from the same ``start`` on, cut off or followed by silence where it is not as long as the result.
     ``restorer`` restores the generated faces. ``protect``: a picture or a video along with the source, white where the
-    source stays. ``track_cache`` keeps where the faces are for another run on the same video.
+    source stays. ``track_cache`` keeps where the faces are for another run on the same video. ``jobs`` keeps what the
+    U-Net has made until the result is complete, so that an equal run goes on where this one was interrupted; its result
+    is that of a run which was not.
 
     The file appears under its name only when it is complete. ``should_stop`` is asked for every block of sound, every
     frame and every denoising step. ``measure_opening`` reads the mouth of every finished frame for the report.
@@ -124,6 +130,7 @@ def lip_sync(
         )
         masks = repeat(None) if protect is None else protect_masks(protect, video_path, facts, timeline, options)
         with (
+            _job(jobs, video_path, speakers, model, options, finder) as job,
             VideoWriter(
                 output_path,
                 facts.width,
@@ -135,6 +142,7 @@ def lip_sync(
                 sample_aspect_ratio=facts.sample_aspect_ratio,
                 mark=marking_of(model, options),
                 inputs=inputs,
+                part_name=None if job is None else f"latentsync-{job.name}",
             ) as writer,
             Overlap(check) as overlap,
         ):
@@ -159,7 +167,8 @@ def lip_sync(
             pasted = overlap.ahead("paste", flow.pasted(generated, recorder), FEW)
             overlap.start("encode", encode)
             preview = None if on_preview is None else FacePreview(model, on_preview, preview_interval)
-            for waiting in flow.spoken(seen, Denoiser(model, options, on_step, preview)):
+            denoiser = Denoiser(model, options, on_step, preview, None if job is None else job.chunks)
+            for waiting in flow.spoken(seen, denoiser):
                 progress.generated(len(flow.shown))
                 generated.put(waiting)
                 del waiting
@@ -189,7 +198,11 @@ def lip_sync(
         stage_seconds=dict(stages.seconds),
         offset=recorder.offset(flow.parts[0], spoken),
         source=SourceFrames(window.path, window.start, tuple(flow.shown)),
-        facts={"faces_found": described(clip), **run_facts(model, options, restorer)},
+        facts={
+            "faces_found": described(clip),
+            "resumed_frames": 0 if job is None else job.chunks.recalled,
+            **run_facts(model, options, restorer),
+        },
     )
 
 
@@ -219,6 +232,18 @@ def _scanned(
             "Choose another video or another part of it (start, duration)"
         )
     return clip
+
+
+def _job(
+    jobs: JobFolder | None,
+    video_path: str | Path,
+    speakers: Sequence[Speaker],
+    model: LipSyncModel,
+    options: LipSyncOptions,
+    finder: FaceFinder,
+) -> AbstractContextManager[Job | None]:
+    facts = None if jobs is None else job_facts(video_path, speakers, model, options, finder)
+    return nullcontext() if jobs is None or facts is None else jobs.job(facts)
 
 
 def _queue_length(facts: VideoFacts, options: LipSyncOptions) -> int:

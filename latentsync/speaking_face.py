@@ -20,7 +20,7 @@ from .stage_times import StageTimes
 from .tracks.placement import PlacedFace, Placement
 
 MAX_GAP = 0.25  # s of the source between two frames of one movement; more is a jump, as where a loop begins again
-# What a run keeps of frames that come again, of all its faces together: 14 s of 25 frames a second at 256 px.
+# What a run keeps of frames that come again, of all its faces together: 341 and 3,640 frames at 256 px.
 ALIGNED_BYTES, ENCODED_BYTES = 64 * 2**20, 128 * 2**20
 
 

@@ -171,6 +171,7 @@ class LatentSyncLipSync(io.ComfyNode):
         """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
         with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
+            from ..latentsync.jobs.job_folder import JobFolder, default_job_folder
             from ..latentsync.options import LipSyncOptions
             from ..latentsync.presets import apply_preset, changed_fields
             from ..latentsync.speakers import Speaker
@@ -215,6 +216,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 restorer=hosted and hosted.at(loaded.device),
                 protect=kept,
                 track_cache=TrackCache(cache_folder()),
+                jobs=JobFolder(default_job_folder()),
                 measure_opening=True,
                 on_progress=lambda state: progress.update(state.fraction),
                 on_preview=progress.show,

@@ -51,6 +51,16 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--visible_mark", metavar="TEXT", help="a label in the lower right corner of each frame, as 'AI-generated'"
     )
+    files.add_argument(
+        "--job_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="where the work of unfinished runs is kept, so that the same command goes on after an interruption "
+        "(default: jobs in the user's cache folder)",
+    )
+    files.add_argument(
+        "--no_resume", action="store_true", help="begin anew, also where an equal run was interrupted before"
+    )
     faces = parser.add_argument_group("faces")
     faces.add_argument(
         "--face",

@@ -12,7 +12,11 @@ from .networks import NetworkChoice
 from .run import Job
 
 OUTPUTS = {"video_out_path", "report"}
-WITHOUT_EFFECT = BATCH_OPTIONS | OUTPUTS | {"quiet", "verbose", "no_track_cache", "model", "checkpoints", "track"}
+WITHOUT_EFFECT = (
+    BATCH_OPTIONS
+    | OUTPUTS
+    | {"quiet", "verbose", "no_track_cache", "job_dir", "no_resume", "model", "checkpoints", "track"}
+)
 
 
 def fingerprint(job: Job) -> str:

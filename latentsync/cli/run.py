@@ -11,6 +11,7 @@ from PIL import Image
 
 from .. import engine, models
 from ..errors import OptionError
+from ..jobs.job_folder import JobFolder, default_job_folder
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output, written_whole
 from ..media.video_reader import probe_video
@@ -80,6 +81,7 @@ def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool]
             restorer=networks.restorer,
             protect=arguments.protect,
             track_cache=None if arguments.no_track_cache else TrackCache(cache_folder()),
+            jobs=JobFolder(arguments.job_dir or default_job_folder(), resume=not arguments.no_resume),
             on_progress=bar,
             should_stop=should_stop,
             measure_opening=arguments.report is not None,
@@ -95,6 +97,8 @@ def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool]
         write_report(report, arguments.report)
     for warning in report.warnings[len(model.warnings) :]:
         say(f"warning: {warning}")
+    if resumed := report.facts["resumed_frames"]:
+        say(f"went on with an interrupted run: {resumed} frames were denoised before")
     unchanged = report.num_frames - report.num_faces - report.num_tail
     note = f", {unchanged} without a usable face left as they were" if unchanged else ""
     note += f", {report.num_tail} after the speech" if report.num_tail else ""

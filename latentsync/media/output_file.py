@@ -103,24 +103,36 @@ def written_whole(target: str | os.PathLike) -> Iterator[Path]:
 
 
 class PartFile:
-    """A file written under a temporary name (`.part` in it) beside its target, and renamed when complete."""
+    """A file written under a temporary name (`.part` in it) beside its target, and renamed when complete.
 
-    def __init__(self, target: str | os.PathLike):
-        """Makes missing folders. Raises `OutputError` where that fails."""
+    name: without suffixes; None for one that no other run has. A name that comes again, which only one run may use at a
+    time, takes the place of what was left of a run that was killed.
+    """
+
+    def __init__(self, target: str | os.PathLike, name: str | None = None):
+        """Makes the empty file and missing folders. Raises `OutputError` where that fails."""
         self.target = Path(target)
         folder = self.target.absolute().parent
         # The suffix stays last, so that the muxer and the user's file manager see the same type.
-        self.path = folder / f"latentsync-{uuid.uuid4().hex[:12]}.part{self.target.suffix}"
+        name = name or f"latentsync-{uuid.uuid4().hex[:12]}"
+        self.path = folder / f"{name}.part{self.target.suffix}"
         self._made: list[Path] = []
-        missing = [p for p in (folder, *folder.parents) if not p.exists()]
         try:
             with writing_errors(self.target):
-                for parent in reversed(missing):
-                    parent.mkdir(exist_ok=True)
-                    self._made.append(parent)
+                try:
+                    self._make(folder)
+                except FileNotFoundError:  # another run gave up, and took the folder that it had made with it
+                    self._make(folder)
         except BaseException:
             self.discard()
             raise
+
+    def _make(self, folder: Path) -> None:
+        """The file at once, which keeps the folder from being removed by others."""
+        for parent in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            parent.mkdir(exist_ok=True)
+            self._made.append(parent)
+        self.path.touch()
 
     def commit(self) -> None:
         """Give the complete file its name, replacing an older result."""

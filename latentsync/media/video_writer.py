@@ -51,6 +51,7 @@ class VideoWriter:
     mark: what tells that the result is generated; None for nothing.
     codec: `libx264`, `libx265` or `libvpx-vp9`; None for the container's usual one.
     inputs: files that must not be overwritten.
+    part_name: of the unfinished file, see PartFile.
 
     Raises `OutputError` where the file cannot be written or encoded, `AudioError` where the sound cannot be read,
     `OptionError` for impossible sizes, rates and codecs. Only one lossy encode happens.
@@ -72,6 +73,7 @@ class VideoWriter:
         sample_aspect_ratio: Fraction | None = None,
         mark: Marking | None = None,
         inputs: tuple[str | os.PathLike, ...] = (),
+        part_name: str | None = None,
     ):
         self._target = check_output(path, (*inputs, *(audio.paths if audio else ())))
         container = CONTAINERS[self._target.suffix.lower()]
@@ -98,7 +100,7 @@ class VideoWriter:
         self._closed = False
         self._mark = mark or Marking()
         self._is_mp4 = container.muxer in ("mp4", "mov")
-        self._part = PartFile(self._target)
+        self._part = PartFile(self._target, part_name)
         self._container: av.container.OutputContainer | None = None
         try:
             with writing_errors(self._target):
