@@ -89,7 +89,7 @@ class Killer:
         kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(kind)
         if kind == "forkserver":  # libraries are loaded once, in a process that does nothing else
-            self._context.set_forkserver_preload([__name__])
+            self._context.set_forkserver_preload(["benchmarks.kills"])
         began = time.monotonic()
         self.run_once(None, folder / "uncut.mp4", None)
         self.seconds = time.monotonic() - began
