@@ -7,6 +7,7 @@ import numpy as np
 
 from latentsync.cli.run import write_report
 from latentsync.engine import Progress, lip_sync
+from latentsync.errors import LatentSyncError
 from latentsync.options import LipSyncOptions
 from latentsync.report import LipSyncReport
 from latentsync.tracks.cache import TrackCache
@@ -39,9 +40,10 @@ class Wish:
     fidelity: float = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunState:
-    """What is shown of a run. progress: None until the model is there; look: (S, S, 3) uint8 RGB."""
+    """What is shown of a run; the engine's threads write it. progress: None until the model is there; look: (S, S, 3)
+    uint8 RGB, the face in work."""
 
     progress: Progress | None = None
     look: np.ndarray | None = None
@@ -74,21 +76,23 @@ class Workshop:
 
     def make(self, wish: Wish, job: Job) -> Made:
         """Raises LatentSyncError's subclasses; then nothing is left."""
-        job.state = RunState()
+        state = job.state = RunState()
         model = self.shelf.model(wish.model, wish.preset)
         restorer = self.shelf.restorer(wish.restorer, wish.fidelity)
         folder = self.results.new()
 
         def on_progress(progress: Progress) -> None:
-            job.state = replace(job.state, progress=progress)
+            state.progress = progress
             # What was checked is what the files' packets say; a run is stopped where even those were wrong.
             check_length("video", progress.frames_done / self.limits.fps, self.limits)
 
         def on_look(face: np.ndarray) -> None:
-            job.state = replace(job.state, look=face)
+            state.look = face
 
+        files = {wish.speech: wish.speech.name}
         try:
             source = self.results.keep_source(folder, wish.video)
+            files[source] = wish.video.name
             report = lip_sync(
                 source,
                 wish.speech,
@@ -105,8 +109,11 @@ class Workshop:
                 on_preview=on_look,
                 preview_interval=LOOK_EVERY,
             )
-            report = _passed_on(report, {source: wish.video.name, wish.speech: wish.speech.name})
+            report = _passed_on(report, files)
             write_report(report, folder / results.REPORT)
+        except LatentSyncError as error:
+            self.results.discard(folder)
+            raise type(error)(without_paths(str(error), files)) from error
         except BaseException:
             self.results.discard(folder)
             raise

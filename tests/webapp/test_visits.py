@@ -75,7 +75,7 @@ def test_one_run_at_a_time_and_nobody_in_the_others_way(visit, talk, words, app)
     assert set((app.folder / "results").iterdir()) == before  # nothing is left of either
 
 
-def test_what_cannot_be_used_is_named(visit, talk, words, tmp_path, app):
+def test_what_cannot_be_used_is_named(visit, words, tmp_path, app):
     page = visit()
     page.press("run")
     page.toast("A video of someone talking is missing")
@@ -89,6 +89,10 @@ def test_what_cannot_be_used_is_named(visit, talk, words, tmp_path, app):
     page.toast("640 x 32 px")
     page.give("video", write_clip(tmp_path / "nobody.mp4", pictures=5, size=(64, 64)))
     page.faces_note.filter(has_text="No face was found").wait_for()
+    page.give("speech", words)
+    page.press("run")
+    told = page.toast("no face was found in any of the 5 frames of 'nobody.mp4'")
+    assert str(app.folder) not in told
     page.give("speech", write_wav_of(tmp_path / "long.wav", LONGEST + 1))
     page.toast("this page takes up to 5 s")
     page.problems.clear()  # the browser's own complaint about the broken video
