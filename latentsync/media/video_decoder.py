@@ -1,8 +1,10 @@
 """Decoding a video from any point, with timestamps that can be trusted."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 
 import av
 
@@ -11,6 +13,7 @@ from .container import DECODER_OPTIONS, decode_stream, has_cover, open_media, vi
 from .limits import MAX_GAP, MAX_PIXELS
 
 MIN_RATE = Fraction(1, 60)  # frames per second
+COUNTED = 100  # packets
 
 
 class FrameClock:
@@ -51,6 +54,23 @@ class FrameClock:
         return now
 
 
+def counted_rate(path: str | os.PathLike, index: int) -> Fraction | None:
+    """Frames a second of the beginning, for files that name no rate, such as browsers' recordings; None for one frame.
+
+    FFmpeg's guess for these is the tick of their clock.
+    """
+    times = []
+    with open_media(path) as container, contextlib.suppress(av.FFmpegError, OSError):
+        stream = container.streams[index]
+        for packet in islice(container.demux(stream), COUNTED):
+            if packet.pts is not None:
+                times.append(packet.pts)
+    if len(times) < 2 or max(times) == min(times):
+        return None
+    seconds = (max(times) - min(times)) * Fraction(stream.time_base)
+    return ((len(times) - 1) / seconds).limit_denominator(1001)
+
+
 class VideoDecoder:
     """The moving picture of one file.
 
@@ -79,7 +99,7 @@ class VideoDecoder:
                 "most. Make it smaller."
             )
         self._prepare(stream)
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        rate = stream.average_rate or counted_rate(path, stream.index) or stream.guessed_rate or stream.base_rate
         # Rates above 1000 are container clocks mistaken for frame rates, those near 0 wrong durations.
         self.fps = Fraction(rate) if rate and MIN_RATE <= rate <= 1000 else Fraction(25)
         self.time_base = Fraction(stream.time_base)

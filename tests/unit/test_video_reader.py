@@ -10,7 +10,7 @@ import pytest
 from latentsync.errors import MediaError, OptionError
 from latentsync.media.limits import MAX_SECONDS
 from latentsync.media.playback import read_playback
-from latentsync.media.video_decoder import FrameClock
+from latentsync.media.video_decoder import FrameClock, counted_rate
 from latentsync.media.video_reader import exact_rate, probe_video, read_frames
 from tests.unit.media_clips import (
     demo_video,
@@ -458,3 +458,10 @@ def test_pictures_beyond_all_measure(tmp_path, monkeypatch):
     monkeypatch.setattr("latentsync.media.video_decoder.MAX_PIXELS", 160 * 96 - 1)
     with pytest.raises(MediaError, match="is 160 x 96; expected"):
         probe_video(write_clip(tmp_path / "a.mp4", pictures=1))
+
+
+def test_frames_are_counted_where_no_rate_is_named(tmp_path):
+    """As in what browsers record; tests/webapp/test_recording.py has such a file."""
+    path = write_clip(tmp_path / "clip.mkv", pts=[0, 39, 79, 118, 160], time_base=Fraction(1, 1000), pictures=5)
+    assert counted_rate(path, 0) == pytest.approx(25, abs=0.01)
+    assert counted_rate(write_clip(tmp_path / "one.mkv", pictures=1), 0) is None
