@@ -64,6 +64,7 @@ class Parts:
     steps: gr.Slider
     guidance: gr.Slider
     seed: gr.Number
+    label: gr.Textbox
     length: gr.Dropdown
     tail: gr.Dropdown
     silence: gr.Dropdown
@@ -179,6 +180,10 @@ def _details(options: LipSyncOptions) -> dict:
         made["seed"] = gr.Number(
             options.seed, label="Seed", info="The same number gives the same result.", precision=0, minimum=0
         )
+    made["label"] = gr.Textbox(
+        "", label="Label in the picture", max_length=60, placeholder="none; for example: AI-generated",
+        info="In a corner of each frame. That it is generated stands in the file's metadata in any case.",
+    )  # fmt: skip
     return made
 
 

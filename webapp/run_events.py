@@ -23,7 +23,7 @@ from .run_desk import RunDesk
 TELL_EVERY = 0.4  # s
 SETTINGS = (
     *("video", "speech", "everyone", "preset", "model", "steps", "guidance", "seed", "length", "tail", "silence"),
-    *("mask_smooth", "offset", "start", "seconds", "restorer", "strength", "ratio", "fidelity"),
+    *("mask_smooth", "offset", "label", "start", "seconds", "restorer", "strength", "ratio", "fidelity"),
 )
 
 
@@ -105,6 +105,7 @@ class RunEvents:
             "guidance_scale": given["guidance"],
             "seed": int(given["seed"] or 0),
             "audio_offset_ms": given["offset"] or 0,
+            "visible_mark": given["label"].strip() or None,
             "sr_strength": given.get("strength", 1.0),
             "sr_ratio": int(given.get("ratio", 2)),
             **{name: given[name] for name in ("length", "tail", "silence", "mask_smooth")},
