@@ -58,7 +58,7 @@ class AppPage:
         self.give("video", video)
         self.give("speech", speech)
         self.page.locator("#speech audio, #speech #waveform").first.wait_for(state="attached")
-        self.faces.first.wait_for()
+        self.wait_for_faces()
 
     def record_video(self, milliseconds: float) -> None:
         """With the camera."""
@@ -80,7 +80,7 @@ class AppPage:
 
     def example(self, label: str) -> None:
         self.page.get_by_role("button", name=label, exact=True).click()
-        self.faces.first.wait_for(timeout=120_000)
+        self.wait_for_faces()
 
     def set(self, label: str, value: float) -> None:
         """A number or slider."""
@@ -90,8 +90,9 @@ class AppPage:
 
     def choose(self, part: str, option: str) -> None:
         """part: "preset" or "model"."""
-        self.page.locator(f"#{part} input").click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        field = self.page.locator(f"#{part} input")
+        field.fill(option)
+        field.press("Enter")
 
     def open_more(self) -> None:
         self.page.get_by_role("button", name="More settings").click()
@@ -121,6 +122,11 @@ class AppPage:
     def note(self) -> Locator:
         """What stands below the buttons."""
         return self.page.locator("#progress :is(.app-note, .app-progress)")
+
+    def wait_for_faces(self) -> None:
+        """Raises AssertionError with what the page says where it shows none."""
+        self.faces.or_(self.page.locator("#faces_note .app-failed")).first.wait_for(timeout=180_000)
+        assert self.faces.count(), self.faces_note.inner_text()
 
     @property
     def faces_note(self) -> Locator:

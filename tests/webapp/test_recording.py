@@ -26,7 +26,7 @@ def recording_browser(browser, talk, words, tmp_path_factory):
 def test_what_is_recorded_is_lip_synced(recording_browser, app, tmp_path):
     page = AppPage(recording_browser, app.url, permissions=["camera", "microphone"])
     page.record_video(RECORDED)
-    page.faces.first.wait_for()
+    page.wait_for_faces()
     assert page.faces.count() == 1
     page.record_speech(RECORDED)
     page.set_quick(1)

@@ -9,8 +9,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from latentsync.cli.exits import FAILED, WRONG_ARGUMENTS
+from latentsync.cli.exits import FAILED
+from latentsync.errors import OptionError
 from tests.webapp.served import ROOT
+from webapp.app import build
+from webapp.command_line import build_parser, serve
+from webapp.settings import AppSettings
 
 
 @pytest.fixture
@@ -131,13 +135,11 @@ def test_it_says_who_can_open_the_page(app):
     assert "Only this computer can open the page." in app.said
 
 
-def test_a_port_that_is_taken_is_named(app, tmp_path):
-    command = [sys.executable, str(ROOT / "gradio_app.py"), "--output", str(tmp_path / "files")]
-    port = str(urlsplit(app.url).port)
-    ended = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=300)
-    assert (ended.returncode, ended.stdout) == (WRONG_ARGUMENTS, "")
-    assert f"port {port}, cannot be used" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_port_that_is_taken_is_named(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # as `build` sets it, and back
+    port = urlsplit(app.url).port
+    with pytest.raises(OptionError, match=rf"127\.0\.0\.1, port {port}, cannot be used"):
+        serve(build(AppSettings(folder=tmp_path / "files")), build_parser().parse_args(["--port", str(port)]))
 
 
 def test_without_gradio_it_says_how_to_get_it():
