@@ -69,21 +69,17 @@ def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
 
 
 def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -> list[Outcome]:
-    """Of each job: as it was left, if it is done and nothing has changed since, else waiting."""
-    earlier = {outcome.video_out_path: outcome for outcome in before if outcome.status == "done"}
+    """Of each job: as it was left, if it is done and nothing has changed since, else waiting. Paths do not count."""
+    earlier = {(one.fingerprint, one.output_sha256): one for one in before if one.status == "done"}
     outcomes = []
     for row, job in zip(rows, jobs, strict=True):
         output, report = row.arguments.video_out_path, row.arguments.report
         outcome = Outcome(row.line, str(row.arguments.video_path), str(output), fingerprint=fingerprint(job))
-        known = earlier.get(outcome.video_out_path)
-        if (
-            known is not None
-            and known.fingerprint == outcome.fingerprint
-            and output.is_file()
-            and sha256_of(output) == known.output_sha256
-            and (report is None or report.is_file())
-        ):
-            outcome = replace(known, line=row.line)
+        if output.is_file() and (report is None or report.is_file()):
+            known = earlier.get((outcome.fingerprint, sha256_of(output)))
+            if known is not None:
+                paths = {"video_path": outcome.video_path, "video_out_path": outcome.video_out_path}
+                outcome = replace(known, line=row.line, **paths)
         outcomes.append(outcome)
     return outcomes
 

@@ -287,6 +287,18 @@ def test_what_has_changed_is_done_again(do, avatar_video, speech, tmp_path, load
     assert (tmp_path / "a.json").is_file()
 
 
+def test_a_folder_that_was_moved_is_not_done_again(do, avatar_video, speech, tmp_path, loads, small_model_folder):
+    (tmp_path / "v.mp4").write_bytes(avatar_video.read_bytes())
+    (tmp_path / "s.wav").write_bytes(speech(0.04).read_bytes())
+    assert do(["v.mp4", "s.wav", "a.mp4"])[0] == 0
+    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
+    shutil.copytree(tmp_path, moved)
+    given = ["--batch", moved / "jobs.csv", "--model", small_model_folder, "--inference_steps", 1]
+    assert main.main([*map(str, given), "--guidance_scale", "1"]) == 0
+    assert len(loads) == 1
+    assert jobs_of(moved)[0]["video_out_path"] == str(moved / "a.mp4")
+
+
 def test_models_are_loaded_once_each_and_one_that_cannot_be_fails_only_its_rows(
     do, avatar_video, speech, tmp_path, loads
 ):
