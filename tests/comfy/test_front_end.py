@@ -79,6 +79,8 @@ def test_a_workflow_saved_before_the_inputs_came_loads(front_end, samples):
         60,
         0.16,
         "custom",
+        True,
+        "",
     ]
     linked = {slot["name"]: slot["link"] for slot in before["inputs"] if slot.get("link")}
     assert {slot["name"]: slot["link"] for slot in after["inputs"] if slot.get("link")} == linked

@@ -151,6 +151,7 @@ def test_inception_has_the_published_layout(inception_file):
 
 
 def test_inception_is_torch_fidelitys(inception_file):
+    """Not among the tests' packages: its wheel installs a package `tests`, which would hide this one."""
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     theirs = fidelity.FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
     pixels = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8)  # of that size nothing is resized
