@@ -99,7 +99,8 @@ def measure_vae(model: LipSyncModel, table: Table) -> None:
     table.measure(ENCODE, lambda: condition(model, faces, mask, generator=generator))
     latents = torch.randn(CHUNK, 4, side // LATENT_SCALE, side // LATENT_SCALE, generator=generator)
     table.measure(DECODE, lambda: decode_faces(model, latents))
-    draft = replace(model, draft_decoder=AutoencoderTiny().to(model.device, model.dtype).eval())  # of TAESD's size
+    small = nn.Module.to(AutoencoderTiny(), model.device, model.dtype).eval()  # of TAESD's size
+    draft = replace(model, draft_decoder=small)
     table.measure("draft decode, 16 frames", lambda: decode_faces(draft, latents))
 
 
@@ -157,23 +158,23 @@ def print_presets(table: Table, seconds: float) -> None:
         print(f"| {name} | {cpu:.0f} | {wall:.0f} | {cpu / reference:.2f} |")
 
 
-def compare(model: LipSyncModel, table: Table) -> None:
-    """The guided call in plain float32 beside the one in the model's own format; changes the model.
+def compare(model: LipSyncModel, table: Table, frames: int) -> None:
+    """The guided call on so many frames in plain float32 beside the one in the model's own format; changes the model.
 
     Weights stay where they are and are widened layer by layer, or they alone would take 5 GB; that is some 3 % of the
     time.
     """
-    known, tokens, sample = unet_inputs(model)
-    if f"U-Net, {GUIDED}" not in table.cpu:
-        table.measure(f"U-Net, {GUIDED}", lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
-    measured, name = table.cpu[f"U-Net, {GUIDED}"], str(model.dtype).removeprefix("torch.")
+    known, tokens, sample = unet_inputs(model, frames)
+    name = str(model.dtype).removeprefix("torch.")
+    own, full = f"U-Net, guided, {frames} frames, {name}", f"U-Net, guided, {frames} frames, float32"
+    table.measure(own, lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
     model.unet.to(memory_format=torch.contiguous_format)
     for module in model.unet.modules():
         if isinstance(module, nn.GroupNorm | nn.LayerNorm):
             module.float()
     model.unet.enable_layerwise_casting(storage_dtype=model.dtype, compute_dtype=torch.float32)
-    table.measure("U-Net, guided, float32", lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
-    print(f"\nguided call: {name} takes {measured / table.cpu['U-Net, guided, float32']:.2f} of float32's CPU time")
+    table.measure(full, lambda: NoisePredictor(model.unet, known, tokens, 1.5)(sample, 500))
+    print(f"\nguided call: {name} takes {table.cpu[own] / table.cpu[full]:.2f} of float32's CPU time")
 
 
 def describe(device: torch.device) -> str:
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument("--repeats", type=int, default=1, help="of each stage, of which the least counts (default: 1)")
     parser.add_argument("--frames", type=int, default=16, help="drawn for the stages of one frame (default: 16)")
+    parser.add_argument("--compared_frames", type=int, default=CHUNK, help="of the part float32 (default: a chunk)")
     parser.add_argument("--seconds", type=float, default=10, help="of the clip that is reckoned (default: 10)")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="what to measure (default: all but float32)"
@@ -226,7 +228,7 @@ def main() -> None:
             if {"frames", "unet", "vae"} <= set(arguments.parts):
                 print_presets(table, arguments.seconds)
             if "float32" in arguments.parts:
-                compare(model, table)
+                compare(model, table, arguments.compared_frames)
 
 
 if __name__ == "__main__":
