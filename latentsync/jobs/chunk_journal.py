@@ -26,13 +26,13 @@ class ChunkJournal:
 
     def __init__(self, journal: Journal, facts: dict, resume: bool = True):
         """facts: what the latents depend on; resume: whether chunks that are there are used. Raises OSError."""
-        self._journal, self._is_lost = journal, False
-        self.recalled, self.holds_chunks = 0, False
+        self._journal, self._is_lost, self.recalled = journal, False, 0
         first = journal.read()
         self._reads_on = resume and first is not None and first[0] == {"job": facts}
         if not self._reads_on:
             journal.take_back()
             journal.append({"job": facts})
+        self.holds_chunks = journal.has_more()
 
     def recall(self, chunks: Sequence[Chunk]) -> list[Tensor] | None:
         """Latents (F, 4, h, w) float32 of chunks that were denoised together; None where they have to be made."""
@@ -47,7 +47,6 @@ class ChunkJournal:
                 logger.warning("%s holds other faces than these; they are made again", self._journal.path)
                 self._journal.unread()
             return None
-        self.holds_chunks = True
         self.recalled += len(chunks[0].conditioning)
         values = torch.from_numpy(np.frombuffer(record[1], "<f4").astype(np.float32))
         parts = zip(values.split(sizes), shapes, chunks, strict=True)

@@ -45,6 +45,10 @@ class Journal:
         self._before, self._end = self._end, self._file.tell()
         return record
 
+    def has_more(self) -> bool:
+        """Whether anything comes after the records that were read or written, whole or not."""
+        return self._file.seek(0, os.SEEK_END) > self._end
+
     def unread(self) -> None:
         """Let the next `append` take the place of the record that was read last."""
         self._end = self._before

@@ -13,6 +13,7 @@ import av
 from ..errors import OutputError
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_ATTEMPTS = 10  # to make a folder that others remove
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -119,10 +120,13 @@ class PartFile:
         self._made: list[Path] = []
         try:
             with writing_errors(self.target):
-                try:
-                    self._make(folder)
-                except FileNotFoundError:  # another run gave up, and took the folder that it had made with it
-                    self._make(folder)
+                for attempt in range(_ATTEMPTS):
+                    try:
+                        self._make(folder)
+                        break
+                    except FileNotFoundError:  # another run gave up, and took the folder that it had made with it
+                        if attempt == _ATTEMPTS - 1:
+                            raise
         except BaseException:
             self.discard()
             raise

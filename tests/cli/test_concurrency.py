@@ -20,7 +20,7 @@ METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods()
 PATIENCE = 300  # s
 
 
-def one_run(video: Path, speech: Path, out: Path, model: Path, folder: Path, seed: int, gate, results) -> None:
+def one_run(video: Path, speech: Path, out: Path, model: Path, folder: Path, seed: int | None, gate, results) -> None:
     """In a process of its own: waits for the others at the gate, then works."""
     loaded = load_model(described_model(model))
     gate.wait(PATIENCE)
@@ -114,4 +114,4 @@ def test_a_folder_that_others_make_and_give_up(tmp_path):
     for process in processes:
         process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0] * 3
-    assert names(tmp_path) == [f"deep/{number}.bin" for number in sorted(range(0, 200, 2), key=str)]
+    assert names(tmp_path) == sorted(f"deep/{number}.bin" for number in range(0, 200, 2))

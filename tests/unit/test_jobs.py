@@ -140,6 +140,17 @@ def test_nothing_is_kept_of_a_run_without_a_chunk(run, tmp_path):
     assert not empty.folder.exists()
 
 
+def test_a_run_that_fails_again_before_its_first_chunk_loses_nothing(cut, folder):
+    (journal,) = folder.glob("*.journal")
+    records = Journal(journal)
+    facts = records.read()[0]["job"]
+    records.close()
+    facts.pop("version")
+    with contextlib.suppress(Cut), JobFolder(folder).job(facts):
+        raise Cut
+    assert journal.read_bytes() == next(cut.glob("*.journal")).read_bytes()
+
+
 def test_no_resume_makes_all_of_it_again(run, folder, uncut, tmp_path):
     assert run(jobs=JobFolder(folder, resume=False)).facts["resumed_frames"] == 0
     assert same(tmp_path / "out.mp4", uncut)
@@ -183,20 +194,85 @@ def test_other_settings_leave_the_job_alone(run, folder):
     assert before.read_bytes() == content
 
 
+CHUNKS = [[chunk(1), chunk(2)], [chunk(3)], [chunk(4, 3)]]
+LATENTS = [
+    [torch.full((len(one.conditioning), 4, 8, 8), 0.1 * place) for one in group] for place, group in enumerate(CHUNKS)
+]
+
+
+@pytest.fixture
+def journal(tmp_path) -> Path:
+    """A journal with three records of chunks."""
+    path = tmp_path / "job.journal"
+    memory = ChunkJournal(Journal(path), {"some": "job"})
+    for chunks, latents in zip(CHUNKS, LATENTS, strict=True):
+        memory.keep(chunks, latents)
+    memory.close()
+    return path
+
+
+def recalled(path: Path, facts=None, **options) -> int:
+    """How many records come back; the rest is made again, after which all are there."""
+    memory, count = ChunkJournal(Journal(path), facts or {"some": "job"}, **options), 0
+    for chunks, latents in zip(CHUNKS, LATENTS, strict=True):
+        known = memory.recall(chunks)
+        if known is None:
+            memory.keep(chunks, latents)
+        else:
+            assert all(torch.equal(*pair) for pair in zip(known, latents, strict=True))
+            count += 1
+    memory.close()
+    return count
+
+
 @pytest.mark.parametrize(
-    ("damage", "resumed"),
-    [("cut off", 16), ("flipped in the middle", 8), ("flipped at the beginning", 0), ("emptied", 0), ("text", 0)],
+    ("damage", "count"),
+    [
+        ("none", 3),
+        ("cut off", 2),
+        ("more behind it", 3),
+        ("flipped in the second", 1),
+        ("flipped at the beginning", 0),
+        ("emptied", 0),
+        ("text", 0),
+        ("a length", 2),
+    ],
 )
-def test_damage_costs_what_follows_it_only(run, folder, uncut, tmp_path, damage, resumed):
-    (journal,) = folder.glob("*.journal")
-    whole = bytearray(journal.read_bytes())
-    place = {"flipped in the middle": len(whole) // 2, "flipped at the beginning": 40}.get(damage)
+def test_damage_costs_what_follows_it_only(journal, damage, count):
+    whole = journal.read_bytes()
+    last = whole.rindex(b"LSJ1")
+    place = {"flipped in the second": 2 * len(whole) // 3, "flipped at the beginning": 40, "a length": last + 9}.get(
+        damage
+    )
+    spoilt = bytearray(whole)
     if place:
-        whole[place] ^= 1
-    journal.write_bytes({"cut off": whole[:-7], "emptied": b"", "text": b"no journal at all" * 99}.get(damage, whole))
-    assert run().facts["resumed_frames"] == resumed
-    assert same(tmp_path / "out.mp4", uncut)
-    assert kept(folder) == []
+        spoilt[place] ^= 0xFF
+    others = {"cut off": whole[:-7], "more behind it": whole + b"LSJ1xyz", "emptied": b"", "text": b"no journal" * 999}
+    journal.write_bytes(others.get(damage, spoilt))
+    assert recalled(journal) == count
+    assert journal.read_bytes()[: len(whole)] == whole
+    assert recalled(journal) == 3
+
+
+def test_another_job_or_none_to_resume_begins_anew(journal):
+    assert recalled(journal, resume=False) == 0
+    assert recalled(journal) == 3
+    assert recalled(journal, {"another": "job"}) == 0
+
+
+def test_a_record_cut_anywhere_is_no_record(journal):
+    """As a crash leaves it: whatever of the last record had reached the disk."""
+    whole = journal.read_bytes()
+    last = whole.rindex(b"LSJ1")
+    for length in (*range(last, last + 40), *range(last + 40, len(whole), 97), len(whole) - 1):
+        journal.write_bytes(whole[:length])
+        records = Journal(journal)
+        count = 0
+        while records.read() is not None:
+            count += 1
+        records.close()
+        assert count == 3, length
+        assert journal.stat().st_size == last
 
 
 def test_other_faces_than_were_kept_are_made(run, folder, uncut, tmp_path, caplog):
