@@ -79,7 +79,7 @@ def content(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Killer:
-    """Starts runs, and kills them. `frames_of`: of the undisturbed run's result."""
+    """Starts runs, and kills them. seconds: what an undisturbed run takes; expected: its frames and samples."""
 
     def __init__(self, folder: Path, seed: int):
         self.inputs, self.output, self.jobs = folder / "inputs", folder / "out" / "result.mp4", folder / "jobs"
