@@ -22,7 +22,7 @@ def command(raw: Path, output: Path, *options: str) -> list[str]:
 def prepare(raw: Path, output: Path, *options: str, code: int = 0) -> subprocess.CompletedProcess:
     """Run the command to its end."""
     done = subprocess.run(
-        command(raw, output, *options), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        command(raw, output, *options), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done

@@ -36,11 +36,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_store(few_videos, few_store,
     """Moments are drawn in units of work done, so that they fall into every stage however fast the machine is."""
     rng, output = random.Random(7), tmp_path / "store"
     whole = progress(few_store)
-    made = []
     for number in range(KILLS):
         if progress(output) >= whole - 1:  # nothing is left to be interrupted
             prepare(few_videos, output, "--workers", "1")
             assert fingerprints(output) == fingerprints(few_store)
+            print(f"{output.name} is equal", flush=True)
             output = tmp_path / f"store{number}"
         process = subprocess.Popen(
             command(few_videos, output, "--workers", "1"),
@@ -55,8 +55,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_store(few_videos, few_store,
         time.sleep(rng.uniform(0, 0.5))  # within the next piece of work
         assert process.poll() is None or progress(output) == whole, "it ended by itself"
         kill(process, is_all=bool(number % 2))
-        made.append(progress(output))
-    print(f"results there when it was killed, of {whole}: {made}")
+        print(f"kill {number + 1}: {progress(output)} of {whole} results there, {output.name}", flush=True)
     prepare(few_videos, output, "--workers", "1")
     assert fingerprints(output) == fingerprints(few_store)
     assert len(ClipStore(output)) == 3

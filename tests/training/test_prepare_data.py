@@ -24,10 +24,11 @@ from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.smoothing import smooth_points
 from training_scripts.clip_store import ClipStore, read_table
 from training_scripts.make_synthetic_videos import RawVideo, write_video
+from training_scripts.preparation import cutting, probing
 from training_scripts.preparation.syncing import stable_syncnet
 from training_scripts.prepare_data import SYNCNET, main
 
-from .prepared_stores import SHORT, fingerprints
+from .prepared_stores import SHORT, fingerprints, short_settings
 
 SIZE, SECONDS = 128, 2.4
 LATE, EARLY, APART = 4, -3, 10  # frames by which the sound was moved
@@ -290,3 +291,22 @@ def test_nothing_kept_is_a_failure_with_a_report(raw, tmp_path, capsys):
     assert main(["--input", str(few), "--output", str(output), *OPTIONS]) == 1
     assert "nothing was kept of 1 videos; see" in capsys.readouterr().err
     assert (output / "report.html").exists()
+
+
+def test_a_source_that_cannot_be_read_now_is_tried_again(raw, tmp_path):
+    """What a disk or a network does for a moment must not be held against a video for ever."""
+    settings = short_settings(raw, tmp_path / "store")
+    source = tmp_path / "footage.mp4"
+    shutil.copyfile(raw / "brief.mp4", source)
+    item = probing.probe_item(source, settings)
+    (settings.work / "probe").mkdir(parents=True)
+    source.rename(tmp_path / "away.mp4")
+    assert "cannot be read: No such file" in probing.probe(item, settings)["rejected"]
+    (tmp_path / "away.mp4").rename(source)
+    found = probing.probe(item, settings)
+    assert found["seconds"] == pytest.approx(0.8, abs=0.05)
+    [part] = cutting.windows(found, settings)
+    source.rename(tmp_path / "away.mp4")
+    with pytest.raises(FileNotFoundError):
+        cutting.cut(part, settings)
+    assert not Path(part["record"]).exists()

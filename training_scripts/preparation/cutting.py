@@ -65,6 +65,8 @@ def cut(item: dict, settings: PrepareSettings) -> dict:
 
 
 def _cut(item: dict, settings: PrepareSettings) -> dict:
+    with open(item["source"], "rb"):  # a disk that has gone ends the run by OSError: it is no fault of the video's
+        pass
     frames = frames_at_25(Path(item["source"]), item["start"], item["seconds"])
     bounds = round(settings.min_seconds * FPS), round(settings.max_seconds * FPS)
     detector = face_detector(settings.det_model, settings.landmark_model)

@@ -47,15 +47,23 @@ def probe(item: dict, settings: PrepareSettings) -> dict:
     sound: the file with its samples; seconds: of it that can be read; declared: those that it says it has.
     """
     source = Path(item["source"])
-    record = recorded(Path(item["record"]), lambda: _probed(source, settings))
+    try:
+        record = recorded(Path(item["record"]), lambda: _probed(source, settings))
+    except _Unreadable as error:  # which may pass: nothing is recorded, and the next run tries again
+        reason = error.__cause__
+        record = {"rejected": f"'{source}' cannot be read: {reason.strerror or reason}"}
     return {"source": str(source), **record}
+
+
+class _Unreadable(Exception):
+    """The system's error about a source is the cause of this one."""
 
 
 def _probed(source: Path, settings: PrepareSettings) -> dict:
     try:
         sha256 = sha256_of(source)
     except OSError as error:
-        raise MediaError(f"'{source}' cannot be read: {error.strerror or error}") from error
+        raise _Unreadable from error
     sound = settings.work / "sound" / f"{sha256[:32]}.npy"
     sound.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", __name__, str(source), str(sound)]
