@@ -59,6 +59,8 @@ def start_ray(
     here = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     if address:
         _check_reachable(address)
+    else:  # Ray would end workers by what the whole machine uses, other programs included
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     try:
         ray.init(**common, **({"address": address} if address else here))
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
