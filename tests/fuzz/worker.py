@@ -11,6 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
+PATIENCE = 60  # s of processor time for one file
 COLLECT_EVERY = 20  # files; it takes longer than reading one
 MEMORY = 3 << 30  # bytes of address space beyond what the process has when it is ready
 
@@ -24,6 +25,17 @@ def limit_memory() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + MEMORY, hard) if _status("VmSize") else (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_time() -> None:
+    """From now on this process may compute for PATIENCE seconds, where the system can tell; then it is ended."""
+    try:
+        import resource
+    except ImportError:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end = int(used.ru_utime + used.ru_stime) + PATIENCE
+    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _status(field: str) -> int:
@@ -95,6 +107,7 @@ def main() -> None:
     for number, line in enumerate(sys.stdin):
         if number % COLLECT_EVERY == 0:
             gc.collect()
+        limit_time()
         task = json.loads(line)
         print(json.dumps(judge(Path(task["path"]), task["kind"], task["way"])), file=answers, flush=True)
 
