@@ -115,9 +115,22 @@ class _Stack:
         return self._height + len(self._marks)
 
 
+class _Bounded:
+    """A file of which no more is read at once than it can hold: memory is taken before a read finds its end."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, number: int) -> bytes:
+        if number > self._size:
+            raise ValueError(f"a text of {number} bytes")
+        return self._file.read(number)
+
+
 def _opcodes(path: Path, file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, object]]:
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(_Bounded(file, path.stat().st_size)):
             yield opcode, argument
     except (ValueError, UnicodeDecodeError, OverflowError, EOFError) as error:
         reason = str(error)[:200]

@@ -138,6 +138,15 @@ def test_other_tensors_than_plain_ones(refused):
     assert "no text but int" in refused(saved({1: torch.ones(1)}))
 
 
+def test_a_text_longer_than_its_file(refused):
+    """Found by the fuzzer: reading it took the memory that it claims."""
+    for opcode in (b"X\xff\xff\xff\x7f", b"T\xff\xff\xff\x7f", b"\x8d" + b"\xff\xff\xff\xff\x10\0\0\0"):
+        long = b"\x80\x02" + opcode + b"abc."
+        assert "bytes" in refused(long)
+        packed = rezipped(saved(TENSOR), lambda n, d, x=long: x if n.endswith("data.pkl") else d, zipfile.ZIP_STORED)
+        assert "bytes" in refused(packed)
+
+
 def test_nesting_without_end(refused):
     deep = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
     assert "nested more deeply" in refused(deep)
