@@ -21,7 +21,7 @@ from .container import open_media
 logger = logging.getLogger(__name__)
 
 BUDGET = 5.0  # s of processor time for decoding; a server waits no longer for a file that is fine
-MEMORY = 4 << 30  # bytes of address space, where the system can limit it
+MEMORY = 8 << 30  # bytes for the file, where the system can limit it; 8K at ten bits takes the most
 PATIENCE = 120.0  # s for the whole process, which may have to share its processor
 OUT_OF_MEMORY = 3  # exit status
 _ROOT = Path(__file__).parents[2]
@@ -78,12 +78,16 @@ def decode_beginning(path: str, budget: float) -> int:
 
 
 def limit_memory(size: int) -> None:
-    """Where the system can."""
+    """To so many bytes of address space beyond what the process has by now, where the system can."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    status = Path("/proc/self/statm")  # with many processor cores, libraries reserve gigabytes that they never touch
+    taken = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize() if status.is_file() else 0
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = size + taken
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

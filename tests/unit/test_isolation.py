@@ -61,7 +61,7 @@ def test_a_hang_and_a_glutton_are_errors_of_the_file(clip, monkeypatch):
         check_apart(clip, budget=1.0)
     monkeypatch.setattr(isolation, "PATIENCE", 60)
     monkeypatch.setattr(isolation, "_command", dying("import sys; sys.exit(3)"))
-    with pytest.raises(MediaError, match="takes more than 4 GB"):
+    with pytest.raises(MediaError, match="takes more than 8 GB"):
         check_apart(clip, budget=2.0)
 
 
