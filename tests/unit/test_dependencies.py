@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 DISTRIBUTION_OF = {
     "cv2": "opencv-python",
     "skimage": "scikit-image",
+    "starlette": "gradio",  # whose server it is, and which brings it
     "yaml": "pyyaml",
     "PIL": "pillow",
     "whisper": "openai-whisper",
