@@ -111,6 +111,12 @@ def test_a_face_is_chosen_by_a_click(visit, two_people, words, tmp_path):
     assert [face["index"] for face in report["faces"]] == [1]
 
 
+def test_nothing_is_wider_than_a_phone(visit, talk, words):
+    page = visit(size=(390, 844), is_mobile=True, has_touch=True)
+    page.give_both(talk, words)
+    assert page.page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+
+
 def test_restoration_is_offered_where_it_was_enabled(visit):
     page = visit().page
     assert page.get_by_text("Face restoration").is_visible()
