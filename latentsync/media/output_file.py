@@ -53,8 +53,7 @@ def check_output(
     for source in map(Path, inputs):
         if (path.exists() and source.exists() and path.samefile(source)) or path.resolve() == source.resolve():
             raise OutputError(f"The output '{path}' is the input itself, which is never changed. Choose another name.")
-    if path.is_dir():
-        raise OutputError(f"The output '{path}' is a folder; expected the name of a file. Add a file name to it.")
+    _check_kind(path)
     ancestor = path.absolute().parent
     while not os.path.lexists(ancestor):
         ancestor = ancestor.parent
@@ -65,6 +64,14 @@ def check_output(
         probe.touch(exist_ok=False)
         probe.unlink()
     return path
+
+
+def _check_kind(path: Path) -> None:
+    """Raises OutputError for a folder, and for a device or pipe, which a file would take the place of."""
+    if path.is_dir():
+        raise OutputError(f"The output '{path}' is a folder; expected the name of a file. Add a file name to it.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"The output '{path}' is a device or a pipe; expected the name of a file.")
 
 
 @contextlib.contextmanager
@@ -113,6 +120,7 @@ class PartFile:
     def __init__(self, target: str | os.PathLike, name: str | None = None):
         """Makes the empty file and missing folders. Raises `OutputError` where that fails."""
         self.target = Path(target)
+        _check_kind(self.target)
         folder = self.target.absolute().parent
         # The suffix stays last, so that the muxer and the user's file manager see the same type.
         name = name or f"latentsync-{uuid.uuid4().hex[:12]}"

@@ -12,7 +12,7 @@ from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.audio_writer import AudioSource, output_layout, output_sample_rate
 from latentsync.media.color import ColorTags
-from latentsync.media.output_file import check_output
+from latentsync.media.output_file import check_output, written_whole
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from tests.unit.media_clips import demo_video, numbered_picture, read_number, sine, write_clip, write_pcm
@@ -367,3 +367,16 @@ def test_demo_clip_keeps_its_colours(tmp_path):
         difference = frame.pixels.astype(np.int16) - original
         assert np.abs(difference.mean((0, 1))).max() < 0.5
         assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_device_or_pipe_is_never_replaced(tmp_path):
+    """Renaming onto /dev/null, say, would make it a file for everyone."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="device or a pipe"):
+        check_output(pipe, suffixes=[".json"])
+    with pytest.raises(OutputError, match="device or a pipe"), written_whole(pipe) as part:
+        part.write_text("{}")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
