@@ -92,7 +92,8 @@ def requirement_lines(path: Path) -> list[str]:
 
 def extra_requirements(path: Path, extra: str) -> list[str]:
     """One list of [project.optional-dependencies]; read without tomllib, which Python 3.10 does not have."""
-    found = re.search(rf"^{extra} = \[(.*?)\]$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    found = re.search(rf"^{extra} = \[(.*?)\][ \t]*(?:#[^\n]*)?$", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise InstallError(f"{path} has no list {extra!r} of optional dependencies")
     return re.findall(r'"([^"]+)"', re.sub(r"#.*", "", found[1]))
