@@ -67,7 +67,8 @@ class JobFolder:
                     yield Job(name, chunks)
                     is_done = True
                 finally:
-                    chunks.close()
+                    with contextlib.suppress(OSError):  # a full disk, of which the journal has told, hides no error
+                        chunks.close()
                     if is_done or not chunks.holds_chunks:
                         with contextlib.suppress(OSError):
                             (self.folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
