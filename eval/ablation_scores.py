@@ -185,7 +185,7 @@ def temporal_distance(encoder: VideoEncoder, made: np.ndarray, truth: np.ndarray
 
 def as_pixels(faces: np.ndarray) -> torch.Tensor:
     """(F, H, W, 3) uint8 -> (F, 3, H, W) float32 in [-1, 1]."""
-    return torch.tensor(faces).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _spans(region: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

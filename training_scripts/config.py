@@ -94,6 +94,8 @@ def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:
         for parent in parents:
             section = section.setdefault(parent, {})
         section[leaf] = yaml.safe_load(text)
+    if isinstance(values, dict) and values.get("mixed_precision") is False:
+        values["mixed_precision"] = "no"  # which YAML takes for false where it has no quotes
     return values
 
 
