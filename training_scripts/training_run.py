@@ -40,9 +40,12 @@ def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1)
 
     Raises OptionError for a precision that the device has not, and where processes would not work together.
     """
+    on_cpu = choose_device().type == "cpu"
+    if on_cpu and mixed_precision == "fp16":  # accelerate would take it, and compute in another precision
+        raise OptionError("mixed_precision 'fp16' does not work here: it needs a GPU. Set bf16 or no.")
     try:
         accelerator = Accelerator(
-            cpu=choose_device().type == "cpu",  # unless told so, accelerate lets CPU processes run side by side, alone
+            cpu=on_cpu,  # unless told so, accelerate lets CPU processes run side by side, alone
             mixed_precision=mixed_precision,
             gradient_accumulation_steps=gradient_accumulation_steps,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
