@@ -89,7 +89,7 @@ def test_records_that_share_the_same_bytes(refused):
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
-    "call", [Calls(bytearray, 1 << 36), Calls(torch.Tensor, 1 << 36), Calls(eval, "1 + 1"), Calls(print, "ran")]
+    "call", [Calls(bytearray, 1 << 36), Calls(torch.Tensor, 1 << 36), Calls(eval, "1 + 1"), Calls(len, "ran")]
 )
 def test_objects_besides_tensors_are_not_made(refused, call, old):
     """torch's own reader lets the first two through: they are made as large as the file says."""
