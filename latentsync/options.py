@@ -7,7 +7,6 @@ from typing import Literal
 
 from .errors import OptionError
 from .media.length_modes import LengthMode, TailMode, check_modes
-from .media.marking import check_label
 from .trajectory import check_savings, check_scheduler
 
 MAX_OFFSET = 10_000  # ms
@@ -107,9 +106,8 @@ class LipSyncOptions:
             raise OptionError(f"chunk_overlap is {self.chunk_overlap}; expected 0 to {self.chunk_frames // 2}")
         if not 1 <= self.clips_at_once <= 16:
             raise OptionError(f"clips_at_once is {self.clips_at_once}; expected 1 to 16")
-
         if self.visible_mark is not None:
-            check_label(self.visible_mark)
+            _check_label(self.visible_mark)
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"seed is {self.seed}; expected a whole number from 0 to 2^63 - 1")
 
@@ -145,3 +143,12 @@ class LipSyncOptions:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_label(text: str) -> None:
+    """Raises OptionError for a text that cannot be shown."""
+    if not text.strip() or len(text) > 100 or not (text.isascii() and text.isprintable()):
+        raise OptionError(
+            f"visible_mark is {text!r}; expected 1 to 100 letters, digits and signs without accents (ASCII, all that "
+            "the label's font has) in one line, as in 'AI-generated'"
+        )

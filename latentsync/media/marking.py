@@ -13,8 +13,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import OptionError
-
 STATEMENT = "AI-generated: the lips in this video were made by a generative model to speak another speech."
 # IPTC's term for pictures of which a generative model made a part, as by inpainting.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -71,15 +69,6 @@ class Marking:
         corner = marked[size[0] - height :, size[1] - width :]
         corner[:] = np.rint(corner * (1 - ground) * (1 - text) + 255 * text)
         return marked
-
-
-def check_label(text: str) -> None:
-    """Raises OptionError for a text that cannot be shown."""
-    if not text.strip() or len(text) > 100 or not (text.isascii() and text.isprintable()):
-        raise OptionError(
-            f"visible_mark is {text!r}; expected 1 to 100 letters, digits and signs without accents (ASCII, all that "
-            "the label's font has) in one line, as in 'AI-generated'"
-        )
 
 
 def _label(text: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
