@@ -35,7 +35,9 @@ class AlignedVideoWriter(VideoWriter):
         stream = super()._video_stream(*arguments)
         stream.codec_context.gop_size = KEY_FRAME_EVERY
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {**stream.codec_context.options, "x264-params": "mbtree=0"}
+        options = stream.codec_context.options
+        parameters = ":".join(filter(None, (options.get("x264-params"), "mbtree=0")))  # the writer's own stay
+        stream.codec_context.options = {**options, "x264-params": parameters}
         return stream
 
 
