@@ -1,14 +1,18 @@
-"""The options of the command line, as argparse knows them. Quick to import: `--help` needs nothing else."""
+"""The options of the command line, as argparse knows them. Quick to import: `--help` loads neither torch nor numpy."""
 
 import argparse
 from fractions import Fraction
 from pathlib import Path
 
+from .. import presets
+from ..media.length_modes import LENGTH_MODES, TAIL_MODES
+from ..options import BLEND_METHODS, MASK_SHAPES, LipSyncOptions
+from ..trajectory import SCHEDULERS
+
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_OPTIONS = {"batch", "results", "engine", "workers", "ray_address"}
 OWN_OF_A_RUN = {"video_path", "audio_path", "track", "video_out_path", "report"}  # no two runs share them
-BLEND_METHOD = "feather"  # LipSyncOptions' own, which is not imported for --help
-PRESETS, PRESET = ("reference", "quality", "balanced", "fast", "draft"), "balanced"  # presets.py's own
+PRESETS = tuple(presets.PRESETS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     times = parser.add_argument_group("time")
     times.add_argument(
         "--length",
-        choices=["bounce", "loop", "hold", "trim", "speed"],
+        choices=LENGTH_MODES,
         default="bounce",
         help="a video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at the "
         "last frame, trim ends the result there; speed makes the video slower or faster, so that it lasts as long as "
@@ -103,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     times.add_argument(
         "--tail",
-        choices=["cut", "keep"],
+        choices=TAIL_MODES,
         default="cut",
         help="a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
         "silence (default: cut)",
@@ -131,10 +135,10 @@ def build_parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--preset",
         choices=PRESETS,
-        default=PRESET,
+        default=presets.DEFAULT_PRESET,
         help="how much time is spent: sets the six options that follow here, and --dtype and more for reference, which "
         "does as the reference implementation; an explicit option wins. Compared in docs/performance.md "
-        f"(default: {PRESET})",
+        f"(default: {presets.DEFAULT_PRESET})",
     )
     quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999")
     quality.add_argument(
@@ -153,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     quality.add_argument(
         "--scheduler",
-        choices=["ddim", "dpmpp_2m", "unipc"],
+        choices=SCHEDULERS,
         default="ddim",
         help="solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
     )
@@ -179,15 +183,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     quality.add_argument(
         "--mask_shape",
-        choices=["drawn", "landmarks"],
+        choices=MASK_SHAPES,
         default="drawn",
         help="the new part is as the model's mask, or as the face's own jaw and cheeks (default: drawn)",
     )
     quality.add_argument(
         "--blend_method",
-        choices=["feather", "multiband", "poisson"],
-        default=BLEND_METHOD,
-        help=f"how the edge is hidden (default: {BLEND_METHOD})",
+        choices=BLEND_METHODS,
+        default=LipSyncOptions.blend_method,
+        help=f"how the edge is hidden (default: {LipSyncOptions.blend_method})",
     )
     quality.add_argument(
         "--protect",
