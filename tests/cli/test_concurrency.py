@@ -59,7 +59,7 @@ def together(avatar_video, speech, small_model_folder, tmp_path):
             for process in processes:
                 process.join(PATIENCE)
             assert [process.exitcode for process in processes] == [0] * len(processes)
-            return [results.get(timeout=5) for _ in processes]
+            return [results.get(timeout=60) for _ in processes]
         finally:
             for process in processes:
                 process.kill()

@@ -21,7 +21,7 @@ from latentsync.errors import DamagedCheckpointError, DownloadError, OptionError
 from tests.unit.download_server import CONTENT, Behaviour, serving
 
 SHA = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(timeout=5, failures=3, pause=0.01, gain=10_000)
+QUICK = Patience(timeout=30, failures=3, pause=0.01, gain=10_000)
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +237,7 @@ def test_a_server_that_falls_silent_is_left(tmp_path):
     import threading
 
     released = threading.Event()
-    behaviour = Behaviour(before_block=lambda sent: sent and released.wait(5))
+    behaviour = Behaviour(before_block=lambda sent: sent and released.wait(60))
     with serving(behaviour) as address:
         with pytest.raises(DownloadError, match="broke"):
             get(address, tmp_path / "m.pt", patience=Patience(timeout=0.2, failures=2, pause=0.01, gain=1 << 30))
