@@ -5,7 +5,14 @@ from .host import io
 from .knobs import CATEGORY, check_choices
 from .sockets import Model
 
-PRECISIONS = {"auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# Number format and how the U-Net's weights are kept; None is the format that suits the device.
+PRECISIONS = {
+    "auto": (None, "none"),
+    "fp32": ("float32", "none"),
+    "bf16": ("bfloat16", "none"),
+    "fp16": ("float16", "none"),
+    "fp8": (None, "fp8"),
+}
 RESOLUTIONS = ["auto", "128", "256", "512"]
 
 
@@ -46,7 +53,9 @@ class LatentSyncModelLoader(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="Number format of the networks. auto is fp16 where the GPU is fast with it, fp32 on the "
-                    "CPU. fp16 and bf16 take half the memory; fp32 is the safe choice where faces come out broken.",
+                    "CPU. fp16 and bf16 take half the memory; fp32 is the safe choice where faces come out broken. fp8 "
+                    "keeps the U-Net's weights in 8 bits, half of fp16's memory again, and computes as auto does, for "
+                    "GPUs where the model does not fit: slower, with slightly other pictures.",
                 ),
                 io.Combo.Input(
                     "resolution",
@@ -101,7 +110,7 @@ class LatentSyncModelLoader(io.ComfyNode):
             from ..latentsync.models import DTYPES, load_model
             from .hosted_model import HostedModel
 
-            name = PRECISIONS[precision]
+            name, low_memory = PRECISIONS[precision]
             loaded = load_model(
                 model_choices.model_files(model, vae, whisper),
                 device=host.offload_device(),
@@ -109,5 +118,6 @@ class LatentSyncModelLoader(io.ComfyNode):
                 resolution=None if resolution == "auto" else int(resolution),
                 lora=model_choices.lora_path(lora),
                 lora_strength=lora_strength,
+                low_memory=low_memory,
             )
             return io.NodeOutput(HostedModel.of(loaded))

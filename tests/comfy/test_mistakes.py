@@ -160,7 +160,7 @@ def test_a_restorer_that_is_gone(server, clips):
         ("make", {"scheduler": "renamed"}),
         ("make", {"steps": 0}),
         ("put", {"mask_smooth": 3.0}),
-        ("model", {"precision": "fp8"}),
+        ("model", {"precision": "fp64"}),
     ],
 )
 def test_a_saved_graph_with_a_value_that_is_gone(server, clips, at, changes):

@@ -216,3 +216,13 @@ def test_a_model_from_another_folder_works(first, server, graph, clips):
     assert run.status == "success", run.message
     there, bundled = (np.load(server.base / "output" / f"{name}.npz")["images"] for name in ("elsewhere", "crops"))
     assert np.array_equal(there, bundled)
+
+
+def test_fp8_gives_nearly_the_same_faces(arrays, server, clips):
+    """Weights in 8 bits: other faces, but by less than anyone sees."""
+    graph = stages(clips.talk, clips.speech)
+    graph["model"]["inputs"]["precision"] = "fp8"
+    run = server.run({**graph, "crops": write("fp8", images=["make", 1])})
+    assert run.status == "success", run.message
+    difference = np.abs(np.load(server.base / "output" / "fp8.npz")["images"] - arrays("crops"))
+    assert 0 < difference.mean() < 0.02
