@@ -31,7 +31,7 @@ from latentsync.diffusion import predict_noise, shared_noise
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.models import LATENT_SCALE, LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
@@ -88,7 +88,7 @@ def avatar(clip: HeldOutClip, num_frames: int) -> tuple[list[np.ndarray], float,
 
 def own_video(video: Path, audio: Path, num_frames: int) -> tuple[list[np.ndarray], float, np.ndarray]:
     frames = [frame.pixels for frame in islice(read_frames(video), num_frames)]
-    return frames, float(probe_video(video).fps), np.concatenate(list(read_audio_blocks(audio)))
+    return frames, float(probe_video(video).fps), read_audio(audio)
 
 
 def chunked(faces: Faces, model: LipSyncModel, options: LipSyncOptions, shift: int = 0) -> np.ndarray:

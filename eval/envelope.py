@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track
 
@@ -40,7 +40,7 @@ def score(path: Path) -> tuple[float, float]:
             yield frame.pixels
 
     opening = opening_track(pixels())
-    waveform = np.concatenate(list(read_audio_blocks(path, sample_rate=SAMPLE_RATE)))
+    waveform = read_audio(path, sample_rate=SAMPLE_RATE)
     envelope = loudness_envelope(waveform, np.array(times) + WINDOW / 2)
     return float(np.isfinite(opening).mean()), correlation(opening, envelope)
 

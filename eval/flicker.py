@@ -30,7 +30,7 @@ from latentsync.faces.alignment import frame_pixels_per_crop_pixel, resized_matr
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import generation_mask
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.mel import SAMPLE_RATE
 from latentsync.metrics import psnr_of
@@ -98,7 +98,7 @@ def avatars(numbers: list[int], sources: list[str], num_frames: int) -> Iterator
 def own_video(video: Path, audio: Path, num_frames: int) -> Footage:
     frames = list(islice(read_frames(video), num_frames))
     fps = (len(frames) - 1) / (frames[-1].time - frames[0].time)
-    speech = np.concatenate(list(read_audio_blocks(audio, sample_rate=SAMPLE_RATE, duration=num_frames / fps)))
+    speech = read_audio(audio, sample_rate=SAMPLE_RATE, duration=num_frames / fps)
     return Footage(video.stem, [frame.pixels for frame in frames], speech, fps, is_true=False)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.signal import correlate, correlation_lags
 
 from latentsync.engine import lip_sync
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames, video_length
 from latentsync.media.video_writer import VideoWriter
@@ -111,7 +111,7 @@ def score(
 
     opening = opening_track(pixels())
     times = np.array(after)
-    given, heard = (np.concatenate(list(read_audio_blocks(path))) for path in (sound, result))
+    given, heard = (read_audio(path) for path in (sound, result))
     second = slice(0, SAMPLE_RATE), slice(len(given) - SAMPLE_RATE, len(given))
     similarity = [correlation(opening, lips(times - lag)) for lag in LAGS] if lips else None
     both = min(len(before), len(times))  # a result may show one frame more, where the last one ends before the sound
@@ -163,7 +163,7 @@ def main() -> None:
     options = LipSyncOptions(num_inference_steps=arguments.inference_steps)
     duration = arguments.duration
     if arguments.video:
-        waveform = np.concatenate(list(read_audio_blocks(arguments.audio)))[: round(duration * SAMPLE_RATE)]
+        waveform = read_audio(arguments.audio)[: round(duration * SAMPLE_RATE)]
         show, lips = video_at(arguments.video, duration), None
     else:
         clip = held_out_clips()[0][0]

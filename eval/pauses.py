@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.engine import lip_sync
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.metrics import correlation, opening_track
@@ -89,7 +89,7 @@ def scores_of_clip(
 def scores_of_video(
     video: Path, audio: Path, model: LipSyncModel, options: LipSyncOptions, duration: float, folder: Path
 ) -> list[PauseScore]:
-    waveform = np.concatenate(list(read_audio_blocks(audio)))[: round(duration * SAMPLE_RATE)]
+    waveform = read_audio(audio)[: round(duration * SAMPLE_RATE)]
     waveform = with_pauses(Speech(waveform, np.zeros((1, 2))), pauses_of(duration)).waveform
     fps = float(probe_video(video).fps)
     frames = islice(read_frames(video), round(duration * fps))

@@ -31,7 +31,7 @@ from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.facemesh import LOWER_FACE
 from latentsync.faces.frame_region import BlendRegion
 from latentsync.faces.tracking import FaceTracker
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.mel import SAMPLE_RATE
 from latentsync.models import LipSyncModel, find_model, load_model
@@ -130,7 +130,7 @@ def _portrait(clip: AvatarClip, index: int) -> np.ndarray:
 
 def real_clip(model: LipSyncModel, options: LipSyncOptions, video: Path, audio: Path) -> Clip:
     frames = list(islice(read_frames(video), options.chunk_frames))
-    speech = np.concatenate(list(read_audio_blocks(audio, sample_rate=SAMPLE_RATE, duration=4.0)))
+    speech = read_audio(audio, sample_rate=SAMPLE_RATE, duration=4.0)
     fps = (len(frames) - 1) / frames[-1].time
     return prepared(video.stem, model, options, [frame.pixels for frame in frames], speech, fps, None)
 

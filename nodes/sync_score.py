@@ -126,7 +126,7 @@ def _waveform(audio) -> np.ndarray:
 
 
 def _samples(path) -> np.ndarray:
-    from ..latentsync.media.audio_reader import read_audio_blocks
+    from ..latentsync.media.audio_reader import read_audio
     from ..latentsync.syncnet.sync_mel import SAMPLE_RATE
 
-    return np.concatenate(list(read_audio_blocks(path, sample_rate=SAMPLE_RATE)))
+    return read_audio(path, sample_rate=SAMPLE_RATE)

@@ -55,6 +55,11 @@ def audio_length(path: str | os.PathLike) -> float:
     return scan_duration(path, index)
 
 
+def read_audio(path: str | os.PathLike, **options) -> np.ndarray:
+    """All samples at once, as `read_audio_blocks` gives them, with its options and errors: (T,) float32, or (C, T)."""
+    return np.concatenate(list(read_audio_blocks(path, **options)), axis=-1)
+
+
 def read_audio_blocks(
     path: str | os.PathLike,
     *,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AudioError, ModelNotFoundError
-from ..media.audio_reader import read_audio_blocks
+from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
 from ..syncnet.scoring import SyncScore, sync_score
 from ..syncnet.stable_syncnet import StableSyncNet
@@ -101,8 +101,7 @@ def clip_sync(
 ) -> ClipSync:
     """Of a video file; longest: s from its beginning that are looked at, None for all; audio_path: in place of its own
     sound. Raises MediaError's subclasses, FaceNotFoundError."""
-    blocks = read_audio_blocks(audio_path or path, sample_rate=SAMPLE_RATE, duration=longest)
-    waveform = np.concatenate(list(blocks))
+    waveform = read_audio(audio_path or path, sample_rate=SAMPLE_RATE, duration=longest)
     found = frames_sync(partial(read_frames, path, fps=FPS, duration=longest), waveform, syncnet, face)
     if longest is None or found.start + found.seconds + 1 / FPS < longest:
         return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import FaceNotFoundError
 from ..faces.tracking import FaceTracker
-from ..media.audio_reader import read_audio_blocks
+from ..media.audio_reader import read_audio
 from ..media.video_reader import read_frames
 from .face_crops import MIN_FACE, MIN_TRACK, DetectBoxes, boxes_by_detection, boxes_by_tracking, crop_tracks
 from .lip_sync_error import FPS, SAMPLES_PER_FRAME, LipSyncError, lip_sync_error
@@ -69,7 +69,7 @@ def video_lip_sync_error(
             f"no face in '{path}' lasts more than {min_track} frames at {FPS} a second and is larger than "
             f"{min_face:g} px, which LSE-C and LSE-D are defined for"
         )
-    samples = as_int16(np.concatenate(list(read_audio_blocks(audio_path or path, sample_rate=SAMPLE_RATE))))
+    samples = as_int16(read_audio(audio_path or path, sample_rate=SAMPLE_RATE))
     errors = []
     for track in tracks:
         last = track.first + len(track.boxes)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from latentsync.errors import AudioError, OptionError, OutputError
-from latentsync.media.audio_reader import probe_audio, read_audio_blocks
+from latentsync.media.audio_reader import probe_audio, read_audio, read_audio_blocks
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.limits import MAX_SECONDS
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
 
 
 def read(path, **options):
-    return np.concatenate(list(read_audio_blocks(path, **options)), axis=-1)
+    return read_audio(path, **options)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])

@@ -10,7 +10,7 @@ import pytest
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
 from latentsync.faces.tracking import FaceTracker
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics import opening_track
@@ -147,7 +147,7 @@ def test_a_preview_may_stop_the_run(small_model, avatar_video, speech, tmp_path)
 
 def test_peaks_are_those_of_the_speech(small_model, avatar_video, speech, tmp_path):
     report = lip_sync(avatar_video, speech(0.3), tmp_path / "o.mp4", small_model, FAST)
-    samples = np.abs(np.concatenate(list(read_audio_blocks(speech(0.3)))))
+    samples = np.abs(read_audio(speech(0.3)))
     assert report.waveform_peaks == pytest.approx(samples.reshape(-1, 320).max(1).tolist())
     assert len(report.waveform_peaks) == 15
 

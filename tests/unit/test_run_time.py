@@ -11,7 +11,7 @@ import torch
 from latentsync import engine, speaking_face
 from latentsync.chunks import ChunkGenerator
 from latentsync.engine import lip_sync
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.length_modes import source_indices
 from latentsync.media.video_reader import probe_video, read_frames, video_length
@@ -45,7 +45,7 @@ def shown(video, written) -> list[int]:
 
 
 def sound_of(path) -> np.ndarray:
-    return np.concatenate(list(read_audio_blocks(path, sample_rate=RATE)))
+    return read_audio(path, sample_rate=RATE)
 
 
 def run(video, audio, out, model, *, output_audio=None, **changes):

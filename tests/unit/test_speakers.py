@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from latentsync import engine, frame_flow
 from latentsync.engine import lip_sync
 from latentsync.errors import FaceNotFoundError, OptionError
-from latentsync.media.audio_reader import probe_audio, read_audio_blocks
+from latentsync.media.audio_reader import probe_audio, read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
@@ -45,7 +45,7 @@ def halves(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def with_pause(speech: Path, path: Path, begin: float, end: float) -> Path:
     """The speech with silence in the given seconds."""
-    samples = np.concatenate(list(read_audio_blocks(speech, sample_rate=RATE))).copy()
+    samples = read_audio(speech, sample_rate=RATE).copy()
     samples[round(begin * RATE) : round(end * RATE)] = 0
     write_wav(path, samples, RATE)
     return path

@@ -6,7 +6,7 @@ import torch
 
 from latentsync.audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
 from latentsync.errors import AudioError, OptionError
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.speech_features import SpeechFeatures, encode_speech
 from latentsync.voice.activity import speech_activity
 from latentsync.voice.gate import VoiceGate
@@ -14,7 +14,7 @@ from latentsync.voice.gate import VoiceGate
 
 @pytest.fixture(scope="module")
 def waveform(speech):
-    return np.concatenate(list(read_audio_blocks(speech(1.0))))
+    return read_audio(speech(1.0))
 
 
 @pytest.fixture(scope="module")

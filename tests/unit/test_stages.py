@@ -10,7 +10,7 @@ from latentsync import engine
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, FrameCountError, MediaError, OptionError
 from latentsync.faces.tracking import FaceTracker
-from latentsync.media.audio_reader import read_audio_blocks
+from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
@@ -44,7 +44,7 @@ WITHOUT = [0, 1, 11, 12, 13, 17]
 
 
 def samples(path) -> np.ndarray:
-    return np.concatenate(list(read_audio_blocks(path)))
+    return read_audio(path)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import AudioError, OptionError, OutputError
-from latentsync.media.audio_reader import probe_audio, read_audio_blocks
+from latentsync.media.audio_reader import probe_audio, read_audio
 from latentsync.media.audio_writer import AudioSource, output_layout, output_sample_rate
 from latentsync.media.color import ColorTags
 from latentsync.media.output_file import check_output, written_whole
@@ -141,8 +141,8 @@ def impulse(path, sample_rate, channels):
 def test_sound_is_not_shifted(tmp_path, suffix):
     speech = impulse(tmp_path / "in.wav", 48_000, 1)
     path = write(tmp_path / f"out{suffix}", pictures=50, audio=AudioSource(speech))
-    sound = np.concatenate(list(read_audio_blocks(path, sample_rate=48_000)))
-    original = np.concatenate(list(read_audio_blocks(speech, sample_rate=48_000)))
+    sound = read_audio(path, sample_rate=48_000)
+    original = read_audio(speech, sample_rate=48_000)
     length = min(len(sound), len(original))
     spectrum = np.fft.rfft(sound[:length]) * np.fft.rfft(original[:length]).conj()
     lag = int(np.fft.irfft(spectrum, length).argmax())
@@ -159,14 +159,14 @@ def test_sound_keeps_rate_and_channels(tmp_path, sample_rate, channels):
     assert (facts.sample_rate, facts.channels) == (sample_rate, channels)
     assert facts.layout == {1: "mono", 2: "stereo", 6: "5.1"}[channels]
     assert facts.duration == pytest.approx(0.5, abs=0.01)
-    sound = np.concatenate(list(read_audio_blocks(path)))
+    sound = read_audio(path)
     assert np.abs(sound[1000:7000]).max() == pytest.approx(0.5, abs=0.1)
 
 
 def test_sound_part(tmp_path):
     speech = impulse(tmp_path / "in.wav", 16_000, 1)
     path = write(tmp_path / "out.mp4", audio=AudioSource(speech, start=0.9, duration=0.4))
-    sound = np.concatenate(list(read_audio_blocks(path)))
+    sound = read_audio(path)
     assert np.flatnonzero(np.abs(sound) > 0.2)[0] / 16_000 == pytest.approx(0.1, abs=0.004)
     assert probe_audio(path).duration == pytest.approx(0.4, abs=0.005)
 

@@ -92,9 +92,9 @@ def test_real_speech(speech):
     path = Path(__file__).parents[3] / "shared" / "media" / "demo1_audio.wav"
     if not path.is_file():
         pytest.skip(f"no demo speech at {path}")
-    from latentsync.media.audio_reader import read_audio_blocks
+    from latentsync.media.audio_reader import read_audio
 
-    samples = np.concatenate(list(read_audio_blocks(path)))
+    samples = read_audio(path)
     samples[5 * 16_000 : 6 * 16_000] = 0
     for bed in BEDS:
         gate = VoiceGate(speech_activity([with_bed(samples, bed, np.random.default_rng(0))]))
