@@ -1,7 +1,7 @@
 """Time and memory of the command line by length of the clip and by number of faces, with the bundled model.
 
     python -m benchmarks.scaling                        # 10 s and 60 s with one face, 10 s with two
-    python -m benchmarks.scaling --seconds 10 60 600    # and ten minutes
+    python -m benchmarks.scaling --seconds 10 600 --inference_steps 1    # ten minutes, of less work for each frame
 
 Small pictures and the preset draft, so that it ends soon; neither changes how it grows. Each run is a process of its
 own; its peak is what the operating system counts (ru_maxrss). Time is linear where a further second costs the same
@@ -35,11 +35,11 @@ class Run:
     peak: float  # bytes
 
 
-def measure(source: Path, seconds: float, faces: int, folder: Path, preset: str) -> Run:
+def measure(source: Path, seconds: float, faces: int, folder: Path, options: list[str]) -> Run:
     name = f"{faces}_{seconds:g}"
     video = repeat_video(source, folder / f"video_{name}.mp4", seconds)
     speech = write_speech(folder / f"speech_{name}.wav", seconds)
-    command = [sys.executable, "main.py", "--quiet", "--model", "tiny", "--preset", preset, "--no_track_cache"]
+    command = [sys.executable, "main.py", "--quiet", "--model", "tiny", "--no_track_cache", *options]
     command += ["--face", "all" if faces > 1 else "largest", "--video_path", video, "--audio_path", speech]
     peak, cpu = peak_memory([*map(str, command), "--video_out_path", str(folder / f"out_{name}.mp4")], ROOT)
     print(
@@ -53,17 +53,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 60])
     parser.add_argument("--preset", default="draft")
+    parser.add_argument("--inference_steps", type=int, help="in place of the preset's")
     arguments = parser.parse_args()
+    options = ["--preset", arguments.preset]
+    if arguments.inference_steps:
+        options += ["--inference_steps", str(arguments.inference_steps)]
     lengths = sorted(arguments.seconds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         one, two = folder / "one.mp4", folder / "two.mp4"
         write_clip(AvatarClip(0, 0, SAMPLE_SECONDS), one, SIDE)
         write_scene(scene_of_two(duration=SAMPLE_SECONDS), two)
-        print(f"preset {arguments.preset}, {FPS} frames a second\n")
+        print(f"{' '.join(options)}, {FPS} frames a second\n")
         print("| clip | faces | CPU s | CPU ms a frame | peak memory |\n|---|---|---|---|---|")
-        runs = [measure(one, seconds, 1, folder, arguments.preset) for seconds in lengths]
-        measure(two, lengths[0], 2, folder, arguments.preset)
+        runs = [measure(one, seconds, 1, folder, options) for seconds in lengths]
+        measure(two, lengths[0], 2, folder, options)
     for shorter, longer in pairwise(runs):
         rate = (longer.cpu - shorter.cpu) / (longer.seconds - shorter.seconds)
         print(f"\nfrom {shorter.seconds:g} s to {longer.seconds:g} s: {rate:.2f} CPU s for each further second")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from latentsync import models
-from latentsync.precision import has_fast_bfloat16, suit_to_device
+from latentsync import models, precision
+from latentsync.precision import emulation_warning, has_fast_bfloat16, suit_to_device
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
 
@@ -32,6 +32,31 @@ def test_an_older_torch_that_cannot_tell_is_not_fast(monkeypatch):
     for name in ("avx512_bf16", "amx_tile"):
         monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
     assert has_fast_bfloat16() is False
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "fast", "warned"),
+    [
+        ("cpu", torch.bfloat16, False, True),
+        ("cpu", torch.bfloat16, True, False),
+        ("cpu", torch.float16, True, True),
+        ("cpu", torch.float32, False, False),
+        ("cuda", torch.float16, False, False),
+    ],
+)
+def test_16_bits_that_the_cpu_emulates_are_warned_of(device, dtype, fast, warned, monkeypatch):
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: fast)
+    warning = emulation_warning(device, dtype)
+    assert (warning is not None) is warned
+    if warned:
+        assert str(dtype).removeprefix("torch.") in warning
+        assert "float32 or auto" in warning
+
+
+def test_a_loaded_model_carries_that_warning(small_model_folder, monkeypatch):
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: False)
+    model = models.load_model(models.described_model(small_model_folder), dtype=torch.bfloat16)
+    assert [warning for warning in model.warnings if "emulates bfloat16" in warning] == list(model.warnings) != []
 
 
 @torch.no_grad()
