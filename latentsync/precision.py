@@ -12,11 +12,8 @@ def has_fast_bfloat16() -> bool:
 
 def emulation_warning(device: torch.device | str, dtype: torch.dtype) -> str | None:
     """What to say where the CPU has no instructions for 16-bit numbers: measured 120 times float32's time there."""
-    if (
-        torch.device(device).type != "cpu"
-        or dtype == torch.float32
-        or (dtype == torch.bfloat16 and has_fast_bfloat16())
-    ):
+    is_own = dtype == torch.float32 or (dtype == torch.bfloat16 and has_fast_bfloat16())
+    if is_own or torch.device(device).type != "cpu":
         return None
     name = str(dtype).removeprefix("torch.")
     return f"this CPU only emulates {name}, which may take a hundred times as long; choose float32 or auto"
