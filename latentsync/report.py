@@ -209,7 +209,7 @@ class LipSyncReport:
             )
         if restored := sum(frame.restored for face in self.faces for frame in face.frames):
             lines.append(f"face restored in {restored} frames")
-        if self.offset is not None:
+        if self.offset is not None and self.offset.is_sure:
             way = "after" if self.offset.ms >= 0 else "before"
             lines.append(
                 f"the lips come about {abs(self.offset.ms):.0f} ms {way} the speech (confidence "

@@ -22,6 +22,7 @@ DRIFT = 2.0  # s; slower changes are the head's and the speaker's distance, not 
 # Margin of the best correlation over those elsewhere, times the root of the seconds. Of synthetic speech of 3 s or more
 # and noisy openings, half of SURE put 19 of 20 estimates within 80 ms, LEAST 3 of 4.
 SURE, LEAST = 0.8, 0.15
+TOLD = 0.5  # confidence from which on a person is told
 LONGEST_COUNTED = 16.0  # s
 
 
@@ -30,13 +31,18 @@ class OffsetEstimate:
     """An offset of lips and sound.
 
     ms           by how much the lips come later than the sound, negative where earlier: what audio_offset_ms does
-    confidence   0..1; from 0.5 on it is worth telling a person
+    confidence   0..1
     method       what it was told from
     """
 
     ms: float
     confidence: float
     method: str = "loudness"
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is worth telling a person; web/js/report.js asks the same."""
+        return self.confidence >= TOLD
 
 
 def estimate_offset(

@@ -263,6 +263,15 @@ def test_every_face_has_a_bar_and_its_curves(front_end, artefacts):
     front_end.screenshot(artefacts / "widgets" / "report_two_faces.png")
 
 
+def test_an_offset_that_is_not_sure_is_not_told(front_end):
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    for confidence in (0.49, 0.5):
+        payload = report_payload() | {"offset": {"ms": -260.0, "confidence": confidence}}
+        show(front_end, "LatentSyncReport", "latentsync_report", payload)
+        text = open_panel(front_end, "LatentSyncReport").inner_text()
+        assert ("lips 260 ms before the speech" in text) is (confidence == 0.5)
+
+
 def test_missing_files_get_a_sentence(front_end):
     front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
     for files, sentence, height in (

@@ -249,6 +249,7 @@ def test_every_face_has_its_own_bar_and_counts():
 def test_text_tells_of_offset_and_restoration():
     late = made_up("FF", offset=OffsetEstimate(-60, 0.8))
     assert "the lips come about 60 ms before the speech (confidence 0.80)" in late.text()
+    assert "the lips come" not in made_up("FF", offset=OffsetEstimate(-260, 0.49)).text()  # a guess
     frames = tuple(dataclasses.replace(frame, restored=index > 0) for index, frame in enumerate(late.frames))
     assert "face restored in 1 frames" in dataclasses.replace(late, faces=(FaceRecords(0, "largest", frames),)).text()
 

@@ -43,6 +43,8 @@ class SpeakingFace {
   }
 }
 
+const TOLD = 0.5; // confidence of an offset from which on a person is told, as in the report's text
+
 export class Report {
   constructor(payload) {
     this.faces = (payload.faces ?? []).map((face) => new SpeakingFace(face));
@@ -54,7 +56,7 @@ export class Report {
     this.peakRate = payload.waveform?.rate ?? 50; // peaks a second
     this.warnings = payload.warnings ?? [];
     this.seconds = payload.seconds ?? null; // how long the run took
-    this.offset = payload.offset ?? null; // {ms, confidence} of the lips after the speech
+    this.offset = payload.offset?.confidence >= TOLD ? payload.offset : null; // {ms, confidence}: lips after the speech
     this.details = detailsOf(payload);
     const last = this.times.length ? this.times[this.times.length - 1] + 1 / this.fps : 0;
     this.duration = Math.max(last, payload.duration ?? 0) || 1;
