@@ -28,6 +28,7 @@ from .mel import SAMPLE_RATE
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .overlap import Overlap
+from .precision import emulation_warning
 from .previews import FacePreview, OnPreview
 from .progress import Progress, ProgressTeller
 from .protection import protect_masks
@@ -103,7 +104,8 @@ def lip_sync(
             longest = max(speeches, key=lambda one: one.num_samples)
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
-        warnings = [*model.warnings, *time_warnings(timeline, options)]
+        slow = emulation_warning(model.device, model.dtype)
+        warnings = [*model.warnings, *([slow] if slow else []), *time_warnings(timeline, options)]
         if options.silence != "off":
             warnings += [one.warning for one in speeches if one.warning]
         if output_audio is not None:

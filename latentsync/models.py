@@ -13,7 +13,7 @@ from .file_hash import sha256_of
 from .json_files import read_json
 from .lora import merge_lora, read_lora
 from .low_memory import save_memory
-from .precision import emulation_warning, has_fast_bfloat16, suit_to_device
+from .precision import has_fast_bfloat16, suit_to_device
 from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
@@ -160,7 +160,7 @@ def load_model(
     """
     unet, facts = load_unet(files.unet, device=device, dtype=dtype)
     side = resolve_resolution(files.unet, resolution, facts)
-    warnings = tuple(filter(None, (side.warning, emulation_warning(device, dtype))))
+    warnings = (side.warning,) if side.warning else ()
     if lora is not None:
         adapter = read_lora(lora)
         merge_lora(unet, adapter, lora_strength)

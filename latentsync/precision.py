@@ -11,7 +11,10 @@ def has_fast_bfloat16() -> bool:
 
 
 def emulation_warning(device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """What to say where the CPU has no instructions for 16-bit numbers: measured 120 times float32's time there."""
+    """What to say where the CPU has no instructions for 16-bit numbers: measured 120 times float32's time there.
+
+    device: where it computes, which need not be where it was loaded: ComfyUI moves models to the GPU later.
+    """
     is_own = dtype == torch.float32 or (dtype == torch.bfloat16 and has_fast_bfloat16())
     if is_own or torch.device(device).type != "cpu":
         return None

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from latentsync import models, precision
+from latentsync.engine import lip_sync
+from latentsync.options import LipSyncOptions
 from latentsync.precision import emulation_warning, has_fast_bfloat16, suit_to_device
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
@@ -53,10 +55,16 @@ def test_16_bits_that_the_cpu_emulates_are_warned_of(device, dtype, fast, warned
         assert "float32 or auto" in warning
 
 
-def test_a_loaded_model_carries_that_warning(small_model_folder, monkeypatch):
+def test_the_report_carries_that_warning(small_model_folder, avatar_video, speech, tmp_path, monkeypatch):
+    """And not the model: it may be loaded on the CPU to compute on the GPU, as in ComfyUI."""
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: False)
     model = models.load_model(models.described_model(small_model_folder), dtype=torch.bfloat16)
-    assert [warning for warning in model.warnings if "emulates bfloat16" in warning] == list(model.warnings) != []
+    assert model.warnings == ()
+    options = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
+    report = lip_sync(avatar_video, speech(0.2), tmp_path / "out.mp4", model, options)
+    assert [warning for warning in report.warnings if "emulates bfloat16" in warning] == [
+        emulation_warning("cpu", torch.bfloat16)
+    ]
 
 
 @torch.no_grad()
