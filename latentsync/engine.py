@@ -20,6 +20,7 @@ from .frame_flow import FrameFlow
 from .frame_records import FrameRecorder
 from .jobs.identity import job_facts
 from .jobs.job_folder import Job, JobFolder
+from .media.audio_reader import probe_audio
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
@@ -67,6 +68,7 @@ def lip_sync(
     measure_opening: bool = False,
     on_preview: OnPreview | None = None,
     preview_interval: float = 0.5,
+    on_warning: Callable[[str], None] | None = None,
 ) -> LipSyncReport:
     """Write ``output_path``: the video with its lips speaking the speech, which becomes its sound.
 
@@ -82,6 +84,8 @@ def lip_sync(
     The file appears under its name only when it is complete. ``should_stop`` is asked for every block of sound, every
     frame and every denoising step. ``measure_opening`` reads the mouth of every finished frame for the report.
     ``on_preview`` is given estimates of a face in work, one in ``preview_interval`` seconds (see FacePreview).
+    ``on_warning`` is given each of the report's warnings as soon as it is known, but not those that loading the
+    model gave.
 
     Raises MediaError, AudioError, FaceNotFoundError, BrokenResultError, OutputError, OptionError, Cancelled.
     """
@@ -93,6 +97,14 @@ def lip_sync(
     inputs = [video_path, *sounds, *(path for path in (output_audio, protect) if path is not None)]
     check_output(output_path, inputs)
     facts = probe_video(video_path)
+    warnings = [*model.warnings, *filter(None, [emulation_warning(model.device, model.dtype)])]
+
+    def warn(*texts: str | None) -> None:
+        for text in texts:
+            if text and text not in warnings:
+                warnings.append(text)
+                if on_warning is not None:
+                    on_warning(text)
 
     def check() -> None:
         if should_stop is not None and should_stop():
@@ -104,12 +116,14 @@ def lip_sync(
             longest = max(speeches, key=lambda one: one.num_samples)
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
-        slow = emulation_warning(model.device, model.dtype)
-        warnings = [*model.warnings, *([slow] if slow else []), *time_warnings(timeline, options)]
+        warn(*facts.notices)
+        for path in sounds:
+            warn(*probe_audio(path).notices)
+        warn(*time_warnings(timeline, options))
         if options.silence != "off":
-            warnings += [one.warning for one in speeches if one.warning]
+            warn(*(one.warning for one in speeches))
         if output_audio is not None:
-            warnings += sound_warnings(longest.path, output_audio, options)
+            warn(*probe_audio(output_audio).notices, *sound_warnings(longest.path, output_audio, options))
         finder = finder or FaceTracker(model.device)
         progress = ProgressTeller(timeline.num_frames, options, started, on_progress, check)
         with stages.stage("find faces"):
@@ -184,6 +198,7 @@ def lip_sync(
                 )
             progress.finish(len(flow.shown))
             flow.finish()
+            warn(*flow.warnings)
     spoken = longest.num_samples / SAMPLE_RATE
     if options.length == "trim":
         spoken = min(spoken, recorder.last_time + 1 / float(timeline.fps))
@@ -193,7 +208,7 @@ def lip_sync(
         seconds=time.monotonic() - started,
         fps=float(timeline.fps),
         duration=spoken,
-        warnings=[*warnings, *flow.warnings],
+        warnings=warnings,
         faces=recorder.faces(flow.parts),
         waveform_peaks=longest.peaks(spoken),
         pace=float(timeline.pace),

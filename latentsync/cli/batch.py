@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ..errors import OptionError
 from ..file_hash import sha256_of
 from ..file_lock import locked
@@ -30,7 +32,7 @@ def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
     table = results.with_suffix(".csv")
     check_output(results, [path], suffixes=[".json"])
     check_output(table, [path], suffixes=[".csv"])
-    say: Say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
+    say: Say = (lambda text: None) if arguments.quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     rows = read_rows(path, arguments, given)
     jobs = check_rows(path, rows, [path, results, table])
     with writing_errors(results):

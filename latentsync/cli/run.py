@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from .. import engine, models
 from ..errors import OptionError
@@ -36,7 +37,7 @@ class Job:
 
 def run(arguments: argparse.Namespace, given: set[str]) -> None:
     """Make the one result that the command line asks for. given: names of the explicit options."""
-    say: Say = (lambda text: None) if arguments.quiet else (lambda text: print(text, file=sys.stderr))
+    say: Say = (lambda text: None) if arguments.quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     job = check_job(arguments, given)
     report = work(job, load_networks(NetworkChoice.of(arguments), say), say)
     if not arguments.quiet:
@@ -85,6 +86,7 @@ def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool]
             on_progress=bar,
             should_stop=should_stop,
             measure_opening=arguments.report is not None,
+            on_warning=lambda warning: say(f"warning: {warning}"),
         )
     finally:
         if bar is not None:
@@ -95,8 +97,6 @@ def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool]
             report = with_sync(report, path, model.device)
             say(report.sync.text())
         write_report(report, arguments.report)
-    for warning in report.warnings[len(model.warnings) :]:
-        say(f"warning: {warning}")
     if resumed := report.facts["resumed_frames"]:
         say(f"went on with an interrupted run: {resumed} frames were denoised before")
     unchanged = report.num_frames - report.num_faces - report.num_tail

@@ -27,6 +27,7 @@ class AudioFacts:
     layout: str  # FFmpeg's name, e.g. mono, stereo, 5.1
     duration: float  # s
     codec: str
+    notices: tuple[str, ...] = ()  # what will not come out as one would expect, a line for a person each
 
 
 def probe_audio(path: str | os.PathLike) -> AudioFacts:

@@ -32,6 +32,7 @@ class VideoFacts:
     pixel_format: str  # FFmpeg's name, e.g. yuv420p10le
     codec: str
     sample_aspect_ratio: Fraction  # width to height of one pixel as shown
+    notices: tuple[str, ...] = ()  # what will not come out as one would expect, a line for a person each
 
     @property
     def output_color(self) -> ColorTags:
