@@ -84,7 +84,8 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
         context = stream.codec_context
         orientation = frame_orientation(first)
         width, height = orientation.size(first.width, first.height)
-        aspect = Fraction(context.sample_aspect_ratio or 1)
+        # The container's word first, as players take it: ProRes, for one, has no place for it in its own stream.
+        aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
         if stream.duration:
             duration = float(stream.duration * decoder.time_base)
         else:

@@ -63,6 +63,30 @@ def test_resampling_takes_the_frames_that_ffmpegs_fps_filter_takes(tmp_path, sou
     assert [frame.source_index for frame in frames] == numbers(frames)
 
 
+@pytest.mark.parametrize(("rotation", "aspect"), [(None, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
+def test_pixel_aspect_that_the_container_tells_alone(tmp_path, rotation, aspect):
+    square = {"sample_aspect_ratio": Fraction(1)}
+    clip = write_clip(tmp_path / "clip.mp4", pictures=2, rotation=rotation, tags=square).read_bytes()
+    ones, wide = (b"pasp" + width.to_bytes(4, "big") + height.to_bytes(4, "big") for width, height in [(1, 1), (4, 3)])
+    assert clip.count(ones) == 1
+    (tmp_path / "wide.mp4").write_bytes(clip.replace(ones, wide))
+    assert probe_video(tmp_path / "wide.mp4").sample_aspect_ratio == aspect
+    assert probe_video(tmp_path / "clip.mp4").sample_aspect_ratio == 1
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mov", "prores_ks"), ("mkv", "libx264")])
+def test_pixel_aspect_of_other_formats(tmp_path, suffix, codec):
+    with av.open(str(tmp_path / f"clip.{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = "yuv422p10le" if codec == "prores_ks" else "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        frame = av.VideoFrame.from_ndarray(numbered_picture(1, 96, 64)).reformat(format=stream.pix_fmt)
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    assert probe_video(tmp_path / f"clip.{suffix}").sample_aspect_ratio == Fraction(16, 11)
+
+
 def test_resampling_length(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", fps=30, pictures=600, size=(80, 32), options={"preset": "ultrafast"})
     assert sum(1 for _ in read_frames(path, fps=25)) == 500
