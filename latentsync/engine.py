@@ -29,7 +29,7 @@ from .mel import SAMPLE_RATE
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .overlap import Overlap
-from .precision import emulation_warning
+from .precision import float32_products, format_warning
 from .previews import FacePreview, OnPreview
 from .progress import Progress, ProgressTeller
 from .protection import protect_masks
@@ -97,7 +97,7 @@ def lip_sync(
     inputs = [video_path, *sounds, *(path for path in (output_audio, protect) if path is not None)]
     check_output(output_path, inputs)
     facts = probe_video(video_path)
-    warnings = [*model.warnings, *filter(None, [emulation_warning(model.device, model.dtype)])]
+    warnings = [*model.warnings, *filter(None, [format_warning(model.device, model.dtype)])]
 
     def warn(*texts: str | None) -> None:
         for text in texts:
@@ -110,7 +110,7 @@ def lip_sync(
         if should_stop is not None and should_stop():
             raise Cancelled("stopped as asked; no file was written")
 
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(options.tf32):
         with stages.stage("listen"):
             speeches = [Speech(path, model, options, check) for path in sounds]
             longest = max(speeches, key=lambda one: one.num_samples)

@@ -13,7 +13,7 @@ from .file_hash import sha256_of
 from .json_files import read_json
 from .lora import merge_lora, read_lora
 from .low_memory import save_memory
-from .precision import has_fast_bfloat16, suit_to_device
+from .precision import cuda_dtype, has_fast_bfloat16, suit_to_device
 from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
@@ -258,9 +258,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it, else float32; see DTYPES for the names."""
+    """ "auto" suits the device: float16 on a card that is fast with it (precision.card_dtype), bfloat16 on a CPU that
+    multiplies it, else float32. Other names: DTYPES. Raises OptionError.
+    """
     if name == "auto" and device.type == "cuda":
-        return torch.float16
+        return cuda_dtype(device)
     if name == "auto":
         return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16() else torch.float32
     if name not in DTYPES:

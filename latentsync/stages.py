@@ -25,6 +25,7 @@ from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pasting import FacePaster
 from .pipeline import OnStep
+from .precision import float32_products
 from .previews import FacePreview, OnPreview, as_picture
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer
@@ -168,7 +169,7 @@ def sample_faces(
     generator = torch.Generator("cpu").manual_seed(options.seed)
     side = track.resolution
     generated = np.zeros((track.num_frames, 3, side, side), np.float32)
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(options.tf32):
         chunks = ChunkGenerator(model, replace(options, mask=track.mask), generator, on_step, preview)
         times = np.arange(track.num_frames) / speech.fps - options.audio_offset_ms / 1000
         weights = track.weights * (speech.voice(times) if options.silence == "source" else 1)

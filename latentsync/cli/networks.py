@@ -12,7 +12,7 @@ from ..checkpoints import check_resolution
 from ..errors import ModelNotFoundError, OptionError
 from ..faces.onnx import InsightFaceDetector
 from ..faces.tracking import FaceFinder
-from ..precision import emulation_warning
+from ..precision import format_warning
 from ..presets import PRESETS
 from ..restoration.restorer_files import find_restorer
 from ..restoration.restorers import Restorer, load_restorer
@@ -110,7 +110,7 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
         say(f"super-resolution: {restorer.name} ({restorer.path})")
     if choice.model is None and files.unet.parent == models.BUNDLED:
         say(f"note: no model in {choice.checkpoints}; the bundled one is made for drawn faces, not for real ones")
-    for warning in filter(None, (*model.warnings, emulation_warning(device, dtype))):
+    for warning in filter(None, (*model.warnings, format_warning(device, dtype))):
         say(f"warning: {warning}")
     return Networks(model, restorer, finder)
 

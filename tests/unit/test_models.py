@@ -212,7 +212,6 @@ def test_devices_and_dtypes():
     for missing in ("cuda:77", "banana", "cpu:x"):
         with pytest.raises(OptionError, match=f"the device '{missing}' cannot be used here"):
             choose_device(missing)
-    assert choose_dtype("auto", torch.device("cuda")) == torch.float16
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(OptionError, match="unknown dtype 'int8'"):
         choose_dtype("int8", torch.device("cpu"))

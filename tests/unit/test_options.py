@@ -71,7 +71,7 @@ def test_reference_preset_turns_every_deviation_off_and_keeps_the_rest():
     changed = {field.name for field in fields(mine) if getattr(mine, field.name) != getattr(reference, field.name)}
     deviations = (
         "fps blend_mask chunk_overlap full_chunks posterior audio_windows smoothing sampling "
-        "colour_match edge_match blend silence fade max_yaw extra_frames doubled_turns"
+        "colour_match edge_match blend silence fade max_yaw extra_frames doubled_turns tf32"
     )
     assert changed == set(deviations.split())
     assert reference.fps == 25
