@@ -1,8 +1,9 @@
 """ComfyUI's pictures, sounds and videos for the library, which takes single frames and files."""
 
 import contextlib
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,20 +14,31 @@ import torch
 from . import host
 
 if TYPE_CHECKING:
-    from ..latentsync.media.video_reader import VideoFrame
+    from ..latentsync.media.video_reader import VideoFacts, VideoFrame
 
 IEEE_FLOAT = 3  # the wav format of float samples
-# Lossless RGB; AVI counts frames where Matroska rounds their times to milliseconds.
-SPILL_SUFFIX, SPILL_MUXER, SPILL_CODEC, SPILL_FORMAT = ".avi", "avi", "ffv1", "bgr0"
+# Lossless RGB at exact times: Matroska rounds them to milliseconds, AVI counts frames.
+SPILL_SUFFIX, SPILL_MUXER, SPILL_CODEC, SPILL_FORMAT = ".mov", "mov", "libx264rgb", "rgb24"
+SPILL_OPTIONS = {"qp": "0", "preset": "ultrafast", "bf": "0"}
+LIMITED_RANGE = 1  # of the result, which takes over what its source says
 
 LEAST_CUT = 0.02  # s, less than a frame
 
 
 class VideoFile(NamedTuple):
-    """A VIDEO as a file. reference: how the front end can fetch it; None where it cannot."""
+    """A VIDEO as a file.
+
+    path: its pictures. reference: how the front end can fetch it; None where it cannot. heard: the file with its own
+    sound, which begins at `start` seconds of it and lasts `duration` seconds (None: to the end); None where it lies in
+    memory. notices: what a person should know of the host's file, where `path` is another one.
+    """
 
     path: Path
     reference: dict[str, str] | None
+    heard: Path | None
+    start: float = 0.0
+    duration: float | None = None
+    notices: tuple[str, ...] = ()
 
 
 def waveform_of(audio) -> tuple[torch.Tensor, int]:
@@ -178,85 +190,132 @@ def as_file(video) -> Iterator[VideoFile]:
     """VIDEO as a file: its own where it has one, else a temporary copy that is removed afterwards.
 
     A video that was put together from frames (Create Video) lies in memory as a whole, 25 MB a frame at 1080p, as long
-    as ComfyUI keeps it; it is copied without loss, frame by frame. So is one that is only a part of its file.
+    as ComfyUI keeps it; it is copied without loss, frame by frame. So is the part of a file that newer hosts' trims
+    leave: it is read from the file, one frame in memory at a time. What hosts crop or resize they decode themselves.
     """
-    if isinstance(video, host.InputImpl.VideoFromComponents):
-        source = None
-    else:
-        try:
-            source = video.get_stream_source()
-        except ValueError:  # other videos of frames in memory
-            source = None
-    if isinstance(source, str):
-        from ..latentsync.media.isolation import check_apart
+    with contextlib.ExitStack() as stack:
+        source = _source_file(video, stack)
+        if source is not None:
+            from ..latentsync.media.isolation import check_apart
 
-        check_apart(source)  # a file that crashes a decoder is not to take the server with it
-    if isinstance(source, str) and not _is_cut(video, source):
-        yield VideoFile(Path(source), host.file_reference(source))
-        return
-    path = host.temp_path(SPILL_SUFFIX)
+            check_apart(source)  # a file that crashes a decoder is not to take the server with it
+        if source is None or _is_edited(video, source):
+            path = stack.enter_context(_removed(host.temp_path(SPILL_SUFFIX)))
+            _write_components(video, path)
+            yield VideoFile(path, None, None)
+            return
+        start, duration = _trim_window(video)
+        if not start and duration is None:
+            yield VideoFile(source, host.file_reference(source), source)
+            return
+        path = stack.enter_context(_removed(host.temp_path(SPILL_SUFFIX)))
+        facts = _write_part(source, start, duration, path)
+        begins = math.ceil(start * facts.fps - 0.01) / float(facts.fps)  # of the first frame
+        yield VideoFile(path, None, source, begins, duration, facts.notices)
+
+
+def _source_file(video, stack: contextlib.ExitStack) -> Path | None:
+    """The file that a VIDEO is read from, a temporary one if it is in memory; None for a VIDEO of frames."""
+    if isinstance(video, host.InputImpl.VideoFromComponents):
+        return None
     try:
-        if source is None or isinstance(source, str):
-            components = video.get_components()
-            _write_frames(ByteFrames(checked_images(components.images, "the video")), components.frame_rate, path)
-        else:
-            path.write_bytes(source.getbuffer())
-        yield VideoFile(path, None)
-    finally:
-        path.unlink(missing_ok=True)
+        source = video.get_stream_source()
+    except ValueError:  # other videos of frames in memory
+        return None
+    if isinstance(source, str):
+        return Path(source)
+    path = stack.enter_context(_removed(host.temp_path(SPILL_SUFFIX)))
+    path.write_bytes(source.getbuffer())
+    return path
 
 
 @contextlib.contextmanager
-def as_mask_file(mask: torch.Tensor, video: Path) -> Iterator[Path]:
-    """MASK (1 or F, H, W) as a picture, or as a video without loss that runs along with a video of F frames.
-
-    Raises ValueError for a mask of another size or of another number of frames than the video.
-    """
-    from ..latentsync.media.video_reader import probe_video, video_length
-
-    facts = probe_video(video)
-    mask = mask[None] if mask.ndim == 2 else mask
-    count = round(video_length(video) * float(facts.fps))
-    if tuple(mask.shape[1:]) != (facts.height, facts.width):
-        raise ValueError(
-            f"protect is {mask.shape[2]} x {mask.shape[1]}, but the video is {facts.width} x {facts.height}; expected "
-            "the same size. Resize the mask, or draw it over a frame of the video"
-        )
-    if len(mask) not in (1, count):
-        raise ValueError(
-            f"protect has {len(mask)} masks, but the video has {count} frames; expected one mask for all frames, or "
-            "one for each"
-        )
-    path = host.temp_path(".png" if len(mask) == 1 else SPILL_SUFFIX)
+def _removed(path: Path) -> Iterator[Path]:
     try:
-        if len(mask) == 1:
-            write_picture(mask[0], path)
-        else:
-            _write_frames(ByteFrames(_grey(mask)), facts.fps, path)
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-def _is_cut(video, path: str) -> bool:
-    """Whether the VIDEO is only a part of its file, as newer releases of ComfyUI can have it."""
+def _trim_window(video) -> tuple[float, float | None]:
+    """Where a VIDEO begins in its file and how long it lasts, in s; None: to the end. (0, None) where no host trims."""
+    start, duration = video.get_active_trim_window() if hasattr(video, "get_active_trim_window") else (0.0, 0.0)
+    return start, duration or None
+
+
+def _is_edited(video, path: Path) -> bool:
+    """Whether a VIDEO shows something else than its file, or a part of it of which the host does not say where it is.
+
+    Newer hosts tell, those between show another size where they crop, or are shorter than their file where they trim.
+    """
     import av
 
+    if hasattr(video, "has_pending_frame_edits"):
+        return video.has_pending_frame_edits()
     try:
-        with av.open(path) as container:
-            whole = container.duration
+        with av.open(str(path)) as container:
+            whole, pictures = container.duration, container.streams.video
+            coded = [(stream.codec_context.width, stream.codec_context.height) for stream in pictures[:1]]
     except (OSError, av.FFmpegError):  # no video, or not there: the library's reader tells which
+        return False
+    if not coded:
+        return False
+    if hasattr(video, "as_cropped") and sorted(video.get_dimensions()) != sorted(coded[0]):  # turned videos: swapped
+        return True
+    if hasattr(video, "get_active_trim_window"):
         return False
     return whole is not None and video.get_duration() < whole / av.time_base - LEAST_CUT
 
 
-def _write_frames(frames: ByteFrames, rate, path: Path) -> None:
-    """Encode frames (H, W, 3) uint8 without loss; no sound is needed, as the speech takes its place."""
+def _write_components(video, path: Path) -> None:
+    components = video.get_components()
+    frames = ByteFrames(checked_images(components.images, "the video"))
+    _write_frames(enumerate(frames), frames.size, components.frame_rate, path)
+
+
+def _write_part(source: Path, start: float, duration: float | None, path: Path) -> "VideoFacts":
+    """Write a part of a file to another, without loss and with its frames' times; returns the facts of the whole file.
+
+    The frames are those that the host takes: from the first one that begins at `start` or later.
+    """
+    from ..latentsync.media.video_reader import probe_video, read_frames
+
+    facts = probe_video(source)
+    late = 0.49 / float(facts.fps)  # the reader takes the nearest frame, which may be the one before
+    frames = read_frames(source, start=start + late, duration=duration)
+    timed = ((frame.pts, frame.pixels) for frame in frames)
+    color = facts.output_color
+    told = {
+        "time_base": facts.time_base,
+        "sample_aspect_ratio": facts.sample_aspect_ratio,
+        "color_range": color.color_range,
+        "color_primaries": color.primaries,
+        "color_trc": color.transfer,
+    }
+    _write_frames(timed, (facts.height, facts.width), facts.fps, path, told)
+    return facts
+
+
+def _write_frames(
+    frames: Iterable[tuple[int, np.ndarray]], size: tuple[int, int], rate, path: Path, told: dict | None = None
+) -> None:
+    """Encode frames (H, W, 3) uint8 with their pts without loss; no sound is needed, as the speech takes its place.
+
+    size: (H, W) px. told: what else the file says of itself, by the names of PyAV's codec context; its time_base is a
+    frame unless it is there.
+    """
     import av
 
+    rate = Fraction(rate).limit_denominator(100_000)
     with av.open(f"file:{path}", "w", format=SPILL_MUXER) as container:
-        stream = container.add_stream(SPILL_CODEC, rate=Fraction(rate).limit_denominator(100_000))
-        (stream.height, stream.width), stream.pix_fmt = frames.size, SPILL_FORMAT
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        stream = container.add_stream(SPILL_CODEC, rate=rate, options=SPILL_OPTIONS)
+        (stream.height, stream.width), stream.pix_fmt = size, SPILL_FORMAT
+        context = stream.codec_context
+        for name, value in {"time_base": 1 / rate, "color_range": LIMITED_RANGE, **(told or {})}.items():
+            setattr(context, name, value)
+        for pts, pixels in frames:
+            host.stop_if_interrupted()
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = pts, context.time_base
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

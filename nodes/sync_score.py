@@ -107,11 +107,10 @@ def heard_clip(frames, fps: float, audio) -> Iterator[tuple]:
         yield lambda: media.frames_at(images, fps, FPS), _waveform(audio)
         return
     with media.as_file(frames) as file:
-        if audio is None and not probe_video(file.path).has_audio:
-            audio = frames.get_components().audio  # a video of frames in memory
-            waveform = _waveform(audio)
+        if audio is None and file.heard is not None and probe_video(file.heard).has_audio:
+            waveform = _samples(file.heard, start=file.start, duration=file.duration)
         else:
-            waveform = _samples(file.path) if audio is None else _waveform(audio)
+            waveform = _waveform(frames.get_components().audio if audio is None and file.heard is None else audio)
         yield lambda: (_checked(frame) for frame in read_frames(file.path, fps=FPS)), waveform
 
 
@@ -125,8 +124,8 @@ def _waveform(audio) -> np.ndarray:
         return _samples(path)
 
 
-def _samples(path) -> np.ndarray:
+def _samples(path, **part) -> np.ndarray:
     from ..latentsync.media.audio_reader import read_audio
     from ..latentsync.syncnet.sync_mel import SAMPLE_RATE
 
-    return read_audio(path, sample_rate=SAMPLE_RATE)
+    return read_audio(path, sample_rate=SAMPLE_RATE, **part)

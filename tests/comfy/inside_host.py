@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import importlib.util
 import sys
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import av  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
@@ -50,7 +52,7 @@ def check_nothing_is_replaced() -> None:
 
 
 class Cut(host.InputImpl.VideoFromFile):
-    """Frames 5 to 14 of a file, as newer hosts cut it."""
+    """Frames 5 to 14 of a file, as hosts cut it that do not tell where."""
 
     def get_duration(self):
         return 0.4
@@ -60,21 +62,109 @@ class Cut(host.InputImpl.VideoFromFile):
         return type(whole)(images=whole.images[5:15], audio=None, frame_rate=whole.frame_rate)
 
 
+class Trimmed(host.InputImpl.VideoFromFile):
+    """A part of a file, with what newer hosts' VIDEO says of it; a duration of 0 goes to the end."""
+
+    def __init__(self, file, start_time, duration):
+        super().__init__(file)
+        self.window = start_time, duration
+
+    def get_active_trim_window(self):
+        return self.window
+
+    def has_pending_frame_edits(self):
+        return False
+
+    def get_components(self):
+        raise AssertionError("all frames at once")
+
+
+class Cropped(Trimmed):
+    """The upper left quarter, which newer hosts cut out as they decode."""
+
+    def __init__(self, file):
+        super().__init__(file, 0.0, 0.0)
+
+    def has_pending_frame_edits(self):
+        return True
+
+    def get_components(self):
+        whole = host.InputImpl.VideoFromFile.get_components(self)
+        _, height, width, _ = whole.images.shape
+        images = whole.images[:, : height // 2, : width // 2]
+        return type(whole)(images=images, audio=None, frame_rate=whole.frame_rate)
+
+
+class CroppedUntold(Cropped):
+    """The same by the size alone, as the hosts before those."""
+
+    has_pending_frame_edits = property()  # hasattr() says that it is not there
+
+    def as_cropped(self):
+        raise NotImplementedError
+
+    def get_dimensions(self):
+        return tuple(side // 2 for side in super().get_dimensions())
+
+
+def seen(path) -> tuple[list, list]:
+    """Pixels and times of a file's frames."""
+    frames = list(reader.read_frames(path))
+    return [frame.pixels for frame in frames], [frame.time for frame in frames]
+
+
 def check_videos() -> None:
     with media.as_file(host.InputImpl.VideoFromFile(CLIP)) as video:
-        assert video.path == Path(CLIP)
+        assert video.path == video.heard == Path(CLIP)
     assert Path(CLIP).exists(), "the user's own file"
     content = Path(CLIP).read_bytes()
     with media.as_file(host.InputImpl.VideoFromFile(BytesIO(content))) as video:
         assert video.path.read_bytes() == content
     assert not video.path.exists()
-    cut = Cut(CLIP)
-    wanted = cut.get_components().images.mul(255).round().byte().numpy()
-    with media.as_file(cut) as video:
-        frames = [frame.pixels for frame in reader.read_frames(video.path)]
-        assert np.array_equal(frames, wanted), "spilled without loss"
-        assert reader.probe_video(video.path).fps == cut.get_frame_rate()
-    assert not video.path.exists()
+    for part in (Cut(CLIP), Cropped(CLIP), CroppedUntold(CLIP)):
+        wanted = part.get_components().images.mul(255).round().byte().numpy()
+        with media.as_file(part) as video:
+            assert np.array_equal(seen(video.path)[0], wanted), "spilled without loss"
+            assert reader.probe_video(video.path).fps == part.get_frame_rate()
+            assert video.heard is None
+        assert not video.path.exists()
+
+
+def check_trimmed_videos() -> None:
+    """As much as the host shows of it, without holding all of it in memory."""
+    uneven = Path(folder_paths.get_temp_directory()) / "uneven.mp4"
+    with av.open(str(uneven), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.codec_context.time_base = 64, 48, Fraction(1, 1000)
+        for number, pts in enumerate((0, 40, 80, 200, 240, 280, 320, 500)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number + 40, np.uint8))
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for file, window, begins in (
+        (CLIP, (0.2, 0.4), 0.2),
+        (CLIP, (0.21, 0.09), 0.24),
+        (CLIP, (0.0, 0.5), 0.0),
+        (CLIP, (1.3, 0.0), 1.32),
+        (str(uneven), (0.1, 0.3), None),
+    ):
+        whole, times = seen(file)
+        end = window[0] + window[1] if window[1] else 1e9
+        wanted = [place for place, time in enumerate(times) if window[0] - 1e-6 <= time < end - 1e-6]
+        for source in (file, BytesIO(Path(file).read_bytes())):
+            with media.as_file(Trimmed(source, *window)) as video:
+                pixels, shown = seen(video.path)
+                assert np.array_equal(pixels, [whole[place] for place in wanted]), (file, window)
+                assert np.allclose(shown, [times[place] - times[wanted[0]] for place in wanted], atol=1e-4)
+                assert begins is None or (round(video.start, 6), video.duration) == (begins, window[1] or None)
+                assert video.heard.read_bytes() == Path(file).read_bytes()
+            assert not video.path.exists()
+            assert video.heard.exists() == isinstance(source, str)
+    uneven.unlink()
+    score = importlib.import_module("pack.nodes.sync_score")
+    with score.heard_clip(Trimmed(CLIP, 0.5, 1.0), 25.0, None) as (frames, waveform):
+        assert len(list(frames())) == 25
+        assert np.array_equal(waveform, audio_reader.read_audio(CLIP, start=0.52, duration=1.0))
 
 
 def check_sounds() -> None:
@@ -170,6 +260,7 @@ check_nothing_is_replaced()
 check_names()
 check_large_pictures()
 check_videos()
+check_trimmed_videos()
 check_sounds()
 check_decoders_that_crash()
 check_devices()
