@@ -125,6 +125,7 @@ def lip_sync(
         if output_audio is not None:
             warn(*probe_audio(output_audio).notices, *sound_warnings(longest.path, output_audio, options))
         finder = finder or FaceTracker(model.device)
+        warn(*getattr(finder, "notices", ()))
         progress = ProgressTeller(timeline.num_frames, options, started, on_progress, check)
         with stages.stage("find faces"):
             cache = track_cache if isinstance(finder, FaceTracker) else None

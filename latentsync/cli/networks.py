@@ -85,7 +85,9 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     """Load and say what. Raises LatentSyncError's subclasses."""
     device = models.choose_device(choice.device)
     dtype = models.choose_dtype(choice.dtype, device)
-    finder = None if choice.det_model is None else InsightFaceDetector(choice.det_model, choice.landmark_model)
+    finder = None
+    if choice.det_model is not None:
+        finder = InsightFaceDetector(choice.det_model, choice.landmark_model, device=device)
     restorer = load_chosen_restorer(choice)
     files = models.find_model(choice.model, choice.checkpoints)
     model = models.load_model(

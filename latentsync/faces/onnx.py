@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from einops import rearrange
 
 from ..errors import ForeignCheckpointError, ModelNotFoundError, OptionError
@@ -43,7 +44,8 @@ class InsightFaceDetector:
     BGR, faces below 50 x 80 px or of odd proportions dropped, 106 landmarks and the three points rounded to whole px.
 
     detection_path, landmark_path  the two .onnx files
-    providers  onnxruntime execution providers in order of preference
+    device     on CUDA the sessions run on the GPU, if this onnxruntime can; where it cannot they run on the CPU, and
+               `notices` says so
     follow     when called, stay with the face that overlaps the previous one; False takes the largest in every
                frame, as the reference does, which may jump between people
     rounded    round landmarks, then points, to whole px as the reference does; False spares half a pixel of jitter
@@ -56,12 +58,14 @@ class InsightFaceDetector:
         detection_path: str | Path,
         landmark_path: str | Path,
         *,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        device: torch.device | str = "cpu",
         follow: bool = True,
         rounded: bool = True,
     ):
-        self._detection = _session(detection_path, providers, num_outputs=3 * len(STRIDES))
-        self._landmarks = _session(landmark_path, providers, num_outputs=1)
+        self._detection = _session(detection_path, device, num_outputs=3 * len(STRIDES))
+        self._landmarks = _session(landmark_path, device, num_outputs=1)
+        found = (_notice(session, device) for session in (self._detection, self._landmarks))
+        self.notices: tuple[str, ...] = tuple(dict.fromkeys(filter(None, found)))
         self.rounded, self._stays = rounded, follow
         self._latest: tuple[np.ndarray, ScoredBoxes] | None = None  # several faces are followed in one frame
 
@@ -118,21 +122,48 @@ class InsightFaceDetector:
         return (((unit + 1) * (side // 2) - matrix[:, 2]) / scale).astype(np.float32)
 
 
-def _session(path: str | Path, providers: Sequence[str], num_outputs: int):
-    path = Path(path)
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def _session(path: str | Path, device: torch.device | str, num_outputs: int):
+    path, device = Path(path), torch.device(device)
     if not path.is_file():
         raise ModelNotFoundError(f"no face model at {path}: give the path of the file, or use the built-in detector")
     try:
         import onnxruntime
     except ImportError as error:
         raise OptionError("the ONNX face detector needs onnxruntime: pip install onnxruntime") from error
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=list(providers))
-    except Exception as error:  # onnxruntime's error classes share no base but this one
-        raise ForeignCheckpointError(f"{path} cannot be opened as an ONNX model: {error}") from error
+    attempts = [[CPU]]
+    if device.type == "cuda" and CUDA in onnxruntime.get_available_providers():
+        # TF32 would move landmarks that are rounded to whole px.
+        attempts.insert(0, [(CUDA, {"device_id": device.index or 0, "use_tf32": "0"}), CPU])
+    for providers in attempts:
+        try:
+            session = onnxruntime.InferenceSession(str(path), providers=providers)
+            break
+        except Exception as error:  # onnxruntime's error classes share no base but this one
+            if providers is attempts[-1]:
+                raise ForeignCheckpointError(f"{path} cannot be opened as an ONNX model: {error}") from error
     if len(session.get_outputs()) < num_outputs:
         raise ForeignCheckpointError(f"{path} has {len(session.get_outputs())} outputs, expected {num_outputs}")
     return session
+
+
+def _notice(session, device: torch.device | str) -> str | None:
+    """What to say where a session is not on the GPU that it might use: onnxruntime goes over to the CPU in silence."""
+    import onnxruntime
+
+    if torch.device(device).type != "cuda" or torch.version.hip or CUDA in session.get_providers():
+        return None
+    if CUDA not in onnxruntime.get_available_providers():
+        return (
+            "InsightFace's models run on the CPU, as this onnxruntime has nothing for the GPU; `pip uninstall "
+            "onnxruntime`, then `pip install onnxruntime-gpu` makes finding faces faster"
+        )
+    return (
+        "InsightFace's models run on the CPU, as onnxruntime could not use the GPU: usually its version wants another "
+        f"CUDA or cuDNN than torch's {torch.version.cuda}; finding faces takes longer, the faces are the same"
+    )
 
 
 def letterbox(frame: np.ndarray, side: int = DETECTION_SIDE) -> tuple[np.ndarray, float]:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from latentsync.engine import lip_sync
 from latentsync.errors import ForeignCheckpointError, ModelNotFoundError, OptionError
 from latentsync.faces.onnx import (
     DETECTION_SIDE,
@@ -18,10 +19,11 @@ from latentsync.faces.onnx import (
     points_of_106,
     suppress,
 )
-from latentsync.faces.tracking import FaceObservation
+from latentsync.faces.tracking import FaceObservation, FaceTracker
+from latentsync.options import LipSyncOptions
 
 onnx = pytest.importorskip("onnx", reason="building the test models needs the onnx package")
-pytest.importorskip("onnxruntime", reason="running them needs onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="running them needs onnxruntime")
 
 
 def write_model(path, nodes, inputs, outputs, constants):
@@ -240,5 +242,49 @@ def test_errors_say_what_to_do(tmp_path, models, monkeypatch):
         InsightFaceDetector(*models)
 
 
+def test_the_gpu_is_asked_for_only_where_the_networks_run_there(models, monkeypatch):
+    """This onnxruntime has no GPU: asked for one it works on the CPU and says so, whatever it believes it has."""
+    frame = frame_with((192, 256, 32))
+    plain = InsightFaceDetector(*models)
+    assert plain.notices == ()
+    told = []
+    for available in (["CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda available=available: available)
+        assert InsightFaceDetector(*models, device="cpu").notices == ()
+        detector = InsightFaceDetector(*models, device="cuda:0")
+        assert np.array_equal(detector(frame).box, plain(frame).box)
+        told.append(detector.notices)
+    assert [len(notices) for notices in told] == [1, 1]  # not one for each of the two models
+    assert "pip install onnxruntime-gpu" in told[0][0]
+    assert "could not use the GPU" in told[1][0]
+
+
+def test_a_session_that_cuda_refuses_is_opened_on_the_cpu(models, monkeypatch):
+    """As of a driver that is too old, which is an error with some versions of onnxruntime."""
+    opened, real = [], onnxruntime.InferenceSession
+
+    def open_session(path, providers):
+        opened.append(providers[0] if isinstance(providers[0], str) else providers[0][0])
+        if opened[-1] == "CUDAExecutionProvider":
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
+        return real(path, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    detector = InsightFaceDetector(*models, device="cuda")
+    assert opened == ["CUDAExecutionProvider", "CPUExecutionProvider"] * 2
+    assert detector(frame_with((192, 256, 32))) is not None
+    assert "could not use the GPU" in detector.notices[0]
+
+
 def test_observation_is_the_common_one(models):
     assert isinstance(InsightFaceDetector(*models)(frame_with((192, 256, 32))), FaceObservation)
+
+
+def test_the_report_of_a_run_carries_the_notice(small_model, avatar_video, speech, tmp_path):
+    class Finder(FaceTracker):
+        notices = ("InsightFace's models run on the CPU",)
+
+    options = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
+    report = lip_sync(avatar_video, speech(0.2), tmp_path / "out.mp4", small_model, options, finder=Finder())
+    assert Finder.notices[0] in report.warnings
