@@ -16,7 +16,7 @@ from .journal import Journal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what the latents depend on and how they are kept
+VERSION = 2  # of what the latents depend on and how they are kept
 MAX_BYTES = 8 * 2**30  # of all unfinished jobs but the one in work; the oldest go first
 MAX_AGE = 14 * 86_400  # s since it was worked on, after which an unfinished job goes
 SUFFIX = ".journal"

@@ -4,12 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 
 import av
 
 from ..errors import MediaError
 from .container import DECODER_OPTIONS, decode_stream, has_cover, open_media, video_stream
+from .deinterlacing import progressive
 from .limits import MAX_GAP, MAX_PIXELS
 
 MIN_RATE = Fraction(1, 60)  # frames per second
@@ -119,7 +120,7 @@ class VideoDecoder:
         return video_stream(self._container)
 
     def frames(self, from_pts: int | None = None) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """Decoded frames with their own timestamps, in display order.
+        """Decoded frames with their own timestamps, in display order, interlaced ones made whole.
 
         With `from_pts` decoding starts at a key frame, so that the first frame given is at or before that timestamp;
         where the file cannot be sought, it is the first of the file. Only one such iteration may be under way.
@@ -128,14 +129,14 @@ class VideoDecoder:
         while from_pts is not None and from_pts - margin > self.origin:
             frames = self._after_seek(from_pts - margin)
             start = next(frames, None)
-            if start is not None and start[1] is not None and start[1] <= from_pts:
-                yield start
-                yield from frames
+            # An interlaced frame is completed from the one before it, which must have been decoded.
+            if start is not None and start[1] is not None and start[1] <= from_pts - bool(start[0].interlaced_frame):
+                yield from progressive(chain([start], frames))
                 return
             # Containers index decoding times, and a key frame may be shown later than it is decoded: look further back.
             margin = max(4 * margin, round(1 / self.time_base))
         self._reopen()
-        yield from ((frame, _timestamp(frame)) for frame in decode_stream(self._container, self.stream))
+        yield from progressive((frame, _timestamp(frame)) for frame in decode_stream(self._container, self.stream))
 
     def close(self) -> None:
         self._container.close()

@@ -109,6 +109,16 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
             pixel_format=first.format.name,
             codec=context.name,
             sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
+            notices=tuple(_notices(decoder)),
+        )
+
+
+def _notices(decoder: VideoDecoder) -> Iterator[str]:
+    if decoder.first.interlaced_frame:
+        yield (
+            "the video is interlaced, two moments in each frame: it is deinterlaced, one progressive frame for each of "
+            f"its frames. For smoother movement deinterlace it to {float(2 * decoder.fps):g} frames a second first, as "
+            "ffmpeg's filter bwdif does"
         )
 
 

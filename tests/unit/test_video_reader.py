@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import MediaError, OptionError
+from latentsync.media.deinterlacing import progressive
 from latentsync.media.limits import MAX_SECONDS
 from latentsync.media.playback import read_playback
 from latentsync.media.video_decoder import FrameClock, counted_rate
@@ -85,6 +86,108 @@ def test_pixel_aspect_of_other_formats(tmp_path, suffix, codec):
         for packet in (*stream.encode(frame), *stream.encode()):
             container.mux(packet)
     assert probe_video(tmp_path / f"clip.{suffix}").sample_aspect_ratio == Fraction(16, 11)
+
+
+def _interlaced(path, num_frames=12, codec="libx264", options=None, size=(160, 96), noise=1):
+    """A bar that moves 4 px a field, woven from two moments a frame, top field first; noise: grey levels of it."""
+    options = options or {"flags": "+ildct+ilme", "crf": "4"}
+    marked = av.filter.Graph()
+    source = marked.add_buffer(width=size[0], height=size[1], format=av.VideoFormat("rgb24"), time_base=Fraction(1, 25))
+    marker, sink = marked.add("setfield", "tff"), marked.add("buffersink")
+    source.link_to(marker)
+    marker.link_to(sink)
+    marked.configure()
+
+    def moment(number):
+        picture = np.full((size[1], size[0], 3), 40, np.uint8)
+        picture[:, 20 + 4 * number : 40 + 4 * number] = 220
+        return picture - np.random.default_rng(number).integers(0, noise, picture.shape, np.uint8)
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv422p10le" if codec == "prores_ks" else "yuv420p"
+        stream.codec_context.gop_size = 5
+        for number in range(num_frames):
+            woven = moment(2 * number)
+            woven[1::2] = moment(2 * number + 1)[1::2]
+            frame = av.VideoFrame.from_ndarray(woven)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            marked.push(frame)
+            container.mux(stream.encode(marked.pull()))
+        container.mux(stream.encode())
+    return path
+
+
+def _combs(pixels):
+    """Share of the rows' differences that are there between neighbours and not between every second row."""
+    grey = pixels.astype(int).mean(-1)
+    near, far = np.abs(grey[1:-1] - grey[:-2]).sum(), np.abs(grey[2:] - grey[:-2]).sum()
+    return max(near - far, 0) / grey.size
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        ("mp4", "libx264", None),
+        ("mpg", "mpeg2video", {"flags": "+ildct+ilme", "qmin": "1", "b": "4M"}),
+        ("mov", "prores_ks", {"flags": "+ildct+ilme"}),
+    ],
+)
+def test_interlaced_frames_are_made_whole(tmp_path, suffix, codec, options):
+    path = _interlaced(tmp_path / f"clip.{suffix}", codec=codec, options=options)
+    with av.open(str(path)) as container:
+        coded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert all(_combs(pixels) > 5 for pixels in coded)
+    frames = list(read_frames(path))
+    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(12)], abs=1e-4)
+    assert max(_combs(frame.pixels) for frame in frames) < 0.5
+    for number, frame in enumerate(frames):  # and show the first of the two moments
+        bar = np.flatnonzero(frame.pixels[48, :, 0] > 130)
+        assert (bar[0], bar[-1]) == pytest.approx((20 + 8 * number, 39 + 8 * number), abs=2)
+    [notice] = probe_video(path).notices
+    assert "interlaced" in notice
+    assert "50 frames a second" in notice
+
+
+def test_interlaced_frames_are_the_same_however_they_are_reached(tmp_path):
+    path = _interlaced(tmp_path / "clip.mp4", 20, noise=30)
+    frames = [frame.pixels for frame in read_frames(path)]
+    for start in (0.2, 0.36, 0.4, 0.76):  # in a group of pictures, at key frames, at the end
+        part = [frame.pixels for frame in read_frames(path, start=start, duration=0.16)]
+        assert np.array_equal(part, frames[round(start * 25) :][:4])
+    again = list(itertools.islice(read_playback(path, "bounce", memory_limit=0), 58))
+    assert [frame.source_index for frame in again] == [*range(20), *range(18, 0, -1), *range(20)]
+    assert all(np.array_equal(frame.pixels, frames[frame.source_index]) for frame in again)
+    resampled = list(read_frames(path, fps=50))
+    assert all(np.array_equal(frame.pixels, frames[frame.source_index]) for frame in resampled)
+
+
+def test_only_frames_marked_as_interlaced_are_changed(tmp_path):
+    def decoded(path):
+        with av.open(str(path)) as container:
+            return list(container.decode(video=0))
+
+    whole = decoded(write_clip(tmp_path / "whole.mp4", pictures=5))
+    combed = decoded(_interlaced(tmp_path / "combed.mp4", 5))
+    large = decoded(_interlaced(tmp_path / "large.mp4", 3, size=(320, 192)))
+    mixed = [*whole[:3], *combed, *whole[3:], *large, large[0]]
+    given = list(progressive((frame, number) for number, frame in enumerate(mixed)))
+    assert [pts for _, pts in given] == list(range(14))
+    assert [(frame.width, frame.pts) for frame, _ in given] == [(frame.width, frame.pts) for frame in mixed]
+    pixels = [frame.to_ndarray(format="rgb24") for frame, _ in given]
+    assert all(given[place][0] is whole[place] for place in range(3))
+    assert all(np.array_equal(pixels[8 + n], whole[3 + n].to_ndarray(format="rgb24")) for n in range(2))
+    assert max(map(_combs, pixels)) < 0.5
+    # The first combed frame is completed from the frame before it.
+    noisy = decoded(_interlaced(tmp_path / "noisy.mp4", 2, noise=30))
+    alone, after = (
+        [frame.to_ndarray() for frame, _ in progressive((frame, None) for frame in frames)]
+        for frames in (noisy, [whole[0], *noisy])
+    )
+    assert not np.array_equal(alone[0], after[1])
+    assert np.array_equal(alone[1], after[2])
+    assert probe_video(tmp_path / "whole.mp4").notices == ()
 
 
 def test_resampling_length(tmp_path):
