@@ -15,6 +15,7 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from .errors import AudioError, OptionError
+from .media.polarity import WINDOW, Polarity, polarity_notice
 from .mel import HOP, SAMPLE_RATE, count_mel_frames, normalise, raw_log_mel
 from .whisper import MEL_FRAMES, AudioEncoder
 
@@ -134,8 +135,14 @@ def encode_audio(
     return torch.cat([block.float().cpu() for block in AudioFeatureStream(lambda: [mono], encoder, mode)])
 
 
-def resample_mono(waveform: np.ndarray | torch.Tensor, sample_rate: int) -> np.ndarray:
-    """(T,) or (C, T) float at `sample_rate` -> (T',) float32 at 16 kHz, channels averaged. Raises AudioError."""
+def resample_mono(
+    waveform: np.ndarray | torch.Tensor, sample_rate: int, on_notice: Callable[[str], None] = lambda text: None
+) -> np.ndarray:
+    """(T,) or (C, T) float at `sample_rate` -> (T',) float32 at 16 kHz, channels averaged.
+
+    Channels that would cancel because they are of opposite polarity are turned over, see media/polarity.py; on_notice
+    is given a line for a person then. Raises AudioError.
+    """
     samples = torch.as_tensor(waveform).detach().cpu()
     if samples.ndim not in (1, 2) or not samples.is_floating_point():
         raise AudioError(
@@ -148,6 +155,17 @@ def resample_mono(waveform: np.ndarray | torch.Tensor, sample_rate: int) -> np.n
     if not samples.isfinite().all():
         raise AudioError("The audio has samples that are not finite numbers. Repair it.")
     mono = np.ascontiguousarray((samples if samples.ndim == 1 else samples.mean(0)).float().numpy())
+    if samples.ndim == 2 and len(samples) > 1:
+        polarity, length = (
+            Polarity(np.full(len(samples), 1 / len(samples)), int(sample_rate)),
+            round(WINDOW * sample_rate),
+        )
+        for start in range(0, len(mono), length):
+            part = samples[:, start : start + length].float().numpy()
+            if (gain := polarity.gains([part])[0]) is not None:
+                mono[start : start + length] = (part * gain).mean(0)
+        if notice := polarity_notice("the speech", polarity.turned):
+            on_notice(notice)
     if sample_rate == SAMPLE_RATE:
         return mono
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

@@ -117,8 +117,8 @@ def lip_sync(
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
         warn(*facts.notices)
-        for path in sounds:
-            warn(*probe_audio(path).notices)
+        for one in speeches:
+            warn(*probe_audio(one.path).notices, *one.notices)
         warn(*time_warnings(timeline, options))
         if options.silence != "off":
             warn(*(one.warning for one in speeches))

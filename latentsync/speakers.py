@@ -33,7 +33,8 @@ class Speaker:
 class Speech:
     """One speech of a run, of which nothing but a few numbers a frame is held.
 
-    activity: where somebody speaks; gate: opens and closes by it; peaks: the outline, 50 a second, 0..1.
+    activity: where somebody speaks; gate: opens and closes by it; peaks: the outline, 50 a second, 0..1;
+    notices: what a person should know of the sound, a line each.
     `features(num_samples)` is what the model hears, continued by silence to that length.
     """
 
@@ -47,6 +48,7 @@ class Speech:
         """Reads the speech once. `check()` is called for every block of sound and may raise to stop."""
         self.path, self._model, self._options, self._check = path, model, options, check
         self._outline, self.num_samples = WaveformPeaks(SAMPLE_RATE), 0
+        self.notices: list[str] = []
         self.activity: SpeechActivity = speech_activity(self._outlined())
         self.gate = VoiceGate(self.activity)
 
@@ -72,14 +74,14 @@ class Speech:
 
         return AudioFeatureStream(blocks, self._model.whisper, self._options.audio_windows)
 
-    def _blocks(self) -> Iterator[np.ndarray]:
-        part = {"start": self._options.start, "duration": self._options.duration}
+    def _blocks(self, **more) -> Iterator[np.ndarray]:
+        part = {"start": self._options.start, "duration": self._options.duration, **more}
         for block in read_audio_blocks(self.path, sample_rate=SAMPLE_RATE, **part):
             self._check()
             yield block
 
     def _outlined(self) -> Iterator[np.ndarray]:
-        for block in self._blocks():
+        for block in self._blocks(on_notice=self.notices.append):
             self._outline.add(block)
             self.num_samples += len(block)
             yield block

@@ -25,6 +25,7 @@ class SpeechFeatures:
     duration  s
     peaks     the largest |sample| in each fiftieth of a second, 0..1
     gate      opens and closes with the voice, see voice/gate.py
+    notices   what a person should know of the sound, a line each
     """
 
     features: torch.Tensor
@@ -32,6 +33,7 @@ class SpeechFeatures:
     duration: float
     gate: VoiceGate
     peaks: tuple[float, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -62,16 +64,17 @@ def encode_speech(
 ) -> SpeechFeatures:
     """Encode a speech with the model's Whisper.
 
-    waveform: (T,) or (C, T) float in [-1, 1] at `sample_rate` Hz; channels are averaged. fps: of the frames that are to
-    speak it, 1 to 240. windows: see audio_tokens.encoder_windows. silence: with "close" the model hears digital silence
-    in the pauses, whatever sounds there. Raises AudioError where there are no samples or some
-    are not finite, OptionError for an impossible rate.
+    waveform: (T,) or (C, T) float in [-1, 1] at `sample_rate` Hz; mixed by `resample_mono`. fps: of the frames that are
+    to speak it, 1 to 240. windows: see audio_tokens.encoder_windows. silence: with "close" the model hears digital
+    silence in the pauses, whatever sounds there. Raises AudioError where there are no samples or some are not finite,
+    OptionError for an impossible rate.
     """
     if not 1 <= fps <= 240:  # nan is neither
         raise OptionError(f"fps is {fps:g}; expected the frame rate of the video, 1 to 240")
     if not 1000 <= sample_rate <= 384_000:
         raise AudioError(f"the sample rate is {sample_rate}; expected 1000 to 384000 Hz")
-    mono = resample_mono(waveform, sample_rate)
+    notices: list[str] = []
+    mono = resample_mono(waveform, sample_rate, notices.append)
     outline = WaveformPeaks(SAMPLE_RATE)
     outline.add(mono)
     with torch.inference_mode():
@@ -79,4 +82,5 @@ def encode_speech(
         heard = list(gated_blocks([mono], gate)) if silence == "close" else [mono]
         stream = AudioFeatureStream(lambda: heard, model.whisper, windows)
         features = torch.cat([block.float().cpu() for block in stream])
-    return SpeechFeatures(features, float(fps), waveform.shape[-1] / sample_rate, gate, outline.peaks())
+    seconds = waveform.shape[-1] / sample_rate
+    return SpeechFeatures(features, float(fps), seconds, gate, outline.peaks(), tuple(notices))

@@ -1,5 +1,6 @@
 """The speech as the model hears it."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from .sockets import Audio, Model
 
 if TYPE_CHECKING:
     from ..latentsync.speech_features import SpeechFeatures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,4 +56,6 @@ class LatentSyncAudioEncode(io.ComfyNode):
             waveform, sample_rate = media.waveform_of(audio)
             with model.on_device("whisper") as loaded, host.interruptible(loaded.whisper):
                 features = encode_speech(loaded, waveform, sample_rate, fps, silence=silence)
+            for notice in features.notices:
+                logger.warning("LatentSync: %s", notice)
             return io.NodeOutput(HostedSpeech(features, silence))

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import AudioError, OptionError
 from .container import decode_stream, open_media, scan_duration, video_stream
 from .limits import MAX_CHANNELS, MAX_GAP, MAX_SECONDS, SAMPLE_RATES
+from .polarity import WINDOW, Polarity, polarity_notice
 
 _BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
 _GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
@@ -69,17 +70,21 @@ def read_audio_blocks(
     layout: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> Iterator[np.ndarray]:
     """Samples of `path` at `sample_rate` in blocks: float32 in [-1, 1], (T,) if `mono`, else (C, T).
 
     Sampling and mixing are libswresample's, as with the ffmpeg program. Mono is the weighted sum of the channels with
     front left and right at 0.707, centre at 1, surrounds at 0.5, no LFE, divided by the sum of the weights: (L + R) / 2
     for stereo. (Asked for floats, libswresample leaves out the division, which makes stereo 3 dB too loud.) Without
-    `mono`, the channels are those of the file or of `layout`.
+    `mono`, the channels are those of the file or of `layout`. Channels that would cancel in the mix because they are of
+    opposite polarity are turned over for it, where that is so; see polarity.py.
 
     start, duration: the part to read, in seconds; exact to the sample. Less than `duration` is given where the
     file ends earlier. Where the sound starts later than the picture, and where packets are missing on the way, the
     gap is filled with silence. Sound before the first picture is kept.
+
+    on_notice: is given a line for a person about sound that was not taken as it is, at its end.
 
     Raises `AudioError` where `path` is missing, not a media file, without an audio track or without samples, where
     `start` lies beyond its end, and for values that are not finite; `OptionError` for an impossible part or rate.
@@ -92,11 +97,11 @@ def read_audio_blocks(
         raise OptionError(f"sample_rate is {sample_rate}; expected 1000 to 384000 Hz.")
     skip = round(start * sample_rate)
     left = None if duration is None else round(duration * sample_rate)
-    total = 0
+    total, judges = 0, []
     with open_media(path, AudioError) as container:
         stream = _audio_stream(container, path)
         layout = "mono" if mono else layout or _layout_name(stream.codec_context)
-        for block in _convertible(_resampled(container, stream, layout, sample_rate), path):
+        for block in _convertible(_resampled(container, stream, layout, sample_rate, judges), path):
             total += block.shape[1]
             if total > MAX_SECONDS * sample_rate:
                 raise AudioError(
@@ -113,7 +118,11 @@ def read_audio_blocks(
                     )
                 yield block[0] if mono else block
             if left == 0:
-                return
+                break
+    if notice := polarity_notice(f"'{path}'", sum(judge.turned for judge in judges)):
+        on_notice(notice)
+    if left == 0:
+        return
     if total == 0:
         raise AudioError(f"The audio track of '{path}' holds no sound at all (0 samples). Choose another file.")
     if skip or total == round(start * sample_rate):
@@ -158,11 +167,16 @@ _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1"
 
 
 def _resampled(
-    container: av.container.InputContainer, stream: av.AudioStream, layout: str, sample_rate: int
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    layout: str,
+    sample_rate: int,
+    judges: list[Polarity],
 ) -> Iterator[np.ndarray]:
-    """(C, T) float32 blocks of the whole track."""
+    """(C, T) float32 blocks of the whole track. judges: is given who decided on the polarity of its channels."""
     graph, source = None, None
-    for frame in _without_gaps(container, stream):
+    frames = _without_gaps(container, stream)
+    for frame in _in_phase(frames, judges) if layout == "mono" else frames:
         if frame.samples == 0:
             continue
         # The timestamps have done their work; left in, they could make the resampler's clock jump.
@@ -242,14 +256,65 @@ def _origin(container: av.container.InputContainer) -> float | None:
     return 0.0 if {"mp4", "matroska"} & set(container.format.name.split(",")) else None
 
 
+def _in_phase(frames: Iterator[av.AudioFrame], judges: list[Polarity]) -> Iterator[av.AudioFrame]:
+    """The same frames, but where their channels would cancel in a mono mix some are turned over."""
+    window: list[av.AudioFrame] = []
+    seconds, kind = 0.0, None
+
+    def judged() -> Iterator[av.AudioFrame]:
+        gains = judges[-1].gains([_samples(frame) for frame in window])
+        for frame, gain in zip(window, gains, strict=True):
+            yield frame if gain is None else _frame(frame, _samples(frame) * gain)
+        window.clear()
+
+    for frame in frames:
+        if (frame.layout.name, frame.sample_rate) != kind:
+            if window:
+                yield from judged()
+            kind, seconds = (frame.layout.name, frame.sample_rate), 0.0
+            judges.append(Polarity([_mono_weight(channel.name) for channel in frame.layout.channels], kind[1]))
+        if frame.layout.nb_channels < 2 or frame.samples == 0:
+            yield frame
+            continue
+        window.append(frame)
+        seconds += frame.samples / frame.sample_rate
+        if seconds >= WINDOW:
+            yield from judged()
+            seconds = 0.0
+    if window:
+        yield from judged()
+
+
+def _mono_weight(channel: str) -> float:
+    """Of libswresample's mono mix, without the division by their sum."""
+    return {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "LFE": 0.0}.get(channel, 0.5)
+
+
 def _silence(like: av.AudioFrame, samples: int) -> Iterator[av.AudioFrame]:
-    channels, is_planar = like.layout.nb_channels, like.format.is_planar
-    dtype = like.to_ndarray().dtype
-    zero = 128 if dtype == np.uint8 else 0  # 8-bit wav is unsigned
     for first in range(0, samples, _BLOCK):
-        count = min(_BLOCK, samples - first)
-        shape = (channels, count) if is_planar else (1, channels * count)
-        frame = av.AudioFrame.from_ndarray(np.full(shape, zero, dtype), like.format.name, like.layout.name)
-        frame.sample_rate = like.sample_rate
-        frame.time_base = like.time_base
-        yield frame
+        yield _frame(like, np.zeros((like.layout.nb_channels, min(_BLOCK, samples - first))))
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """(C, T) float64 in [-1, 1] of a frame of any format."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype == np.uint8:  # 8-bit wav is unsigned
+        return values / 128.0 - 1.0
+    return values / -float(np.iinfo(values.dtype).min) if values.dtype.kind == "i" else values.astype(np.float64)
+
+
+def _frame(like: av.AudioFrame, samples: np.ndarray) -> av.AudioFrame:
+    """A frame without a time, of the format of `like` and of samples as `_samples` gives them."""
+    dtype = like.to_ndarray().dtype
+    if dtype == np.uint8:
+        samples = np.clip(np.round((samples + 1) * 128), 0, 255)
+    elif dtype.kind == "i":
+        limits = np.iinfo(dtype)
+        samples = np.clip(np.round(samples * -float(limits.min)), limits.min, limits.max)
+    values = samples.astype(dtype)
+    packed = values if like.format.is_planar else values.T.reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), like.format.name, like.layout.name)
+    frame.sample_rate, frame.time_base = like.sample_rate, like.time_base
+    return frame

@@ -153,11 +153,12 @@ def test_sample_formats(tmp_path, dtype, code):
 
 
 def _write_wav(path, values, code):
-    """A wav file by hand, since the standard library writes integers only. `code`: 1 integer, 3 float."""
-    width, content = values.dtype.itemsize, values.tobytes()
-    header = b"fmt " + (16).to_bytes(4, "little") + code.to_bytes(2, "little") + (1).to_bytes(2, "little")
+    """A wav file by hand, since the standard library writes integers only. (T,) or (C, T); code: 1 integer, 3 float."""
+    values = np.atleast_2d(values)
+    width, content = values.dtype.itemsize * len(values), values.T.tobytes()
+    header = b"fmt " + (16).to_bytes(4, "little") + code.to_bytes(2, "little") + len(values).to_bytes(2, "little")
     header += (16_000).to_bytes(4, "little") + (16_000 * width).to_bytes(4, "little")
-    header += width.to_bytes(2, "little") + (8 * width).to_bytes(2, "little")
+    header += width.to_bytes(2, "little") + (8 * values.dtype.itemsize).to_bytes(2, "little")
     body = b"WAVE" + header + b"data" + len(content).to_bytes(4, "little") + content
     path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
     return path
@@ -258,3 +259,72 @@ def test_sound_of_more_than_a_day(tmp_path, monkeypatch):
     path = write_pcm(tmp_path / "a.wav", np.zeros((1, 16_000), np.float32), 16_000)
     with pytest.raises(AudioError, match="longer than"):
         list(read_audio_blocks(path))
+
+
+def _rms(samples) -> float:
+    return float(np.sqrt(np.mean(np.square(samples))))
+
+
+def _voices(seconds=4.0, rate=16_000):
+    """(2, T): two independent noises whose loudness changes like speech's."""
+    generator = np.random.default_rng(1)
+    loudness = 0.1 + 0.1 * np.sin(2 * np.pi * 3 * np.arange(round(seconds * rate)) / rate)
+    return generator.uniform(-1, 1, (2, len(loudness))) * loudness
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.8, 0.5])
+def test_channels_of_opposite_polarity_are_heard(tmp_path, gain):
+    voice = _voices()[0]
+    path = write_pcm(tmp_path / "a.wav", np.stack([voice, -gain * voice]), 16_000)
+    told = []
+    found = read_audio(path, on_notice=told.append)
+    same = read(write_pcm(tmp_path / "b.wav", np.stack([voice, gain * voice]), 16_000))
+    np.testing.assert_allclose(found[200:], same[200:], atol=1e-4)
+    assert len(told) == 1
+    assert "a.wav' are of opposite phase for 4.0 s" in told[0]
+
+
+def test_a_stretch_of_opposite_polarity(tmp_path):
+    """The ordinary part before it keeps every bit, and so does what follows later."""
+    voice, other = _voices(8.0)
+    plain = np.stack([voice + 0.3 * other, voice - 0.3 * other])
+    turned = plain.copy()
+    turned[1, 48_000:96_000] *= -1
+    told = []
+    found = read_audio(write_pcm(tmp_path / "a.wav", turned, 16_000), on_notice=told.append)
+    expected = read(write_pcm(tmp_path / "b.wav", plain, 16_000))
+    np.testing.assert_array_equal(found[:48_000], expected[:48_000])
+    np.testing.assert_array_equal(found[100_000:], expected[100_000:])
+    assert _rms(found[52_000:92_000]) == pytest.approx(_rms(expected[52_000:92_000]), rel=0.05)
+    assert np.abs(np.diff(found)).max() < 1.1 * np.abs(np.diff(expected)).max()
+    assert "for 3.1 s" in told[0]  # whole packets
+
+
+def test_front_channels_that_cancel_in_surround_sound(tmp_path):
+    voice, other = _voices()
+    samples = np.stack([voice, -voice, 0 * voice, 0.2 * other, 0.05 * other, 0.05 * other])
+    assert _rms(read(write_pcm(tmp_path / "a.wav", samples, 16_000))) > 0.3 * _rms(voice)
+
+
+def test_ordinary_stereo_keeps_every_bit(tmp_path):
+    """Alike, unlike, on one side, with a wide rest, and from two microphones a metre apart."""
+    voice, other = _voices()
+    late = np.roll(voice, 48)
+    for pair in ((voice, voice), (voice, other), (voice, 0 * voice), (voice + other, voice - other), (voice, late)):
+        path = write_pcm(tmp_path / "a.wav", np.stack(pair), 16_000)
+        told = []
+        found = read_audio(path, on_notice=told.append)
+        with av.open(str(path)) as container:
+            resampler = av.AudioResampler("s16", "mono", 16_000)
+            frames = [part for frame in (*container.decode(audio=0), None) for part in resampler.resample(frame)]
+        np.testing.assert_allclose(found, np.concatenate([f.to_ndarray()[0] for f in frames]) / 32768, atol=1.5 / 32768)
+        assert not told
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("u1", 1), ("<f4", 3), ("<f8", 3), ("<i2", 1), ("<i4", 1)])
+def test_any_sample_format_is_turned_over(tmp_path, dtype, code):
+    tone = sine(440, 0.4, 16_000) * 1.9
+    scale = {"u1": 127, "<i2": 2**15 - 1, "<i4": 2**31 - 1}.get(dtype, 1)
+    values = (np.stack([tone, -tone]) * scale + (128 if dtype == "u1" else 0)).astype(dtype)
+    found = read(_write_wav(tmp_path / "tone.wav", values, code))
+    np.testing.assert_allclose(found[300:], tone[300:], atol=0.02)

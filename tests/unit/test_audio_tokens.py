@@ -161,6 +161,18 @@ def test_any_rate_and_channels(encoder, rate, channels):
     assert encode_audio(np.stack([tone] * channels), encoder, sample_rate=rate).shape[1:] == (5, 384)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_of_opposite_polarity_do_not_cancel(channels):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000).astype(np.float32)
+    told = []
+    opposite = resample_mono(np.stack([tone, -tone] * (channels // 2)), 16_000, told.append)
+    np.testing.assert_allclose(opposite[200:], tone[200:], atol=1e-6)
+    assert "opposite phase for 3.0 s" in told[0]
+    quiet = np.stack([tone, 0.2 * np.roll(tone, 9)] * (channels // 2))
+    np.testing.assert_array_equal(resample_mono(quiet, 16_000, told.append), quiet.mean(0))
+    assert len(told) == 1
+
+
 def test_frames_for_audio():
     assert [num_reference_frames(seconds * 50, 25) for seconds in (1, 10, 30, 60)] == [27, 252, 752, 1502]
     for fps in (23.976, 24, 25, 29.97, 30, 50, 60):

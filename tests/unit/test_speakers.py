@@ -177,3 +177,11 @@ def test_one_noise_for_all_stretches_of_a_face(small_model, avatar_frames, tmp_p
     first, again = written[2].astype(int), written[16].astype(int)
     assert np.abs(first - shown[0]).max() > 20
     assert np.abs(first - again).mean() < 0.1 * np.abs(first - shown[0]).mean()
+
+
+def test_opposite_channels_are_heard_and_told(small_model, avatar_video, speech, tmp_path):
+    samples = read_audio(speech(0.4), sample_rate=RATE)
+    write_wav(tmp_path / "a.wav", np.stack([samples, -samples]), RATE)
+    report = lip_sync(avatar_video, tmp_path / "a.wav", tmp_path / "out.mp4", small_model, FAST)
+    assert [text for text in report.warnings if "opposite phase" in text]
+    assert not [text for text in report.warnings if "no voice" in text]

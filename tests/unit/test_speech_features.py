@@ -71,6 +71,13 @@ def test_unusable_sounds_are_refused(small_model, waveform):
         encode_speech(small_model, waveform[None, None], 16_000, 25)
 
 
+def test_opposite_channels_are_heard_and_told(small_model, waveform, encoded):
+    opposite = encode_speech(small_model, np.stack([waveform, -waveform]), 16_000, 25.0)
+    assert opposite.gate.spoken.tolist() == encoded.gate.spoken.tolist() != []
+    assert "opposite phase" in opposite.notices[0]
+    assert not encoded.notices
+
+
 def test_pauses_are_silent_to_the_model_unless_told_otherwise(small_model):
     noise = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
     closed, heard = (encode_speech(small_model, noise, 16_000, 25.0, silence=silence) for silence in ("close", "off"))
