@@ -84,39 +84,15 @@ class VideoDecoder:
     def __init__(self, path: str | os.PathLike):
         self.path = path
         self._container = open_media(path)
-        stream = video_stream(self._container)
-        if stream is None:
-            kind = "sound and a cover picture but no video" if has_cover(self._container) else "no video"
+        try:
+            self._begin()
+        except BaseException:
             self.close()
-            raise MediaError(f"'{path}' holds {kind}; expected a file with a moving picture. Choose the video itself.")
-        if stream.codec_context is None:
-            self.close()
-            raise MediaError(f"The video in '{path}' is of a kind that cannot be decoded here. Convert it to H.264.")
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MAX_PIXELS:
-            self.close()
-            raise MediaError(
-                f"The picture in '{path}' is {width} x {height}; expected {MAX_PIXELS // 10**6} million pixels at "
-                "most. Make it smaller."
-            )
-        self._prepare(stream)
-        rate = stream.average_rate or counted_rate(path, stream.index) or stream.guessed_rate or stream.base_rate
-        # Rates above 1000 are container clocks mistaken for frame rates, those near 0 wrong durations.
-        self.fps = Fraction(rate) if rate and MIN_RATE <= rate <= 1000 else Fraction(25)
-        self.time_base = Fraction(stream.time_base)
-        self.interval = max(1, round(1 / (self.fps * self.time_base)))
-        first = next(decode_stream(self._container, stream), None)
-        if first is None:
-            self.close()
-            raise MediaError(
-                f"'{path}' declares a video but not one frame of it can be decoded: it is empty or damaged. "
-                "Play it elsewhere to check, or export it again."
-            )
-        self.first: av.VideoFrame = first
-        self.origin: int = _timestamp(first) or 0
+            raise
 
     @property
-    def stream(self) -> av.VideoStream:
+    def stream(self) -> av.VideoStream | None:
+        """None once it is closed."""
         return video_stream(self._container)
 
     def frames(self, from_pts: int | None = None) -> Iterator[tuple[av.VideoFrame, int | None]]:
@@ -139,6 +115,12 @@ class VideoDecoder:
         yield from progressive((frame, _timestamp(frame)) for frame in decode_stream(self._container, self.stream))
 
     def close(self) -> None:
+        stream = self.stream
+        if stream is not None and stream.codec_context is not None:
+            # Closing waits, with Python's lock held, for threads that may still be decoding. Where another package has
+            # turned PyAV's logging on (torchvision 0.25 and older does), these wait for the same lock to log a line: a
+            # deadlock. Flushing waits for them without the lock, and leaves them idle.
+            stream.codec_context.flush_buffers()
         self._container.close()
 
     def __enter__(self) -> "VideoDecoder":
@@ -146,6 +128,35 @@ class VideoDecoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _begin(self) -> None:
+        """Find the stream and decode its first frame. Raises MediaError."""
+        path, stream = self.path, video_stream(self._container)
+        if stream is None:
+            kind = "sound and a cover picture but no video" if has_cover(self._container) else "no video"
+            raise MediaError(f"'{path}' holds {kind}; expected a file with a moving picture. Choose the video itself.")
+        if stream.codec_context is None:
+            raise MediaError(f"The video in '{path}' is of a kind that cannot be decoded here. Convert it to H.264.")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise MediaError(
+                f"The picture in '{path}' is {width} x {height}; expected {MAX_PIXELS // 10**6} million pixels at "
+                "most. Make it smaller."
+            )
+        self._prepare(stream)
+        rate = stream.average_rate or counted_rate(path, stream.index) or stream.guessed_rate or stream.base_rate
+        # Rates above 1000 are container clocks mistaken for frame rates, those near 0 wrong durations.
+        self.fps = Fraction(rate) if rate and MIN_RATE <= rate <= 1000 else Fraction(25)
+        self.time_base = Fraction(stream.time_base)
+        self.interval = max(1, round(1 / (self.fps * self.time_base)))
+        first = next(decode_stream(self._container, stream), None)
+        if first is None:
+            raise MediaError(
+                f"'{path}' declares a video but not one frame of it can be decoded: it is empty or damaged. "
+                "Play it elsewhere to check, or export it again."
+            )
+        self.first: av.VideoFrame = first
+        self.origin: int = _timestamp(first) or 0
 
     def _after_seek(self, pts: int) -> Iterator[tuple[av.VideoFrame, int | None]]:
         try:
@@ -160,7 +171,7 @@ class VideoDecoder:
                 yield frame, _timestamp(frame)
 
     def _reopen(self) -> None:
-        self._container.close()
+        self.close()
         self._container = open_media(self.path)
         self._prepare(self.stream)
 
