@@ -13,10 +13,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from .errors import is_out_of_memory
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pipeline import OnEstimate, OnStep, generate_clips
-from .vae import OUT_OF_MEMORY
 
 Result = TypeVar("Result")
 
@@ -107,8 +107,8 @@ class Denoiser:
     def _made(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         try:
             return self._generate(chunks)
-        except OUT_OF_MEMORY:
-            if len(chunks) == 1:
+        except Exception as error:
+            if not is_out_of_memory(error) or len(chunks) == 1:
                 raise
         return [latents for chunk in chunks for latents in self._generate([chunk])]
 

@@ -4,6 +4,20 @@ Every message says what was given, what was expected and what to do about it, in
 person without a stack trace.
 """
 
+import errno
+
+# Parts, in lower case, of what others say, often in a plain RuntimeError.
+OUT_OF_MEMORY_SIGNS = (
+    "outofmemoryerror",  # torch's own class
+    "out of memory",  # torch on CUDA, ROCm, MPS and XPU; CUDA's driver
+    "_status_alloc_failed",  # cuBLAS, cuDNN
+    "can't allocate memory",  # torch on the CPU
+    "not enough memory",  # the same on Windows
+    "invalid buffer size",  # MPS, of a tensor larger than it can hold
+    "insufficient memory",  # OpenCV
+    "failed to allocate memory",  # onnxruntime
+)
+
 
 class LatentSyncError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -67,3 +81,13 @@ class UnsafeCheckpointError(CheckpointError):
 
 class DownloadError(LatentSyncError, OSError):
     """A file cannot be fetched, or what came is not the file that was meant."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error of Python's or of a library says, of the computer's memory or of a GPU's."""
+    if isinstance(error, LatentSyncError):
+        return False  # they say themselves what to do
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY_SIGNS)

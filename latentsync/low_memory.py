@@ -37,3 +37,11 @@ def offload_leaves(network: ModelMixin, device: torch.device) -> None:
         offload_type="leaf_level",
         use_stream=device.type == "cuda",
     )
+
+
+def free_unused() -> None:
+    """Give back what torch keeps of the GPUs' memory for later, to other programs and to what needs it in one piece."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

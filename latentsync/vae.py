@@ -14,7 +14,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
+from .errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    IncompleteCheckpointError,
+    ModelNotFoundError,
+    OptionError,
+    is_out_of_memory,
+)
 from .json_files import read_json, shown
 from .weight_files import building, read_weights
 
@@ -28,7 +35,6 @@ ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion 
 # Attention names in files written by old diffusers, sd-vae-ft-mse among them.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 NAMES_SHOWN = 5
-OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # its older name before torch 2.5
 
 
 @runtime_checkable
@@ -146,8 +152,8 @@ def in_batches(
         output = None
         try:
             output = apply(inputs[done : done + size])
-        except OUT_OF_MEMORY:
-            if min(size, len(inputs) - done) == 1:
+        except Exception as error:
+            if not is_out_of_memory(error) or min(size, len(inputs) - done) == 1:
                 raise
         if output is None:  # here the error, which holds on to the memory of the failed batch, is gone
             size = max(1, min(size, len(inputs) - done) // 2)

@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, InputImpl, io
 from torch import nn
 
-from ..latentsync.errors import LatentSyncError
+from ..latentsync.errors import LatentSyncError, is_out_of_memory
 
 __all__ = [
     "RESTORER_FOLDERS",
@@ -47,6 +47,10 @@ __all__ = [
 
 RESTORER_FOLDERS = ("facerestore_models", "upscale_models")  # the former is not ComfyUI's own, but usual
 MODEL_FOLDER = "latentsync"  # below ComfyUI's models folder, and the name in extra_model_paths.yaml
+OUT_OF_MEMORY = (
+    "Not enough memory. In Load LatentSync Model choose the precision fp8, or close other programs. In LatentSync Lip "
+    "Sync a shorter clip needs no less; the other nodes hold all frames that they are given."
+)
 PREVIEW_SIDE = 512  # px, the longer side of a live preview
 
 
@@ -194,11 +198,18 @@ def interruptible(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """The library's errors as short messages: what was given, what was expected, what to do."""
+    """The library's errors as short messages: what was given, what was expected, what to do.
+
+    Full memory becomes the host's own error, at which it frees all models: it knows that of CUDA alone.
+    """
     try:
         yield
     except LatentSyncError as error:
         raise ValueError(str(error)) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise torch.cuda.OutOfMemoryError(f"{OUT_OF_MEMORY}\n\n{error}") from error
+        raise
 
 
 class Progress:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from latentsync.cli.exits import is_memory_full
-from latentsync.errors import Cancelled, LatentSyncError
+from latentsync.errors import Cancelled, LatentSyncError, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def told(error: BaseException, files: dict[Path, str] | None = None) -> str:
     """
     if is_stop(error):
         return STOPPED
-    if is_memory_full(error):
+    if is_out_of_memory(error):
         logger.warning("not enough memory: %s", error)
         return MEMORY
     if not isinstance(error, LatentSyncError):

@@ -6,11 +6,10 @@ import threading
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.tracking import FaceTracker
+from latentsync.low_memory import free_unused
 from latentsync.models import LipSyncModel, choose_device, find_model, model_in
 from latentsync.presets import DEFAULT_PRESET
 from latentsync.restoration.restorer_files import OFFICIAL, find_restorer
@@ -130,8 +129,7 @@ class ModelShelf:
 
     def _free(self) -> None:
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_unused()
 
 
 def _holds_model(folder: Path) -> bool:

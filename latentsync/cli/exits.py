@@ -7,10 +7,13 @@ import threading
 import traceback
 from collections.abc import Iterator
 
-from ..errors import LatentSyncError, OptionError
+from ..errors import LatentSyncError, OptionError, is_out_of_memory
 
 DONE, FAILED, WRONG_ARGUMENTS, KILLED = 0, 1, 2, 128  # KILLED plus the signal's number
-OUT_OF_MEMORY = "not enough memory. Close other programs, or try a shorter --duration, --dtype float16 or --device cpu"
+OUT_OF_MEMORY = (
+    "not enough memory. Close other programs, or try --low_memory fp8, on a GPU also --dtype float16, --low_memory "
+    "offload or --device cpu. A shorter clip needs no less"
+)
 
 
 @contextlib.contextmanager
@@ -43,17 +46,9 @@ def complain(error: Exception, verbose: bool) -> int:
 
 def is_foreseen(error: Exception) -> bool:
     """Whether its message tells a user what to do, so that a stack trace would only be in the way."""
-    return is_memory_full(error) or isinstance(error, LatentSyncError | OSError)
+    return is_out_of_memory(error) or isinstance(error, LatentSyncError | OSError)
 
 
 def message_of(error: Exception) -> str:
     """What to tell the user."""
-    return OUT_OF_MEMORY if is_memory_full(error) else str(error) or type(error).__name__
-
-
-def is_memory_full(error: BaseException) -> bool:
-    """Whether that is what Python's error, or one of torch's own on GPUs and on the CPU, says."""
-    texts = ("out of memory", "can't allocate")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in str(error) for part in texts)
-    )
+    return OUT_OF_MEMORY if is_out_of_memory(error) else str(error) or type(error).__name__

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ..errors import Cancelled
 from ..file_hash import sha256_of
+from ..low_memory import free_unused
 from .batch_results import Outcome
 from .exits import is_foreseen, message_of
 from .networks import NetworkChoice, Networks, Say, load_networks
@@ -40,8 +39,7 @@ class Worker:
         except Exception as error:
             if job.arguments.verbose or not is_foreseen(error):
                 traceback.print_exception(error, file=sys.stderr)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # of a job that was too large, for the next
+            free_unused()  # of a job that was too large, for the next
             return replace(outcome, status="failed", message=message_of(error), seconds=time.monotonic() - started)
         return replace(
             outcome,

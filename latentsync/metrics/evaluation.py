@@ -7,9 +7,8 @@ from operator import add
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError
+from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError, is_out_of_memory
 from ..lpips_network import load_lpips
 from ..masks import MASK_NAMES
 from ..models import choose_device
@@ -155,8 +154,8 @@ class Evaluation:
                         measure.add(frame)
                 scores.notes += pair.notes
                 scores.measured |= {name: measure.result() for name, measure in measures.items()}
-            except (LatentSyncError, torch.OutOfMemoryError) as error:
-                scores.failures |= dict.fromkeys(against, str(error))
+            except Exception as error:
+                scores.failures |= dict.fromkeys(against, _reason(error))
         self._sounded(scores, LSE, self._lip_sync_error)
         self._sounded(scores, SYNC, self._sync)
         for name, found in list(scores.measured.items()):
@@ -172,8 +171,8 @@ class Evaluation:
         try:
             found = measure(scores)
             scores.measured |= {name: found[name] for name in asked}
-        except LatentSyncError as error:
-            scores.failures |= dict.fromkeys(asked, str(error))
+        except Exception as error:
+            scores.failures |= dict.fromkeys(asked, _reason(error))
 
     def _measure(self, name: str):
         settings, region = self.settings, self.settings.region
@@ -216,6 +215,15 @@ class Evaluation:
             name: Measured(np.array([value], np.float64))
             for name, value in zip(SYNC, (score.confidence, score.accuracy, score.offset_frames), strict=True)
         }
+
+
+def _reason(error: Exception) -> str:
+    """Why a clip has no figure; raises the error where that is not the clip's fault."""
+    if is_out_of_memory(error):
+        return f"not enough memory: {error}"
+    if isinstance(error, LatentSyncError):
+        return str(error)
+    raise error
 
 
 def pooled(clouds: Sequence[MeasuredClouds]) -> MeasuredClouds:

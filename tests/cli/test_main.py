@@ -27,6 +27,7 @@ from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
 from latentsync.provenance import read_provenance
 from tests.cli.conftest import arguments
 from tests.small_model import small_unet, small_vae, write_whisper
+from tests.unit.test_errors import FULL
 
 FILES = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
 
@@ -328,14 +329,7 @@ def test_verbose_shows_where_a_foreseen_error_comes_from(speech, out, tmp_path, 
     assert "error: No such file" in err
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    ],
-)
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
 def test_full_memory_is_explained(error, capsys):
     assert complain(error, verbose=False) == 1
     assert capsys.readouterr().err == f"error: {OUT_OF_MEMORY}\n"

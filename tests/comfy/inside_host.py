@@ -256,7 +256,24 @@ def check_decoders_that_crash() -> None:
         raise AssertionError("not reached")
 
 
+def check_full_memory() -> None:
+    """However it is said, the host takes it for what it is; whatever else is wrong stays as it was."""
+    for error in (
+        RuntimeError("MPS backend out of memory"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+    ):
+        with pytest.raises(management.OOM_EXCEPTION, match="choose the precision fp8"), host.plain_errors():
+            raise error
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2$") as raised, host.plain_errors():
+        raise RuntimeError("mat1 and mat2")
+    assert not isinstance(raised.value, management.OOM_EXCEPTION)
+    with pytest.raises(management.InterruptProcessingException), host.plain_errors():
+        raise management.InterruptProcessingException
+
+
 check_nothing_is_replaced()
+check_full_memory()
 check_names()
 check_large_pictures()
 check_videos()

@@ -9,8 +9,8 @@ from latentsync.chunks import ChunkGenerator
 from latentsync.denoising import Chunk, Denoiser
 from latentsync.options import LipSyncOptions
 from latentsync.source_cache import SourceCache
-from latentsync.vae import OUT_OF_MEMORY
 from tests.unit.test_chunks import frames
+from tests.unit.test_errors import FULL
 
 OPTIONS = LipSyncOptions(num_inference_steps=3, guidance_scale=1.5, colour_match=False)
 ROUNDING = 2e-5  # of latents of about unit size: larger matrix products sum in another order
@@ -77,10 +77,11 @@ def test_works_of_different_lengths_all_end(small_model):
     assert [len(results) for results in Denoiser(small_model, OPTIONS).together(works)] == [0, 1, 3]
 
 
-def test_where_memory_does_not_suffice_each_goes_alone(small_model, batches):
+@pytest.mark.parametrize("error", [FULL["cuda"], FULL["mps"]])
+def test_where_memory_does_not_suffice_each_goes_alone(error, small_model, batches):
     def refuse(module, inputs):
         if len(inputs[0]) > 2:
-            raise OUT_OF_MEMORY("not for so many")
+            raise error
 
     chunks = [chunk(1), chunk(2)]
     alone = [Denoiser(small_model, OPTIONS).together([asked(one)])[0][0] for one in chunks]

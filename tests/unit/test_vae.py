@@ -18,7 +18,8 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
-from latentsync.vae import OUT_OF_MEMORY, ImageAutoencoder, decode, encode, in_batches, load_vae
+from latentsync.vae import ImageAutoencoder, decode, encode, in_batches, load_vae
+from tests.unit.test_errors import FULL
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"
 CONFIG = json.loads((GOLDEN / "vae_tiny_config.json").read_text())
@@ -145,17 +146,18 @@ def test_batch_size_changes_nothing(vae, batch_size):
     assert decode(vae, whole).shape == (5, 3, 32, 32)
 
 
+@pytest.mark.parametrize("error", [FULL["cuda"], FULL["mps"], FULL["cublas"]])
 @pytest.mark.parametrize(
     ("capacity", "tried"),
     [(5, [5, 5, 3]), (3, [5, 2, 2, 2, 2, 2, 2, 1]), (2, [5, 2, 2, 2, 2, 2, 2, 1]), (1, [5, 2, 1] + [1] * 12)],
 )
-def test_full_memory_halves_the_batch(capacity, tried):
+def test_full_memory_halves_the_batch(capacity, tried, error):
     sizes: list[int] = []
 
     def apply(part: torch.Tensor) -> torch.Tensor:
         sizes.append(len(part))
         if len(part) > capacity:
-            raise OUT_OF_MEMORY("out of memory")
+            raise error
         return part * 2
 
     inputs = torch.arange(13.0)
@@ -163,16 +165,17 @@ def test_full_memory_halves_the_batch(capacity, tried):
     assert sizes == tried
 
 
-def test_memory_for_not_even_one_is_an_error():
+@pytest.mark.parametrize(("error", "tried"), [(FULL["mps"], [5, 2, 1]), (RuntimeError("mat1 and mat2"), [5])])
+def test_memory_for_not_even_one_is_an_error(error, tried):
     sizes: list[int] = []
 
     def apply(part: torch.Tensor) -> torch.Tensor:
         sizes.append(len(part))
-        raise OUT_OF_MEMORY("out of memory")
+        raise error
 
-    with pytest.raises(OUT_OF_MEMORY):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         in_batches(apply, torch.zeros(5))
-    assert sizes == [5, 2, 1]
+    assert sizes == tried
 
 
 @torch.no_grad()
@@ -184,7 +187,7 @@ def test_encoding_and_decoding_go_on_in_smaller_batches(vae, monkeypatch):
 
         def limited(batch, *rest, whole=whole, **named):
             if len(batch) > 2:
-                raise OUT_OF_MEMORY("out of memory")
+                raise FULL["mps"]
             return whole(batch, *rest, **named)
 
         monkeypatch.setattr(part, "forward", limited)
