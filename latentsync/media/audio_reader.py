@@ -5,18 +5,21 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import av
 import numpy as np
 
-from ..errors import AudioError, OptionError
+from ..errors import AudioError, MediaError, OptionError
 from .container import decode_stream, open_media, scan_duration, video_stream
 from .limits import MAX_CHANNELS, MAX_GAP, MAX_SECONDS, SAMPLE_RATES
 from .polarity import WINDOW, Polarity, polarity_notice
+from .video_decoder import VideoDecoder
 
 _BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
 _GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
+NOTICEABLE = 0.1  # s of sound before the picture
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,33 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
     """
     with open_media(path, AudioError) as container:
         stream = _audio_stream(container, path)
+        start = float((stream.start_time or 0) * stream.time_base)
         if stream.duration:
-            duration = float(stream.duration * stream.time_base)
+            end = start + float(stream.duration * stream.time_base)
+        elif container.duration:
+            end = ((container.start_time or 0) + container.duration) / 1e6
         else:
-            duration = (container.duration or 0) / 1e6 or scan_duration(path, stream.index)
-        duration = min(max(duration, 0.0), MAX_SECONDS)
+            end = start + scan_duration(path, stream.index)
+        origin = _origin(container, path)
+        if origin is None or abs(start - origin) > _longest_gap(container):
+            origin = start
+        early = max(origin - start, 0.0)
         context = stream.codec_context
-        return AudioFacts(context.sample_rate, context.channels, _layout_name(context), duration, context.name)
+        return AudioFacts(
+            context.sample_rate,
+            context.channels,
+            _layout_name(context),
+            min(max(end - origin, 0.0), MAX_SECONDS),
+            context.name,
+            (_early_notice(path, early),) if early > NOTICEABLE else (),
+        )
+
+
+def _early_notice(path: str | os.PathLike, early: float) -> str:
+    return (
+        f"the sound of '{path}' begins {early:.2f} s before its first picture that can be shown: that part is left "
+        "out, so that sound and picture stay together. To have it spoken, give the sound as a file of its own (wav)"
+    )
 
 
 def audio_length(path: str | os.PathLike) -> float:
@@ -81,8 +104,8 @@ def read_audio_blocks(
     opposite polarity are turned over for it, where that is so; see polarity.py.
 
     start, duration: the part to read, in seconds; exact to the sample. Less than `duration` is given where the
-    file ends earlier. Where the sound starts later than the picture, and where packets are missing on the way, the
-    gap is filled with silence. Sound before the first picture is kept.
+    file ends earlier. The sound of a video counts from its first picture: what comes before that is left out, and
+    where the sound starts later, and where packets are missing on the way, the gap is filled with silence.
 
     on_notice: is given a line for a person about sound that was not taken as it is, at its end.
 
@@ -101,7 +124,7 @@ def read_audio_blocks(
     with open_media(path, AudioError) as container:
         stream = _audio_stream(container, path)
         layout = "mono" if mono else layout or _layout_name(stream.codec_context)
-        for block in _convertible(_resampled(container, stream, layout, sample_rate, judges), path):
+        for block in _convertible(_resampled(container, stream, path, layout, sample_rate, judges), path):
             total += block.shape[1]
             if total > MAX_SECONDS * sample_rate:
                 raise AudioError(
@@ -169,13 +192,14 @@ _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1"
 def _resampled(
     container: av.container.InputContainer,
     stream: av.AudioStream,
+    path: str | os.PathLike,
     layout: str,
     sample_rate: int,
     judges: list[Polarity],
 ) -> Iterator[np.ndarray]:
     """(C, T) float32 blocks of the whole track. judges: is given who decided on the polarity of its channels."""
     graph, source = None, None
-    frames = _without_gaps(container, stream)
+    frames = _without_gaps(container, stream, path)
     for frame in _in_phase(frames, judges) if layout == "mono" else frames:
         if frame.samples == 0:
             continue
@@ -224,35 +248,54 @@ def _drain(graph: av.filter.Graph | None, frame: av.AudioFrame | None) -> Iterat
             yield samples[:, first : first + _BLOCK]
 
 
-def _without_gaps(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """Decoded frames, with silence where the timestamps say that there is a gap."""
-    expected = _origin(container)
-    longest = min(container.duration / 1e6 if container.duration else math.inf, MAX_GAP)
+def _without_gaps(
+    container: av.container.InputContainer, stream: av.AudioStream, path: str | os.PathLike
+) -> Iterator[av.AudioFrame]:
+    """Decoded frames from the time on that counts as 0 s, with silence where the timestamps say that there is a gap."""
+    expected = _origin(container, path)
+    longest = _longest_gap(container)
     tolerance = 0.0  # the beginning is placed exactly
+    early = 0  # samples before 0 s that are still to be left out
     for frame in decode_stream(container, stream):
         if frame.pts is not None:
             now = float(frame.pts * Fraction(frame.time_base or stream.time_base))
-            # A gap longer than the whole file is a wrong timestamp.
             if expected is not None and tolerance < now - expected <= longest:
                 yield from _silence(frame, round((now - expected) * frame.sample_rate))
                 expected = now
             elif tolerance == 0.0:
+                if expected is not None and 0 < expected - now <= longest:
+                    early = round((expected - now) * frame.sample_rate)
                 expected = now
             tolerance = _GAP
         if expected is not None:
             expected += frame.samples / frame.sample_rate
-        yield frame
+        if early >= frame.samples:
+            early -= frame.samples
+        elif early:
+            yield _frame(frame, _samples(frame)[:, early:])
+            early = 0
+        else:
+            yield frame
+    if early:
+        raise AudioError(f"The sound of '{path}' ends before its first picture. Give the sound as a file of its own.")
 
 
-def _origin(container: av.container.InputContainer) -> float | None:
+def _longest_gap(container: av.container.InputContainer) -> float:
+    """s; a gap longer than the whole file is a wrong timestamp."""
+    return min(container.duration / 1e6 if container.duration else math.inf, MAX_GAP)
+
+
+def _origin(container: av.container.InputContainer, path: str | os.PathLike) -> float | None:
     """The time in the container that counts as 0 s, or None for the track's own beginning.
 
-    With a video it is the first picture. In mp4, mov and mkv a late start of the sound alone is meant too; in mp3 or
-    ogg it is the encoder's delay or the place of a cut.
+    With a video it is the first picture that can be shown: after a cut between key frames it comes late. In mp4, mov
+    and mkv a late start of the sound alone is meant too; in mp3 or ogg it is the encoder's delay or the place of a cut.
     """
     picture = video_stream(container)
     if picture is not None and picture.start_time is not None:
-        return float(picture.start_time * picture.time_base)
+        state = os.stat(path)
+        first = _first_picture(os.fspath(path), state.st_size, state.st_mtime_ns)
+        return float(picture.start_time * picture.time_base) if first is None else first
     return 0.0 if {"mp4", "matroska"} & set(container.format.name.split(",")) else None
 
 
@@ -288,6 +331,20 @@ def _in_phase(frames: Iterator[av.AudioFrame], judges: list[Polarity]) -> Iterat
 def _mono_weight(channel: str) -> float:
     """Of libswresample's mono mix, without the division by their sum."""
     return {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "LFE": 0.0}.get(channel, 0.5)
+
+
+@lru_cache(maxsize=16)
+def _first_picture(path: str, size: int, changed: int) -> float | None:
+    """The time in the container of the first picture that can be decoded, s; None where none can.
+
+    Kept, as a run opens a sound several times and a large picture takes a while. size, changed: of the file, in bytes
+    and ns, so that another file under the same name is another.
+    """
+    try:
+        with VideoDecoder(path) as decoder:
+            return float(decoder.origin * decoder.time_base)
+    except MediaError:
+        return None
 
 
 def _silence(like: av.AudioFrame, samples: int) -> Iterator[av.AudioFrame]:

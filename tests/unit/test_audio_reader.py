@@ -9,6 +9,7 @@ from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio, read_audio_blocks
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.limits import MAX_SECONDS
+from latentsync.media.video_reader import read_frames
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
 
 
@@ -328,3 +329,63 @@ def test_any_sample_format_is_turned_over(tmp_path, dtype, code):
     values = (np.stack([tone, -tone]) * scale + (128 if dtype == "u1" else 0)).astype(dtype)
     found = read(_write_wav(tmp_path / "tone.wav", values, code))
     np.testing.assert_allclose(found[300:], tone[300:], atol=0.02)
+
+
+FLASH = 60  # number of the picture in which the beep is heard, of 25 a second
+
+
+def _flash_and_beep(path, *, picture_late=0.0, sound_late=0.0, gop=250, bframes=0):
+    """4 s: a white picture and, at the same moment, a beep. One of the two streams may begin later than the other."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "30", "bf": str(bframes)})
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = 64, 48, "yuv420p", gop
+        sound = container.add_stream("aac", rate=48_000)
+        sound.layout = "mono"
+        for number in range(round(picture_late * 25), 100):
+            value = 230 if FLASH <= number < FLASH + 3 else 20
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8))
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        samples = np.zeros((1, 4 * 48_000), np.float32)
+        samples[0, FLASH * 1920 : FLASH * 1920 + 4800] = sine(1000, 0.1, 48_000)
+        first = round(sound_late * 48_000)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, first:]), "fltp", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = 48_000, Fraction(1, 48_000), first
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return path
+
+
+def _beep_after_flash(path, **part) -> float:
+    """s"""
+    flash = next(frame.time for frame in read_frames(path, **part) if frame.pixels.mean() > 120)
+    return np.flatnonzero(np.abs(read(path, **part)) > 0.2)[0] / 16_000 - flash
+
+
+@pytest.mark.parametrize("late", [{"picture_late": 0.48}, {"sound_late": 0.48}, {"picture_late": 1.04}, {}])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_a_video_as_its_own_speech_stays_together(tmp_path, suffix, late):
+    path = _flash_and_beep(tmp_path / f"a.{suffix}", **late, bframes=2)
+    assert abs(_beep_after_flash(path)) < 0.02
+    assert abs(_beep_after_flash(path, start=0.6)) < 0.04  # the nearest picture
+    facts, early = probe_audio(path), late.get("picture_late", 0)
+    assert facts.duration == pytest.approx(4 - early, abs=0.06)
+    assert len(read(path)) / 16_000 == pytest.approx(4 - early, abs=0.06)
+    assert ["before its first picture" in notice for notice in facts.notices] == [True] * (early > 0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.35])
+def test_a_cut_between_key_frames_stays_together(tmp_path, share):
+    """A recording of a broadcast that begins anywhere: pictures can be shown from the next key frame on."""
+    whole = _flash_and_beep(tmp_path / "whole.ts", gop=30).read_bytes()
+    path = tmp_path / "cut.ts"
+    path.write_bytes(whole[round(len(whole) * share) // 188 * 188 :])
+    assert abs(_beep_after_flash(path)) < 0.02
+    assert probe_audio(path).duration == pytest.approx(len(read(path)) / 16_000, abs=0.06)
+
+
+def test_sound_that_ends_before_the_first_picture(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pictures=2, pts=[30, 31], tone=440)
+    with pytest.raises(AudioError, match="ends before its first picture"):
+        read(path)
