@@ -78,6 +78,7 @@ class ComfyServer:
 
     base: a folder that becomes input/, output/, models/ .. of this server alone. packs: linked into
     custom_nodes/ under their names. folder: where `setup_host` put ComfyUI. env: added to the server's environment.
+    front_end_root: static/ of another comfyui-frontend-package than the installed one.
     """
 
     def __init__(
@@ -90,12 +91,15 @@ class ComfyServer:
         arguments: Sequence[str] = (),
         env: dict[str, str] | None = None,
         port: int = 0,
+        front_end_root: Path | None = None,
     ):
         self.base, self.comfy, self.python, self.arguments = Path(base).resolve(), comfy_of(folder), python, arguments
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         for name, pack in packs.items():
             link_folder(self.base / "custom_nodes" / name, Path(pack).resolve())
+        if front_end_root:
+            self.arguments = [*arguments, "--front-end-root", str(Path(front_end_root).resolve())]
         self.log = self.base / "server.log"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"

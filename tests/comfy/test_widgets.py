@@ -380,6 +380,30 @@ def test_blend_preview_follows_the_widget(front_end, artefacts, settings):
     front_end.screenshot(artefacts / "widgets" / f"blend_{'nodes_2' if settings else 'classic'}_mask.png")
 
 
+SHADES = """() => [getComputedStyle(panel.element).getPropertyValue("--ls-source"), panel.timeline.colours.source]"""
+ON_DARK, ON_LIGHT = "rgb(86, 180, 233)", "rgb(0, 114, 178)"
+
+
+def test_colours_follow_the_theme(front_end):
+    """Newer front ends have no class for it any more, only the page's color-scheme."""
+    front_end.add_node("LatentSyncReport")
+    open_panel(front_end, "LatentSyncReport")
+    show(front_end, "LatentSyncReport", "latentsync_report", report_payload())
+    assert front_end.page.evaluate(SHADES) == [ON_DARK, ON_DARK]
+    for palette, expected in (("light", ON_LIGHT), ("dark", ON_DARK)):
+        front_end.page.evaluate("id => app.extensionManager.setting.set('Comfy.ColorPalette', id)", palette)
+        front_end.page.wait_for_timeout(400)
+        assert front_end.page.evaluate(SHADES) == [expected, expected], palette
+    front_end.page.evaluate(
+        "() => { document.body.classList.remove('dark-theme'); document.documentElement.style.colorScheme = 'dark'; }"
+    )
+    front_end.page.wait_for_timeout(200)
+    assert front_end.page.evaluate(SHADES) == [ON_DARK, ON_DARK]
+    front_end.page.evaluate("() => { document.documentElement.style.colorScheme = ''; }")
+    front_end.page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleTheme')")  # light, and dark again
+    front_end.page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleTheme')")
+
+
 def test_words_in_chinese(front_end):
     front_end.open(CHINESE)
     front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})

@@ -7,7 +7,11 @@ const NAMES = ["text", "dim", "line", "surface", "sound", "voice", "gap", "sourc
 /** Add the style sheet to the page, once. */
 export function addStyleSheet() {
   const href = new URL("../latentsync.css", import.meta.url).href;
-  if (!document.querySelector(`link[href="${href}"]`)) document.head.append(element("link", "", { rel: "stylesheet", href }));
+  if (document.querySelector(`link[href="${href}"]`)) return;
+  // As colours, not as words: a canvas does not understand light-dark().
+  const rules = NAMES.map((name) => `@property --ls-${name} { syntax: "<color>"; inherits: true; initial-value: #888; }`);
+  document.head.append(element("style", "", {}, rules.join("\n")));
+  document.head.append(element("link", "", { rel: "stylesheet", href }));
 }
 
 /** {name: CSS colour} as they apply to an element now. */
