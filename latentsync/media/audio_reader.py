@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from ..errors import AudioError, MediaError, OptionError
 from .container import decode_stream, open_media, scan_duration, video_stream
@@ -24,7 +25,7 @@ NOTICEABLE = 0.1  # s of sound before the picture
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """What a file says about its first audio track."""
+    """What a file says about its audio track: the only one that is flagged as the default, else the first."""
 
     sample_rate: int  # Hz
     channels: int
@@ -52,6 +53,8 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
         if origin is None or abs(start - origin) > _longest_gap(container):
             origin = start
         early = max(origin - start, 0.0)
+        notices = [_tracks_notice(path, container, stream)] if len(container.streams.audio) > 1 else []
+        notices += [_early_notice(path, early)] if early > NOTICEABLE else []
         context = stream.codec_context
         return AudioFacts(
             context.sample_rate,
@@ -59,8 +62,20 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
             _layout_name(context),
             min(max(end - origin, 0.0), MAX_SECONDS),
             context.name,
-            (_early_notice(path, early),) if early > NOTICEABLE else (),
+            tuple(notices),
         )
+
+
+def _tracks_notice(path: str | os.PathLike, container: av.container.InputContainer, stream: av.AudioStream) -> str:
+    tracks = list(container.streams.audio)
+    taken = tracks.index(stream)
+    words = [stream.metadata.get("title"), stream.metadata.get("language"), _layout_name(stream.codec_context)]
+    other = 0 if taken else 1
+    return (
+        f"'{path}' has {len(tracks)} audio tracks, of which number {taken + 1} is heard "
+        f"({', '.join(filter(None, words))}). For another, extract it and give that file, number {other + 1} by: "
+        f"ffmpeg -i INPUT -map 0:a:{other} track{other + 1}.wav"
+    )
 
 
 def _early_notice(path: str | os.PathLike, early: float) -> str:
@@ -163,7 +178,10 @@ def _convertible(blocks: Iterator[np.ndarray], path: str | os.PathLike) -> Itera
 
 
 def _audio_stream(container: av.container.InputContainer, path: str | os.PathLike) -> av.AudioStream:
-    stream = container.streams.best("audio")
+    tracks = container.streams.audio
+    usable = [track for track in tracks if track.codec_context is not None and track.codec_context.sample_rate]
+    flagged = [track for track in usable if track.disposition & Disposition.default]
+    stream = next(iter(flagged if len(flagged) == 1 else usable or tracks), None)
     if stream is None:
         kind = "is a video without an audio track" if video_stream(container) else "holds no audio track"
         raise AudioError(

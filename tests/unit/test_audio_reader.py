@@ -4,6 +4,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio, read_audio_blocks
@@ -389,3 +390,38 @@ def test_sound_that_ends_before_the_first_picture(tmp_path):
     path = write_clip(tmp_path / "a.mp4", pictures=2, pts=[30, 31], tone=440)
     with pytest.raises(AudioError, match="ends before its first picture"):
         read(path)
+
+
+def _two_tracks(path, flags, titles=(None, None)):
+    """A quiet mono track, and a second one in stereo with more bits; flags: which of them are the default."""
+    tones = sine(300, 1.0, 48_000)[None], np.tile(sine(900, 1.0, 48_000), (2, 1))
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("aac", rate=48_000) for _ in tones]
+        for stream, tone, flag, title in zip(streams, tones, flags, titles, strict=True):
+            stream.layout, stream.bit_rate = ("mono", 48_000) if len(tone) == 1 else ("stereo", 320_000)
+            stream.disposition = Disposition.default if flag else Disposition(0)
+            stream.metadata.update({"title": title} if title else {})
+        for stream, tone in zip(streams, tones, strict=True):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone), "fltp", stream.layout.name)
+            frame.sample_rate, frame.time_base, frame.pts = 48_000, Fraction(1, 48_000), 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("flags", "taken"), [((1, 1), 1), ((0, 0), 1), ((1, 0), 1), ((0, 1), 2)])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_the_first_of_several_tracks_is_heard(tmp_path, suffix, flags, taken):
+    path = _two_tracks(tmp_path / f"a.{suffix}", flags)
+    spectrum = np.abs(np.fft.rfft(read(path)[:16_000]))
+    assert np.argmax(spectrum) == {1: 300, 2: 900}[taken]
+    facts = probe_audio(path)
+    assert facts.channels == taken
+    (notice,) = facts.notices
+    assert f"has 2 audio tracks, of which number {taken} is heard" in notice
+    assert f"-map 0:a:{2 - taken}" in notice
+
+
+def test_one_track_needs_no_word(tmp_path):
+    assert not probe_audio(write_clip(tmp_path / "a.mp4", tone=440)).notices
+    assert "(Comments, stereo)" in probe_audio(_two_tracks(tmp_path / "b.mkv", (0, 1), (None, "Comments"))).notices[0]
