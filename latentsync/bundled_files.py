@@ -1,10 +1,11 @@
-"""Whether the model files that come with this package are whole. Needs nothing but Python's standard library."""
+"""The model files that come with this package, and whether they are whole. Needs Python's standard library alone."""
 
 import json
 import struct
 import zipfile
 from pathlib import Path
 
+ASSETS = Path(__file__).parent / "assets"
 PARTS = ("unet", "vae", "whisper", "syncnet")  # that a folder's config.json may name
 
 

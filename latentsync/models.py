@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
+from .bundled_files import ASSETS
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .draft_decoder import load_draft_decoder
 from .errors import CheckpointError, ModelNotFoundError, OptionError
@@ -18,7 +19,6 @@ from .unet import OUT_CHANNELS, LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
 
-ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ASSETS / "tiny"
 BUNDLED_WHISPER = BUNDLED / "whisper" / "tiny.en.pt"
 RELEASED_UNET_NAMES = ("latentsync_unet.safetensors", "latentsync_unet.pt")

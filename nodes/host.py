@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, InputImpl, io
 from torch import nn
 
-from ..latentsync.errors import LatentSyncError, is_out_of_memory
+from ..latentsync.errors import LatentSyncError, dependency_error, is_out_of_memory
 
 __all__ = [
     "RESTORER_FOLDERS",
@@ -198,7 +198,7 @@ def interruptible(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """The library's errors as short messages: what was given, what was expected, what to do.
+    """The library's errors, and packages that do not load, as short messages: what is wrong, and what to do.
 
     Full memory becomes the host's own error, at which it frees all models: it knows that of CUDA alone.
     """
@@ -209,6 +209,8 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise torch.cuda.OutOfMemoryError(f"{OUT_OF_MEMORY}\n\n{error}") from error
+        if broken := dependency_error(error):
+            raise ImportError(str(broken)) from error
         raise
 
 

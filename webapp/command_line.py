@@ -132,9 +132,11 @@ def main(argv: list[str] | None = None) -> int:
         from .app import build  # seconds, for torch and all that stands on it
     except ModuleNotFoundError as error:
         if error.name != "gradio":
-            raise
+            return complain(error, arguments.verbose)
         print(f"error: {NO_GRADIO}", file=sys.stderr)
         return FAILED
+    except Exception as error:  # a package that does not load may raise anything
+        return complain(error, arguments.verbose)
     try:
         with clean_stops():
             serve(build(settings_of(arguments)), arguments)

@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 
-from ..errors import LatentSyncError, OptionError, is_out_of_memory
+from ..errors import LatentSyncError, OptionError, dependency_error, is_out_of_memory
 
 DONE, FAILED, WRONG_ARGUMENTS, KILLED = 0, 1, 2, 128  # KILLED plus the signal's number
 OUT_OF_MEMORY = (
@@ -46,9 +46,14 @@ def complain(error: Exception, verbose: bool) -> int:
 
 def is_foreseen(error: Exception) -> bool:
     """Whether its message tells a user what to do, so that a stack trace would only be in the way."""
-    return is_out_of_memory(error) or isinstance(error, LatentSyncError | OSError)
+    if is_out_of_memory(error) or isinstance(error, LatentSyncError | OSError):
+        return True
+    return dependency_error(error) is not None
 
 
 def message_of(error: Exception) -> str:
     """What to tell the user."""
-    return OUT_OF_MEMORY if is_out_of_memory(error) else str(error) or type(error).__name__
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    broken = None if isinstance(error, LatentSyncError) else dependency_error(error)
+    return str(broken or error) or type(error).__name__

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from fractions import Fraction
 
 import pytest
@@ -333,6 +334,34 @@ def test_verbose_shows_where_a_foreseen_error_comes_from(speech, out, tmp_path, 
 def test_full_memory_is_explained(error, capsys):
     assert complain(error, verbose=False) == 1
     assert capsys.readouterr().err == f"error: {OUT_OF_MEMORY}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "raise RuntimeError('operator torchvision::nms does not exist')",
+            "diffusers does not load (RuntimeErr",
+        ),
+        ("raise OSError('libcudart.so.13: cannot open')", "package diffusers does not load (OSError: libcudart"),
+        ("import absent_package", "package absent_package is missing"),
+        ("version = 0", "package diffusers does not load (ImportError: cannot import name"),
+    ],
+)
+def test_a_package_that_does_not_load_is_named(body, said, tmp_path, monkeypatch, capsys):
+    """Whatever it raises, without a stack trace."""
+    (tmp_path / "diffusers.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        from diffusers import AutoencoderKL  # noqa: F401
+    assert complain(caught.value, verbose=False) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "python -m pip install" in err
+    assert len(err.splitlines()) == 1
+    assert str(tmp_path) not in err
 
 
 def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):

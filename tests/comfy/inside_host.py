@@ -23,7 +23,9 @@ comfy.options.enable_args_parsing()
 
 import av  # noqa: E402
 import comfy.model_management as management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import comfy.utils  # noqa: E402
+import comfy_api.latest  # noqa: E402, F401
 import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -33,12 +35,42 @@ SHARED = (management, comfy.utils, folder_paths, torch.nn.functional)  # that ot
 BEFORE = [{name: value for name, value in vars(module).items() if callable(value)} for module in SHARED]
 FOLDERS = (folder_paths.get_temp_directory(), folder_paths.get_input_directory(), folder_paths.get_output_directory())
 
+# What only running nodes need does not load in this process until a check says so: the pack starts all the same.
+BROKEN = {"diffusers", "accelerate", "spandrel", "kornia", "cv2", "scipy"}  # unless the host has loaded it by now
+SHELF = Path(sys.argv[-1]) / "broken_packages"
+SHELF.mkdir()
+for name in BROKEN:
+    (SHELF / f"{name}.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+HAD = set(sys.modules)
+sys.path.insert(0, str(SHELF))
 spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
+NODES = asyncio.run(asyncio.run(sys.modules["pack"].comfy_entrypoint()).get_node_list())
+SCHEMAS = [node.GET_SCHEMA() for node in NODES]
+ADDED = {name for name in set(sys.modules) - HAD if name.partition(".")[0] != "pack"}
+LOADER = next(node for node in NODES if node.__name__ == "LatentSyncModelLoader")
+try:
+    LOADER.execute("tiny (bundled)", "auto", "auto", "auto", "auto")
+    FAILURE = ""
+except ImportError as error:
+    FAILURE = str(error)
+sys.path.remove(str(SHELF))
+
 host, media = (importlib.import_module(f"pack.nodes.{name}") for name in ("host", "media"))
 reader = importlib.import_module("pack.latentsync.media.video_reader")
 audio_reader = importlib.import_module("pack.latentsync.media.audio_reader")
+
+
+def check_start() -> None:
+    """All nodes are there although packages do not load; the one that runs says which, and what to do."""
+    assert len(SCHEMAS) == len({schema.node_id for schema in SCHEMAS}) >= 12
+    foreign = sorted(name for name in ADDED if name.partition(".")[0] not in sys.stdlib_module_names)
+    assert not foreign, f"imported for the schemas alone: {foreign}"
+    assert "does not load (RuntimeError: operator torchvision::nms does not exist)" in FAILURE, FAILURE
+    assert "python -m pip install" in FAILURE
+    with host.plain_errors():
+        importlib.import_module("pack.latentsync.models")
 
 
 def check_nothing_is_replaced() -> None:
@@ -272,6 +304,7 @@ def check_full_memory() -> None:
         raise management.InterruptProcessingException
 
 
+check_start()
 check_nothing_is_replaced()
 check_full_memory()
 check_names()

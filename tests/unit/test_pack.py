@@ -15,6 +15,7 @@ HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder
 # What may be imported when ComfyUI starts: it has torch and numpy in memory by then. The rest waits for a node's turn.
 LIGHT = {"torch", "numpy"}
 LIGHT_PARTS = {"errors", "media.length_modes", "options", "presets", "trajectory"}  # of the library
+LISTS = {"restoration.restorer_files"}  # of the library, imported when a schema lists what there is to choose from
 
 IMPORT_ALONE = """
 import asyncio, importlib.util, sys
@@ -60,6 +61,16 @@ def test_heavy_imports_wait_for_execution(file):
             assert name.removeprefix("latentsync.") in LIGHT_PARTS, name
         else:
             assert level == 1, name
+
+
+def test_what_the_schemas_import_loads_nothing_heavy():
+    """tests/comfy has the real schemas built while packages do not load; this is the part without ComfyUI."""
+    names = ", ".join(f"latentsync.{part}" for part in sorted(LIGHT_PARTS | LISTS))
+    script = f"import sys; before = set(sys.modules); import {names}; print(*(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert run.stderr == ""
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert loaded - sys.stdlib_module_names == {"latentsync"}
 
 
 def imports(file: Path) -> list[tuple[str, int, tuple[ast.AST, ...]]]:
