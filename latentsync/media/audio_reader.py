@@ -20,7 +20,10 @@ from .video_decoder import VideoDecoder
 
 _BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
 _GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
-NOTICEABLE = 0.1  # s of sound before the picture
+NOTICEABLE = 0.1  # s of sound before the picture, or of a declared length beside the true one
+_LAST = 0.5  # s at the end in which a packet is looked for
+# Formats that know how long they are. Those that write it into their head are still wrong where they were cut off.
+_COUNTING = {"mp4", "matroska", "ogg", "flac", "wav", "w64", "aiff", "caf", "au", "mpegts", "avi", "asf", "flv"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class AudioFacts:
     sample_rate: int  # Hz
     channels: int
     layout: str  # FFmpeg's name, e.g. mono, stereo, 5.1
-    duration: float  # s
+    duration: float  # s from the first picture, where there is one
     codec: str
     notices: tuple[str, ...] = ()  # what will not come out as one would expect, a line for a person each
 
@@ -43,12 +46,7 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
     with open_media(path, AudioError) as container:
         stream = _audio_stream(container, path)
         start = float((stream.start_time or 0) * stream.time_base)
-        if stream.duration:
-            end = start + float(stream.duration * stream.time_base)
-        elif container.duration:
-            end = ((container.start_time or 0) + container.duration) / 1e6
-        else:
-            end = start + scan_duration(path, stream.index)
+        end = _end(container, stream, path, start)
         origin = _origin(container, path)
         if origin is None or abs(start - origin) > _longest_gap(container):
             origin = start
@@ -64,6 +62,36 @@ def probe_audio(path: str | os.PathLike) -> AudioFacts:
             context.name,
             tuple(notices),
         )
+
+
+def _end(
+    container: av.container.InputContainer, stream: av.AudioStream, path: str | os.PathLike, start: float
+) -> float:
+    """The time in the container at which the sound ends, s; `start` is that at which it begins. Moves the container.
+
+    What the file declares is taken where it can be trusted: its format counts its samples, and there is sound at that
+    time. Of others, such as an mp3, FFmpeg guesses the length from the first packets' bit rate; all packets are read.
+    """
+    declared = None
+    if stream.duration:
+        declared = start + float(stream.duration * stream.time_base)
+    elif container.duration:
+        declared = ((container.start_time or 0) + container.duration) / 1e6
+    if declared and _COUNTING & set(container.format.name.split(",")) and _has_sound(container, stream, declared):
+        return declared
+    end = start + scan_duration(path, stream.index)
+    return declared if declared and abs(declared - end) <= NOTICEABLE else end  # which leaves out an encoder's padding
+
+
+def _has_sound(container: av.container.InputContainer, stream: av.AudioStream, end: float) -> bool:
+    """Whether a packet ends about there."""
+    end = min(end, MAX_SECONDS)
+    try:
+        container.seek(max(round((end - _LAST) / stream.time_base), 0), stream=stream)
+        ends = (packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None)
+        return any(time * stream.time_base > end - _LAST for time in ends)
+    except (av.FFmpegError, OSError):
+        return False
 
 
 def _tracks_notice(path: str | os.PathLike, container: av.container.InputContainer, stream: av.AudioStream) -> str:

@@ -6,7 +6,7 @@ from latentsync.media.audio_mix import probe_mix, read_mix_blocks
 from latentsync.media.audio_reader import probe_audio, read_audio
 from latentsync.media.audio_writer import AudioSource
 from latentsync.media.video_writer import VideoWriter
-from tests.unit.media_clips import numbered_picture, sine, write_pcm
+from tests.unit.media_clips import encode_sound, numbered_picture, sine, write_pcm
 
 RATE = 48_000
 
@@ -65,6 +65,15 @@ def test_a_sound_that_ended_before_the_start_is_silent(tmp_path):
     np.testing.assert_array_equal(mix([short, long], start=1.0), mix([long], start=1.0))
     with pytest.raises(AudioError, match="cannot start at 3"):
         mix([short, long], start=3.0)
+
+
+def test_a_sound_that_only_claims_to_last_beyond_the_start(tmp_path):
+    """Its head, cut off with the rest, tells 4 s, but 2 s are there."""
+    whole, cut = tmp_path / "whole.mp3", tmp_path / "cut.mp3"
+    encode_sound(whole, sine(300, 4.0, RATE)[None], RATE, "libmp3lame", "mono")
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    long = tone(tmp_path / "b.wav", 700, 5.0)
+    np.testing.assert_array_equal(mix([cut, long], start=3.0), mix([long], start=3.0))
 
 
 def test_mistakes_are_named(tmp_path):

@@ -11,6 +11,8 @@ from latentsync.media.audio_reader import probe_audio, read_audio, read_audio_bl
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.limits import MAX_SECONDS
 from latentsync.media.video_reader import read_frames
+from latentsync.options import LipSyncOptions
+from latentsync.timeline import sound_warnings
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
 
 
@@ -425,3 +427,54 @@ def test_the_first_of_several_tracks_is_heard(tmp_path, suffix, flags, taken):
 def test_one_track_needs_no_word(tmp_path):
     assert not probe_audio(write_clip(tmp_path / "a.mp4", tone=440)).notices
     assert "(Comments, stereo)" in probe_audio(_two_tracks(tmp_path / "b.mkv", (0, 1), (None, "Comments"))).notices[0]
+
+
+def _changing_mp3(path, seconds=(3.0, 5.0), rates=(32_000, 192_000)):
+    """An mp3 without a header, the second part of it at another bit rate: its length can only be counted."""
+    parts = []
+    for number, (length, rate) in enumerate(zip(seconds, rates, strict=True)):
+        part = path.with_name(f"{number}.mp3")
+        options = {"write_xing": "0", "id3v2_version": "0"}
+        with av.open(str(part), "w", options=options) as container:
+            stream = container.add_stream("libmp3lame", rate=44_100)
+            stream.layout, stream.bit_rate = "mono", rate
+            frame = av.AudioFrame.from_ndarray(sine(440, length, 44_100)[None], "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = 44_100, Fraction(1, 44_100), 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("rates", [(32_000, 192_000), (192_000, 32_000)])
+def test_the_length_of_an_mp3_without_a_header(tmp_path, rates):
+    path = _changing_mp3(tmp_path / "a.mp3", rates=rates)
+    with av.open(str(path)) as container:
+        assert abs(container.duration / 1e6 - 8) > 1  # FFmpeg's guess
+    lasts = len(read(path)) / 16_000
+    assert probe_audio(path).duration == pytest.approx(lasts, abs=0.06)
+    wav = write_pcm(tmp_path / "a.wav", sine(440, lasts, 16_000)[None], 16_000)
+    assert not sound_warnings(wav, path, LipSyncOptions())
+    assert not sound_warnings(path, wav, LipSyncOptions())
+    assert sound_warnings(path, write_pcm(tmp_path / "b.wav", sine(440, 6, 16_000)[None], 16_000), LipSyncOptions())
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mka", "a.webm", "a.mp3"])
+def test_the_length_of_a_file_that_was_cut_off(tmp_path, name):
+    """Its head still tells the whole length."""
+    whole = tmp_path / f"whole_{name}"
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 6 * 48_000))
+    if name.endswith("flac"):
+        _encode_flac(whole, samples, 48_000)
+    else:
+        codec = {"a.mka": "aac", "a.webm": "libopus", "a.mp3": "libmp3lame"}[name]
+        encode_sound(whole, samples, 48_000, codec, "stereo")
+    (tmp_path / name).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert probe_audio(whole).duration == pytest.approx(6, abs=0.05)
+    assert probe_audio(tmp_path / name).duration == pytest.approx(len(read(tmp_path / name)) / 16_000, abs=0.11)
+
+
+def test_the_length_of_a_track_shorter_than_its_file(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", pictures=100, tone=440)  # 4 s of pictures, 1 s of sound
+    assert probe_audio(path).duration == pytest.approx(1, abs=0.06)
