@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class HostedSpeech:
     """What LATENTSYNC_AUDIO carries. silence: what is to happen in pauses, see LipSyncOptions."""
 

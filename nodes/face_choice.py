@@ -14,7 +14,7 @@ SPEAKERS_FACES = [*FACES, "all"]  # where several faces may speak
 MAX_NUMBER = 99
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class ChosenFace:
     """A choice as the library reads it, see tracks/choice.py; a picture (H, W, 3) of the person goes before it."""
 

@@ -5,6 +5,8 @@ The other node files import ComfyUI's names from here, so a change of the host i
 
 import contextlib
 import os
+import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -43,6 +45,7 @@ __all__ = [
     "stop_if_interrupted",
     "temp_path",
     "unload",
+    "without_folders",
 ]
 
 RESTORER_FOLDERS = ("facerestore_models", "upscale_models")  # the former is not ComfyUI's own, but usual
@@ -51,6 +54,7 @@ OUT_OF_MEMORY = (
     "Not enough memory. In Load LatentSync Model choose the precision fp8, or close other programs. In LatentSync Lip "
     "Sync a shorter clip needs no less; the other nodes hold all frames that they are given."
 )
+FOLDERS = ("temp", "output", "input")  # from which the front end fetches files
 PREVIEW_SIDE = 512  # px, the longer side of a live preview
 
 
@@ -92,7 +96,7 @@ def file_reference(path: str | os.PathLike | None) -> dict[str, str] | None:
     if path is None:
         return None
     file = Path(path).absolute()
-    for kind in ("temp", "output", "input"):
+    for kind in FOLDERS:
         root = Path(folder_paths.get_directory_by_type(kind)).absolute()
         if file.is_relative_to(root):
             subfolder = file.parent.relative_to(root).as_posix()
@@ -198,20 +202,36 @@ def interruptible(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """The library's errors, and packages that do not load, as short messages: what is wrong, and what to do.
+    """The library's errors, those of files and packages that do not load as short messages: what is wrong, what to do.
 
     Full memory becomes the host's own error, at which it frees all models: it knows that of CUDA alone.
     """
     try:
         yield
     except LatentSyncError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(without_folders(str(error))) from error
     except Exception as error:
         if is_out_of_memory(error):
-            raise torch.cuda.OutOfMemoryError(f"{OUT_OF_MEMORY}\n\n{error}") from error
+            raise torch.cuda.OutOfMemoryError(f"{OUT_OF_MEMORY}\n\n{without_folders(str(error))}") from error
         if broken := dependency_error(error):
-            raise ImportError(str(broken)) from error
+            raise ImportError(without_folders(str(broken))) from error
+        if isinstance(error, OSError):
+            raise ValueError(without_folders(str(error))) from error
         raise
+
+
+QUOTED_PATH = re.compile(r"""(['"])(?:/|[A-Za-z]:[\\/]|\\\\)[^'"\n]*[\\/]([^'"\n]*)\1""")
+BARE_PATH = re.compile(r"""(?<![\w./:\\-])(?:/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'"/\\]+[/\\])+""")
+
+
+def without_folders(text: str) -> str:
+    """A message with the names of files, not where this machine keeps them: it is shown in a browser anywhere."""
+    known = [folder_paths.base_path, folder_paths.models_dir, *map(folder_paths.get_directory_by_type, FOLDERS)]
+    known += [Path(__file__).parents[1], Path(tempfile.gettempdir()), Path.home()]
+    text = QUOTED_PATH.sub(r"\1\2\1", text)
+    for folder in sorted({str(path) for path in known if path}, key=len, reverse=True):  # may have spaces in them
+        text = re.sub(re.escape(folder) + r"[/\\](?:[^\s'\"/\\]+[/\\])*", "", text)
+    return BARE_PATH.sub("", text)
 
 
 class Progress:

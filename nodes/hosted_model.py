@@ -18,7 +18,7 @@ VAE_VALUES = 8  # per picture pixel and channel of the first level
 WHISPER_BYTES = 256 * 2**20  # one window of 30 s; small's is the largest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class HostedModel:
     """What LATENTSYNC_MODEL carries.
 

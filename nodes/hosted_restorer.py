@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 VALUES = 384 * 3  # numbers held at once per pixel that goes in, as ComfyUI's own upscaling node reckons
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class HostedRestorer:
     """What LATENTSYNC_RESTORER carries. The network is where ComfyUI has it: use `at` where it was made ready."""
 

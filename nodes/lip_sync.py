@@ -222,6 +222,6 @@ class LatentSyncLipSync(io.ComfyNode):
                 on_preview=progress.show,
                 should_stop=host.stop_if_interrupted,
             )
-            report.warnings[:0] = source.notices
+            report.warnings[:] = map(host.without_folders, (*source.notices, *report.warnings))
             hosted_report = HostedReport(report, host.file_reference(result), source.reference, start, options.length)
             return io.NodeOutput(host.InputImpl.VideoFromFile(str(result)), hosted_report, ui=hosted_report.ui())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..latentsync.report import LipSyncReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class HostedReport:
     """What LATENTSYNC_REPORT carries.
 

@@ -9,7 +9,7 @@ from .knobs import CATEGORY, check_choices
 from .sockets import Speakers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
 class HostedSpeaker:
     """One of the tuple that LATENTSYNC_SPEAKERS carries. audio: ComfyUI's AUDIO."""
 

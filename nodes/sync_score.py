@@ -89,7 +89,7 @@ class LatentSyncSyncScore(io.ComfyNode):
                 found = frames_sync(shown, waveform, network.model.module, words)
             score = found.score
             picture = media.as_images(np.ascontiguousarray(sync_picture(score))[None])
-            text = clip_text(found, described_syncnet(path))
+            text = host.without_folders(clip_text(found, described_syncnet(path)))
             shown = host.temp_path(".png")
             media.write_picture(picture[0], shown)
             ui = {"images": [host.file_reference(shown)], "text": (text,)}  # the host itself draws pictures on a node

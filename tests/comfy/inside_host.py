@@ -270,6 +270,25 @@ def check_names() -> None:
                 restorers.restorer_path(f"{folder}/{name}")
 
 
+def check_messages() -> None:
+    """They name files, never the folders of this machine, and are left alone otherwise."""
+    models, home = folder_paths.models_dir, Path.home()
+    for given, shown in (
+        (f"'{models}/latentsync/a b/u.pt' is cut", "'u.pt' is cut"),
+        (f"{models}/vae/x.safetensors: no", "x.safetensors: no"),
+        (f"no face in '{home}/o'neil/talk.mp4'; choose", "no face in 'o'neil/talk.mp4'; choose"),
+        ("'C:\\Users\\me too\\talk.mp4' and D:/x/y.wav", "'talk.mp4' and y.wav"),
+        ("[Errno 2] No such file or directory: '/srv/some where/a.wav'", "[Errno 2] No such file or directory: 'a.wav'"),
+        ("by /opt/models/syncnet.pt", "by syncnet.pt"),
+        *((text, text) for text in ("0 / 5 frames at 1/8", "https://a.org/b/c.pt", "'and/or' w/h 16:9", "checkpoints/vae/a")),
+    ):
+        assert host.without_folders(given) == shown
+    with pytest.raises(ValueError, match="^no face in 'a.mp4'$"), host.plain_errors():
+        raise reader.MediaError(f"no face in '{folder_paths.get_input_directory()}/mine/a.mp4'")
+    model = importlib.import_module("pack.nodes.hosted_model").HostedModel(*["x" * 99] * 4)
+    assert len(repr(model)) < 100, "the host sends it with every error"
+
+
 def check_large_pictures() -> None:
     with pytest.raises(ValueError, match="67 million pixels at most"):
         media.checked_images(torch.zeros(1, 1, 1, 1).expand(1, 9000, 9000, 3), "frames")
@@ -308,6 +327,7 @@ check_start()
 check_nothing_is_replaced()
 check_full_memory()
 check_names()
+check_messages()
 check_large_pictures()
 check_videos()
 check_trimmed_videos()

@@ -36,6 +36,7 @@ def failed(server, graph: dict, at: str, *said: str, **extra: dict) -> None:
     for part in said:
         assert part in run.message
     assert len(run.message) < 500
+    assert str(server.base) not in f"{run.message} {run.error['current_inputs']}"  # nobody's business
     assert "\n  File " not in run.message
 
 
