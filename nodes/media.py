@@ -214,6 +214,38 @@ def as_file(video) -> Iterator[VideoFile]:
         yield VideoFile(path, None, source, begins, duration, facts.notices)
 
 
+@contextlib.contextmanager
+def as_mask_file(mask: torch.Tensor, video: Path) -> Iterator[Path]:
+    """MASK (1 or F, H, W) as a picture, or as a video without loss that runs along with a video of F frames.
+
+    Raises ValueError for a mask of another size or of another number of frames than the video.
+    """
+    from ..latentsync.media.video_reader import probe_video, video_length
+
+    facts = probe_video(video)
+    mask = mask[None] if mask.ndim == 2 else mask
+    count = round(video_length(video) * float(facts.fps))
+    if tuple(mask.shape[1:]) != (facts.height, facts.width):
+        raise ValueError(
+            f"protect is {mask.shape[2]} x {mask.shape[1]}, but the video is {facts.width} x {facts.height}; expected "
+            "the same size. Resize the mask, or draw it over a frame of the video"
+        )
+    if len(mask) not in (1, count):
+        raise ValueError(
+            f"protect has {len(mask)} masks, but the video has {count} frames; expected one mask for all frames, or "
+            "one for each"
+        )
+    path = host.temp_path(".png" if len(mask) == 1 else SPILL_SUFFIX)
+    try:
+        if len(mask) == 1:
+            write_picture(mask[0], path)
+        else:
+            _write_frames(enumerate(ByteFrames(_grey(mask))), (facts.height, facts.width), facts.fps, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _source_file(video, stack: contextlib.ExitStack) -> Path | None:
     """The file that a VIDEO is read from, a temporary one if it is in memory; None for a VIDEO of frames."""
     if isinstance(video, host.InputImpl.VideoFromComponents):
