@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class HostedSpeech:
+@dataclass(frozen=True, repr=False)
+class HostedSpeech(host.Carried):
     """What LATENTSYNC_AUDIO carries. silence: what is to happen in pauses, see LipSyncOptions."""
 
     features: "SpeechFeatures"

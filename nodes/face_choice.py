@@ -14,8 +14,8 @@ SPEAKERS_FACES = [*FACES, "all"]  # where several faces may speak
 MAX_NUMBER = 99
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class ChosenFace:
+@dataclass(frozen=True, repr=False)
+class ChosenFace(host.Carried):
     """A choice as the library reads it, see tracks/choice.py; a picture (H, W, 3) of the person goes before it."""
 
     words: str

@@ -61,6 +61,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
                 io.Image.Output(display_name="masked", tooltip="The same with the part that is made anew in grey."),
                 io.Mask.Output(display_name="mask", tooltip="1 where the face is made anew; one mask for all frames."),
             ],
+            hidden=list(host.HIDDEN),
         )
 
     @classmethod
@@ -89,6 +90,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
         max_yaw=DEFAULTS.max_yaw,
         fade=DEFAULTS.fade,
     ) -> io.NodeOutput:
+        host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.options import LipSyncOptions

@@ -22,7 +22,9 @@ from torch import nn
 from ..latentsync.errors import LatentSyncError, dependency_error, is_out_of_memory
 
 __all__ = [
+    "HIDDEN",
     "RESTORER_FOLDERS",
+    "Carried",
     "ComfyExtension",
     "InputImpl",
     "ManagedModule",
@@ -41,6 +43,7 @@ __all__ = [
     "offload_device",
     "on_device",
     "plain_errors",
+    "refuse_batches",
     "register_model_folders",
     "stop_if_interrupted",
     "temp_path",
@@ -102,6 +105,17 @@ def file_reference(path: str | os.PathLike | None) -> dict[str, str] | None:
             subfolder = file.parent.relative_to(root).as_posix()
             return {"filename": file.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
     return None
+
+
+class Carried:
+    """What travels between the pack's own sockets.
+
+    ComfyUI sends its text to the browser with every error of a node that has it as an input: the name alone, since the
+    usual text of an object has all its contents, or the folder that its class was loaded from.
+    """
+
+    def __repr__(self) -> str:
+        return type(self).__name__
 
 
 def compute_device() -> torch.device:
@@ -220,6 +234,29 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+def refuse_batches(hidden, name: str) -> None:
+    """Raises ValueError where what is linked to the input `name` comes through VideoHelperSuite's Meta Batch Manager.
+
+    It runs the graph once for every few frames, and each time the speech would begin anew. All that a node can see of
+    it is the graph. hidden: of a node that asks for HIDDEN.
+    """
+    prompt, waiting, seen = hidden.prompt or {}, [str(hidden.unique_id)], set()
+    while waiting:
+        number = waiting.pop()
+        inputs = prompt.get(number, {}).get("inputs", {})
+        links = {key: value for key, value in inputs.items() if isinstance(value, list) and len(value) == 2}
+        if "meta_batch" in links:
+            raise ValueError(
+                f"{name} comes in batches from a Meta Batch Manager (node {links['meta_batch'][0]}), and each batch "
+                "would begin the speech anew. Unlink meta_batch; LatentSync Lip Sync with ComfyUI's own Load Video "
+                "needs no more memory for a long clip than for a short one"
+            )
+        sources = links.items() if seen else [(name, links[name])] if name in links else []
+        seen.add(number)
+        waiting += [str(source) for _, (source, _) in sources if str(source) not in seen]
+
+
+HIDDEN = (io.Hidden.prompt, io.Hidden.unique_id)
 QUOTED_PATH = re.compile(r"""(['"])(?:/|[A-Za-z]:[\\/]|\\\\)[^'"\n]*[\\/]([^'"\n]*)\1""")
 BARE_PATH = re.compile(r"""(?<![\w./:\\-])(?:/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'"/\\]+[/\\])+""")
 

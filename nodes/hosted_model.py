@@ -18,8 +18,8 @@ VAE_VALUES = 8  # per picture pixel and channel of the first level
 WHISPER_BYTES = 256 * 2**20  # one window of 30 s; small's is the largest
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class HostedModel:
+@dataclass(frozen=True, repr=False)
+class HostedModel(host.Carried):
     """What LATENTSYNC_MODEL carries.
 
     model: the networks; where they are is ComfyUI's business, so they are used inside `on_device` alone.

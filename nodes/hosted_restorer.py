@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 VALUES = 384 * 3  # numbers held at once per pixel that goes in, as ComfyUI's own upscaling node reckons
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class HostedRestorer:
+@dataclass(frozen=True, repr=False)
+class HostedRestorer(host.Carried):
     """What LATENTSYNC_RESTORER carries. The network is where ComfyUI has it: use `at` where it was made ready."""
 
     restorer: "Restorer"

@@ -127,6 +127,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 Report.Output(display_name="report", tooltip="What happened in each frame, for LatentSync Report."),
             ],
             is_output_node=True,  # its own player shows the result
+            hidden=list(host.HIDDEN),
         )
 
     @classmethod
@@ -169,6 +170,7 @@ class LatentSyncLipSync(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:
         """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
+        host.refuse_batches(cls.hidden, "video")
         with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
             from ..latentsync.jobs.job_folder import JobFolder, default_job_folder

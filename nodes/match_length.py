@@ -38,6 +38,7 @@ class LatentSyncMatchLength(io.ComfyNode):
                 ),
                 io.Float.Output(display_name="fps", tooltip="The frame rate, unchanged."),
             ],
+            hidden=list(host.HIDDEN),
         )
 
     @classmethod
@@ -46,6 +47,7 @@ class LatentSyncMatchLength(io.ComfyNode):
 
     @classmethod
     def execute(cls, frames, audio, mode, tail, fps) -> io.NodeOutput:
+        host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
             from ..latentsync.media.length_modes import source_indices
             from ..latentsync.media.video_reader import exact_rate

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..latentsync.report import LipSyncReport
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class HostedReport:
+@dataclass(frozen=True, repr=False)
+class HostedReport(host.Carried):
     """What LATENTSYNC_REPORT carries.
 
     video, source: how the front end fetches the result and the clip it was made of; None where it cannot

@@ -9,8 +9,8 @@ from .knobs import CATEGORY, check_choices
 from .sockets import Speakers
 
 
-@dataclass(frozen=True, repr=False)  # ComfyUI shows it with every error
-class HostedSpeaker:
+@dataclass(frozen=True, repr=False)
+class HostedSpeaker(host.Carried):
     """One of the tuple that LATENTSYNC_SPEAKERS carries. audio: ComfyUI's AUDIO."""
 
     audio: dict

@@ -57,6 +57,7 @@ class LatentSyncSyncScore(io.ComfyNode):
                 io.Image.Output(display_name="picture", tooltip="How well each shift of the sound fits, as a curve."),
                 io.String.Output(display_name="text", tooltip="The figures in words, and what to know of them."),
             ],
+            hidden=list(host.HIDDEN),
             is_output_node=True,
         )
 
@@ -73,6 +74,7 @@ class LatentSyncSyncScore(io.ComfyNode):
     def execute(
         cls, frames, syncnet, face, fps, audio=None, face_number=0, face_x=0.5, face_y=0.5, face_picture=None
     ) -> io.NodeOutput:
+        host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
             from ..latentsync.metrics.spoken_sync import clip_text, described_syncnet, frames_sync
             from ..latentsync.metrics.sync_picture import sync_picture

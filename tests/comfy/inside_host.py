@@ -199,6 +199,18 @@ def check_trimmed_videos() -> None:
         assert np.array_equal(waveform, audio_reader.read_audio(CLIP, start=0.52, duration=1.0))
 
 
+def check_masks() -> None:
+    """One for all frames as a picture, one for each as a video with the very levels."""
+    masks = torch.linspace(0, 1, 50).round(decimals=2)[:, None, None].expand(50, 256, 256)
+    with media.as_mask_file(masks, Path(CLIP)) as path:
+        levels = np.array([frame[0, 0] for frame in seen(path)[0]])
+        assert np.array_equal(levels, np.repeat((masks[:, 0, :1] * 255).round().byte().numpy(), 3, axis=1))
+    with media.as_mask_file(masks[:1], Path(CLIP)) as path:
+        assert path.suffix == ".png"
+    with pytest.raises(ValueError, match="3 masks, but the video has 50"), media.as_mask_file(masks[:3], Path(CLIP)):
+        raise AssertionError("not reached")
+
+
 def check_sounds() -> None:
     samples = torch.randn(1, 2, 4410) * 2  # also beyond full scale
     with media.as_wav({"waveform": samples, "sample_rate": 44100}) as path:
@@ -278,15 +290,15 @@ def check_messages() -> None:
         (f"{models}/vae/x.safetensors: no", "x.safetensors: no"),
         (f"no face in '{home}/o'neil/talk.mp4'; choose", "no face in 'o'neil/talk.mp4'; choose"),
         ("'C:\\Users\\me too\\talk.mp4' and D:/x/y.wav", "'talk.mp4' and y.wav"),
-        ("[Errno 2] No such file or directory: '/srv/some where/a.wav'", "[Errno 2] No such file or directory: 'a.wav'"),
+        ("No such file or directory: '/srv/some where/a.wav'", "No such file or directory: 'a.wav'"),
         ("by /opt/models/syncnet.pt", "by syncnet.pt"),
-        *((text, text) for text in ("0 / 5 frames at 1/8", "https://a.org/b/c.pt", "'and/or' w/h 16:9", "checkpoints/vae/a")),
+        *((text, text) for text in ("0 / 5 at 1/8", "https://a.org/b/c.pt", "'and/or' w/h 16:9", "checkpoints/vae/a")),
     ):
         assert host.without_folders(given) == shown
-    with pytest.raises(ValueError, match="^no face in 'a.mp4'$"), host.plain_errors():
+    with pytest.raises(ValueError, match=r"^no face in 'a\.mp4'$"), host.plain_errors():
         raise reader.MediaError(f"no face in '{folder_paths.get_input_directory()}/mine/a.mp4'")
     model = importlib.import_module("pack.nodes.hosted_model").HostedModel(*["x" * 99] * 4)
-    assert len(repr(model)) < 100, "the host sends it with every error"
+    assert repr(model) == "HostedModel", "the host sends it with every error"
 
 
 def check_large_pictures() -> None:
@@ -331,6 +343,7 @@ check_messages()
 check_large_pictures()
 check_videos()
 check_trimmed_videos()
+check_masks()
 check_sounds()
 check_decoders_that_crash()
 check_devices()

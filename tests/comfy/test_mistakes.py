@@ -91,6 +91,24 @@ def test_the_sound_of_a_silent_video(server, clips):
     failed(server, graph, "sync", "silent", "Load Audio", **silent)
 
 
+def test_frames_that_come_in_batches(server, clips):
+    """Of another pack's batch manager, far above the node; sound from a loader that has one may be used."""
+    batches = {
+        "manager": node("OtherBatchManager", frames_per_batch=16),
+        "load": node("OtherLoadVideo", video=clips.talk, frame_load_cap=16, meta_batch=["manager", 0]),
+        "small": node("ImageScaleBy", image=["load", 0], upscale_method="bilinear", scale_by=0.5),
+        "create": node("CreateVideo", images=["small", 0], fps=25.0),
+    }
+    said = ("Meta Batch Manager (node manager)", "begin the speech anew", "Unlink meta_batch")
+    failed(server, staged(clips, find={"frames": ["small", 0]}), "find", *said, **batches)
+    graph = all_in_one(clips.talk, clips.speech)
+    graph["sync"]["inputs"]["video"] = ["create", 0]
+    failed(server, graph, "sync", *said, **batches)
+    heard = staged(clips, hear={"audio": ["load", 2]}, cut={"length": 1})
+    run = server.run(heard | batches)
+    assert run.status == "success", run.message
+
+
 def test_empty_sound(server, clips):
     nothing = node("EmptyAudio", duration=0.0, sample_rate=16000, channels=1)
     failed(server, staged(clips, hear={"audio": ["nothing", 0]}), "hear", "empty", nothing=nothing)

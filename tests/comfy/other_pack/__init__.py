@@ -1,7 +1,8 @@
 """Another author's pack, as the tests meet it: frames as IMAGE, sound that is decoded only when asked for.
 
 In the old form of node classes and with a Mapping for AUDIO that is no dict, as the most used video pack has it. Two
-nodes more make what no native node makes (a batch of no frames) and write down exactly what arrives.
+nodes more make what no native node makes (a batch of no frames) and write down exactly what arrives. Its batch manager
+is but a name on a link: that is all that nodes further down the graph can see of one.
 """
 
 import os
@@ -43,6 +44,17 @@ class LazySound(Mapping):
         return len(self._loaded())
 
 
+class OtherBatchManager:
+    CATEGORY, FUNCTION, RETURN_TYPES = CATEGORY, "manage", ("VHS_BatchManager",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"frames_per_batch": ("INT", {"default": 16})}}
+
+    def manage(self, frames_per_batch):
+        return (frames_per_batch,)
+
+
 class OtherLoadVideo:
     CATEGORY, FUNCTION = CATEGORY, "load"
     RETURN_TYPES, RETURN_NAMES = ("IMAGE", "INT", "AUDIO", "FLOAT"), ("frames", "frame_count", "audio", "fps")
@@ -50,9 +62,12 @@ class OtherLoadVideo:
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802 - the host's name
         files = sorted(os.listdir(folder_paths.get_input_directory()))
-        return {"required": {"video": (files,), "frame_load_cap": ("INT", {"default": 0, "min": 0})}}
+        return {
+            "required": {"video": (files,), "frame_load_cap": ("INT", {"default": 0, "min": 0})},
+            "optional": {"meta_batch": ("VHS_BatchManager",)},
+        }
 
-    def load(self, video, frame_load_cap):
+    def load(self, video, frame_load_cap, meta_batch=None):
         path = folder_paths.get_annotated_filepath(video)
         frames = []
         with av.open(path) as container:
@@ -142,5 +157,6 @@ class OtherWriteArrays:
 
 
 NODE_CLASS_MAPPINGS = {
-    node.__name__: node for node in (OtherLoadVideo, OtherCombineVideo, OtherNoFrames, OtherWriteArrays)
+    node.__name__: node
+    for node in (OtherBatchManager, OtherLoadVideo, OtherCombineVideo, OtherNoFrames, OtherWriteArrays)
 }
