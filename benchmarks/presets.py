@@ -86,7 +86,7 @@ def prepare(model: LipSyncModel, number: int, seconds: float) -> Clip:
     clips, listed = held_out_clips()
     clip, count, size = clips[number], round(seconds * listed["fps"]), listed["frame_size"]
     frames = [clip.own.frame(index, size, size) for index in range(count)]
-    track = prepare_faces(frames, model.resolution, finder=FaceTracker(), fps=listed["fps"])
+    track = prepare_faces(frames, model.resolution, finder=FaceTracker(), fps=listed["fps"], framing=model.framing)
     waveform = clip.new.speech.waveform[: round((seconds + 1) * SAMPLE_RATE)]
     return Clip(track, encode_speech(model, waveform, SAMPLE_RATE, listed["fps"]), waveform)
 

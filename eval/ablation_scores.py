@@ -111,6 +111,7 @@ class HeldOutScores:
             fps=FPS,
             missing="error",
             blend_mask=model.blend_mask,
+            framing=model.framing,
         )
         return PreparedClip(
             track,

@@ -75,7 +75,7 @@ def prepared(frames: list[np.ndarray], fps: float, waveform: np.ndarray, model: 
     tracker, seen, points = FaceTracker(), None, []
     for frame in frames:
         seen = tracker(frame, seen)
-        points.append(seen.points)
+        points.append(seen.framed(model.framing))
     matrices = fit_matrices(points, model.resolution, "temporal", fps)
     heard = encode_speech(model, waveform, SAMPLE_RATE, fps, silence=silence)
     tokens = heard.tokens([index / fps for index in range(len(frames))])

@@ -161,6 +161,7 @@ def compare(
         fps=footage.fps,
         missing="error",
         blend_mask=model.blend_mask,
+        framing=model.framing,
     )
     track = sample_faces(model, track, speech, options)
     results = {UNRESTORED: list(blend_faces(footage.frames, track, options=options))}

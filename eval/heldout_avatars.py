@@ -117,7 +117,7 @@ def picture_error(
     """Against the true frames, inside the generation mask warped into each frame: PSNR and mean difference per channel;
     and the PSNR where the model's pixels were pasted in full, which is a part of it."""
     faces = scan_faces(read_frames(source), FaceTracker())
-    placement = place(faces.paths[0], faces, model.resolution, options)
+    placement = place(faces.paths[0], faces, model.resolution, options, model.framing)
     whole = FaceBlender(model.resolution, mask=generation_mask(model.resolution, options.mask), feather=0.0)
     pasted = FacePaster(model.resolution, options, model.blend_mask).blender
     differences, pasted_differences = [], []

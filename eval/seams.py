@@ -150,7 +150,7 @@ def prepared(
         if seen is None:
             raise SystemExit(f"no face in frame {len(found)} of {name}; choose a clip with a face in every frame")
         found.append(seen)
-    matrices = fit_matrices([face.points for face in found], model.resolution, "temporal", fps)
+    matrices = fit_matrices([face.framed(model.framing) for face in found], model.resolution, "temporal", fps)
     aligned = warp_faces(frames, matrices, model.resolution)
     tokens = encode_speech(model, speech, SAMPLE_RATE, fps).tokens([i / fps for i in range(len(frames))])
     chunks = ChunkGenerator(model, options, torch.Generator().manual_seed(options.seed))

@@ -1,8 +1,8 @@
 """U-Net checkpoints: telling what a file is, building the U-Net it holds, and writing one.
 
-A model is known by its tensor names and shapes alone. Three things they do not show, the number of attention heads, the
-number of norm groups and the resolution, come from the arguments, from metadata written by `save_unet`, from a JSON
-file beside the weights, or else are the released models' values.
+A model is known by its tensor names and shapes alone. What they do not show, the numbers of attention heads and of norm
+groups, the resolution, what the output means and how faces are framed, comes from the arguments, from metadata written
+by `save_unet`, from a JSON file beside the weights, or else has the released models' values.
 """
 
 import re
@@ -16,6 +16,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from .diffusion import PREDICTION_TYPES
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from .faces.facemesh import Framing, checked_framing
 from .file_hash import sha256_of
 from .json_files import shown
 from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
@@ -28,7 +29,7 @@ RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
 KNOWN_RESOLUTIONS: dict[str, int] = {}
 UNSEEN_FIELDS = ("num_attention_heads", "norm_num_groups", "motion_norm_num_groups")  # of the U-Net, not in shapes
 NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
-DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type")
+DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type", "framing")
 MAX_POSITIONS = 4096  # frames a motion module could tell apart; released ones tell 24
 SIDES = 8, 4096  # px, of faces that a model may work at
 NAMES_SHOWN = 5
@@ -45,6 +46,7 @@ class UNetFacts:
     global_step: int | None
     resolution: int | None  # face side in pixels, where the file or its description says
     prediction_type: str = "epsilon"  # what the output means, see diffusion.py; all released ones predict the noise
+    framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None where nothing tells
 
 
 class Resolution(NamedTuple):
@@ -93,7 +95,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int | str]]:
         raise OptionError(
             f"The description of {path} has prediction_type {shown(meaning)}; expected {' or '.join(PREDICTION_TYPES)}."
         )
-    return tensors, {**numbers, "prediction_type": meaning}
+    framing = described.get("framing")
+    if framing is None and "prediction_type" in metadata:  # written by `save_unet` when there was no other
+        framing = "mesh"
+    facts = {**numbers, "prediction_type": meaning}
+    return tensors, facts if framing is None else {**facts, "framing": checked_framing(framing, path)}
 
 
 def foreign_kind(content: Mapping) -> str | None:
@@ -259,6 +265,7 @@ def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: M
         global_step=described.get("global_step"),
         resolution=described.get("resolution"),
         prediction_type=described["prediction_type"],
+        framing=described.get("framing"),
     )
 
 
@@ -299,13 +306,14 @@ def save_unet(
     global_step: int | None = None,
     resolution: int | None = None,
     prediction_type: str = "epsilon",
+    framing: Framing = "insightface",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a U-Net under the reference's names, whole or not at all.
 
-    `.safetensors` also carries heads, norm groups, resolution, prediction type and step as metadata; any other suffix
-    gives the reference's torch file `{"global_step", "state_dict"}`, which it can load. `dtype` None keeps the U-Net's.
-    Raises OutputError.
+    `.safetensors` also carries heads, norm groups, resolution, prediction type, framing and step as metadata; any other
+    suffix gives the reference's torch file `{"global_step", "state_dict"}`, which it can load and of which all that is
+    known again is what a JSON file beside it says. `dtype` None keeps the U-Net's. Raises OutputError.
     """
     state_dict = {
         key: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype)
@@ -314,6 +322,7 @@ def save_unet(
     if Path(path).suffix == ".safetensors":
         described = {field: unet.config[field] for field in UNSEEN_FIELDS}
         described |= {"resolution": resolution, "global_step": global_step, "prediction_type": prediction_type}
+        described |= {"framing": framing}
         write_weights(path, state_dict, {key: str(value) for key, value in described.items() if value is not None})
     else:
         write_weights(path, {"global_step": global_step or 0, "state_dict": state_dict})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .faces.facemesh import Framing
 from .masks import generation_mask
 
 
@@ -26,6 +27,7 @@ class FaceTrack:
     generated   (F, 3, S', S') float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; S' is S, or
                 more after restoration; None before sampling
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
+    framing     by which points the faces were aligned, see faces/facemesh.py; None for a detector's own
     """
 
     aligned: np.ndarray
@@ -42,6 +44,7 @@ class FaceTrack:
     mask: str
     generated: np.ndarray | None = None
     blend_mask: str | None = None
+    framing: Framing | None = None
 
     @property
     def num_frames(self) -> int:

@@ -62,7 +62,7 @@ class FrameFlow:
                     number,
                     model,
                     options,
-                    place(clip.paths[index], clip, model.resolution, options),
+                    place(clip.paths[index], clip, model.resolution, options, model.framing),
                     clip.times,
                     restorer,
                     stages,

@@ -10,6 +10,7 @@ from .bundled_files import ASSETS
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .draft_decoder import load_draft_decoder
 from .errors import CheckpointError, ModelNotFoundError, OptionError
+from .faces.facemesh import Framing, checked_framing
 from .file_hash import sha256_of
 from .json_files import read_json
 from .lora import merge_lora, read_lora
@@ -39,6 +40,8 @@ class ModelFiles:
     blend_mask: str | None = None  # see LipSyncOptions
     is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (plausibility.py)
     draft_decoder: Path | None = None  # a folder, see draft_decoder.py; where it would be, if it is not there
+    framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None: as the U-Net's file
+    assumed_framing: Framing = "insightface"  # says, or where that does not say it
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class LipSyncModel:
     is_trained: bool = True  # see ModelFiles
     draft_decoder: AutoencoderTiny | None = None  # in place of the VAE's decoder
     low_memory: str = "none"  # see low_memory.py
+    framing: Framing = "insightface"  # of the faces it was trained with, see faces/facemesh.py
 
 
 def bundled_model() -> ModelFiles:
@@ -69,7 +73,11 @@ def bundled_model() -> ModelFiles:
 
 
 def described_model(folder: Path) -> ModelFiles:
-    """A folder whose config.json names its files. Raises ModelNotFoundError or CheckpointError."""
+    """A folder whose config.json names its files.
+
+    One that does not name the framing of its faces is of the time when there was no other than the mesh's. Raises
+    ModelNotFoundError or CheckpointError.
+    """
     description = folder / "config.json"
     if not description.is_file():
         raise ModelNotFoundError(f"{folder} has no config.json; expected one that names unet, vae and whisper")
@@ -83,6 +91,8 @@ def described_model(folder: Path) -> ModelFiles:
             blend_mask=names.get("blend_mask"),
             is_trained=names.get("trained", True) is not False,
             draft_decoder=folder / names["draft_decoder"] if "draft_decoder" in names else None,
+            framing=checked_framing(names["framing"], description) if "framing" in names else None,
+            assumed_framing="mesh",
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -193,6 +203,7 @@ def load_model(
         is_trained=files.is_trained,
         draft_decoder=_load_decoder(files, decoder, device, dtype),
         low_memory=low_memory,
+        framing=files.framing or facts.framing or files.assumed_framing,
     )
 
 

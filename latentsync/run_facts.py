@@ -29,6 +29,7 @@ def run_facts(model: LipSyncModel, options: LipSyncOptions, restorer: Restorer |
         "model": {
             "name": model.name,
             "resolution": model.resolution,
+            "framing": model.framing,
             "files": _hashes(model),
             "lora": _lora(model),
         },

@@ -17,7 +17,7 @@ from .chunks import ChunkGenerator, FaceFrame
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
-from .faces.facemesh import LOWER_FACE
+from .faces.facemesh import LOWER_FACE, Framing
 from .faces.tracking import FaceFinder
 from .masks import drawn_mask
 from .media.video_reader import VideoFrame
@@ -48,6 +48,7 @@ def prepare_faces(
     fps: float = 25.0,
     missing: str = "keep",
     blend_mask: str | None = None,
+    framing: Framing = "insightface",
     on_frame: Callable[[int], None] | None = None,
 ) -> FaceTrack:
     """Find the faces of a clip, follow the chosen one and align it.
@@ -55,8 +56,8 @@ def prepare_faces(
     frames: (H, W, 3) uint8 RGB of one size, consecutive, in something that can be gone through twice (a list, an array,
     not a generator); one at a time is looked at. model_resolution: side S, px. options: mask, smoothing, sampling, fade
     and max_yaw count. face: see tracks.choice. fps is what smoothing and fading reckon with. missing: "keep" leaves
-    frames without a usable face as they are, "error" refuses them. blend_mask: see FaceTrack. `on_frame(i)` is called
-    after frame i was searched and may raise to stop.
+    frames without a usable face as they are, "error" refuses them. blend_mask: see FaceTrack. framing: that of the
+    model, see faces/facemesh.py. `on_frame(i)` is called after frame i was searched and may raise to stop.
 
     Raises FaceNotFoundError where no frame has a face, or with "error" where one has none; MediaError for no frames at
     all or frames that differ in size; OptionError.
@@ -83,7 +84,7 @@ def prepare_faces(
     if len(chosen) > 1:
         raise OptionError(f"{face!r} is {len(chosen)} faces; expected one. Prepare each by itself and blend in turn")
     path = clip.paths[chosen[0]]
-    placement = place(path, clip, model_resolution, options)
+    placement = place(path, clip, model_resolution, options, framing)
     placed = [placement.at(row) for row in range(clip.num_frames)]
     if missing == "error" and None in placed:
         index = placed.index(None)
@@ -115,6 +116,7 @@ def prepare_faces(
         resolution=side,
         mask=options.mask,
         blend_mask=blend_mask,
+        framing=framing if path.has_framings else None,
     )
 
 
@@ -156,13 +158,19 @@ def sample_faces(
     chunk's latents (1, 4, F, h, w), and `on_chunk(frames_done, num_frames, preview)` with a finished face (S, S, 3)
     uint8, may raise to stop. on_preview, preview_interval: see FacePreview.
 
-    Raises OptionError for a track of another resolution than the model's, BrokenResultError for pictures that are
-    none.
+    Raises OptionError for a track of another resolution or framing than the model's, BrokenResultError for pictures
+    that are none.
     """
     if track.resolution != model.resolution:
         raise OptionError(
             f"the faces were prepared at {track.resolution} px, but {model.name} works at {model.resolution} px; "
             "prepare them with the model that samples them"
+        )
+    if track.framing not in (None, model.framing):
+        raise OptionError(
+            f"the faces were prepared for a model with the framing {track.framing}, but {model.name} was trained with "
+            f"{model.framing}, which cuts faces out about 4 % larger or smaller; prepare them with the model that "
+            "samples them"
         )
     model = model if vae is None else replace(model, vae=vae)
     preview = None if on_preview is None else FacePreview(model, on_preview, preview_interval)

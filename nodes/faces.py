@@ -109,6 +109,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
                     fps=fps,
                     missing=missing_faces,
                     blend_mask=model.model.blend_mask,
+                    framing=model.model.framing,
                     on_frame=lambda index: progress.update((index + 1) / len(images)),
                 )
             hole = torch.from_numpy(track.hole())[None]

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.errors import LatentSyncError, MediaError, OptionError
+from latentsync.faces.facemesh import Framing
 from latentsync.media.output_file import written_whole
 from latentsync.media.video_reader import read_frames
 
@@ -32,7 +33,8 @@ COLUMNS = ("key", "identity", "num_frames", "num_voices", "resolution")
 class ClipStore:
     """The clips of a folder, in the manifest's order. Nothing is held open: workers may be given a copy.
 
-    keys: names of the clips; rows: what the manifest says of each. Raises OptionError where `folder` holds no store,
+    keys: names of the clips; rows: what the manifest says of each; framing: how faces were cut out, see
+    latentsync/faces/facemesh.py. Raises OptionError where `folder` holds no store,
     and MediaError, with the path, for a clip whose files are missing or damaged.
     """
 
@@ -54,7 +56,11 @@ class ClipStore:
         if len(sizes) > 1:
             raise OptionError(f"{path} lists faces of {sorted(sizes)} px; expected one size. Make a store for each.")
         self.keys = [row["key"] for row in self.rows]
+        framings = {row.get("framing") or "mesh" for row in self.rows}  # stores without are older than the choice
+        if len(framings) > 1:
+            raise OptionError(f"{path} lists faces of the framings {sorted(framings)}; make a store for each.")
         self.resolution: int = sizes.pop()
+        self.framing: Framing = framings.pop()
         self.fps = FPS
 
     def __len__(self) -> int:

@@ -4,11 +4,12 @@ import argparse
 import types
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from latentsync.errors import OptionError
+from latentsync.faces.facemesh import Framing
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -80,6 +81,7 @@ class TrainingConfig:
     save_every: int
     recipe: list[str]
     export: Path | None = None  # folder of the finished model; null: the bundled one's
+    framing: Framing = "mesh"  # of the faces, see latentsync/faces/facemesh.py
 
 
 def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:
@@ -128,6 +130,8 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
         kind = next(part for part in get_args(kind) if part is not type(None))
     if get_origin(kind) is list and isinstance(value, list):
         return [_converted(get_args(kind)[0], part, name) for part in value]
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise OptionError(f"setting {name} is {value!r}; expected {', '.join(map(str, get_args(kind)))}")
     if kind is bool and not isinstance(value, bool):
         raise OptionError(f"setting {name} is {value!r}; expected true or false")
     if kind in (int, float, str, Path):

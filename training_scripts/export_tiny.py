@@ -34,6 +34,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         global_step=sum(steps.values()),
         resolution=config.resolution,
         prediction_type=facts.prediction_type,
+        framing=facts.framing or "mesh",
     )
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
     vae.register_to_config(_name_or_path="vae")  # else where it lay on this machine
@@ -48,6 +49,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         "resolution": config.resolution,
         "prediction_type": facts.prediction_type,
         "blend_mask": config.blend_mask,
+        "framing": facts.framing or "mesh",
         "num_attention_heads": unet.config.num_attention_heads,
         "norm_num_groups": unet.config.norm_num_groups,
         "training": {

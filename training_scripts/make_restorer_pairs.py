@@ -55,7 +55,7 @@ def draw_pairs(clip: AvatarClip, config: TrainingConfig) -> list[tuple[np.ndarra
         frame = clip.frame(index, size, size)
         if (observation := tracker(frame)) is None:
             continue
-        matrices = fit_matrices(observation.points[None], config.resolution, "none")
+        matrices = fit_matrices(observation.framed(config.framing)[None], config.resolution, "none")
         aligned = warp_faces([frame], matrices, config.resolution)[0]
         sharp = drawn_square(clip, index, matrices[0], size, config.resolution, SCALE * config.resolution)
         pairs.append((aligned, sharp))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from latentsync.faces.alignment import fit_matrices, warp_faces
+from latentsync.faces.facemesh import Framing
 from latentsync.faces.tracking import FaceTracker
 from latentsync.models import BUNDLED_WHISPER
 from latentsync.synthetic.clips import AvatarClip
@@ -38,7 +39,7 @@ def training_clip(index: int, config: TrainingConfig) -> AvatarClip:
     return AvatarClip(identity_seed=index, speech_seed=500_000 + index, duration=config.data.duration)
 
 
-def align_clip(clip: AvatarClip, frame_size: int, resolution: int) -> np.ndarray:
+def align_clip(clip: AvatarClip, frame_size: int, resolution: int, framing: Framing = "mesh") -> np.ndarray:
     """Draw all frames of a clip and align them; (F, S, S, 3) uint8. The face must be found in every frame."""
     tracker, observation, frames, points = FaceTracker(), None, [], []
     for index in range(clip.num_frames):
@@ -46,7 +47,7 @@ def align_clip(clip: AvatarClip, frame_size: int, resolution: int) -> np.ndarray
         observation = tracker(frames[-1], observation)
         if observation is None:
             raise RuntimeError(f"no face in frame {index} of avatar {clip.identity_seed}")
-        points.append(observation.points)
+        points.append(observation.framed(framing))
     return warp_faces(frames, fit_matrices(np.stack(points), resolution), resolution)
 
 
@@ -59,13 +60,14 @@ def add_avatar(index: int, config: TrainingConfig) -> str | None:
     torch.set_num_threads(1)  # the processes share the cores
     clip = training_clip(index, config)
     try:
-        faces = align_clip(clip, config.data.frame_size, config.resolution)
+        faces = align_clip(clip, config.data.frame_size, config.resolution, config.framing)
     except RuntimeError as error:
         log.warning("left out: %s", error)
         return None
     voices = [clip.speech_by(voice).waveform for voice in range(config.data.num_voices)]
     speech = encode_voices(voices, _whisper())
-    writer.add_clip(key, identity=str(index), faces=faces, lips=clip.lips.astype(np.float32), **speech)
+    lips = clip.lips.astype(np.float32)
+    writer.add_clip(key, identity=str(index), faces=faces, lips=lips, framing=config.framing, **speech)
     return key
 
 

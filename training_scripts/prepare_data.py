@@ -20,6 +20,7 @@ from latentsync.errors import LatentSyncError, MediaError, ModelNotFoundError, O
 from .preparation.settings import LEAST_CONFIDENCE, PrepareSettings
 
 DONE, FAILED, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+FRAMINGS = ["insightface", "mesh"]  # latentsync.faces.facemesh.Framing, whose import takes torch
 ASSETS = Path(__file__).parents[1] / "latentsync" / "assets"
 WHISPER, SYNCNET = ASSETS / "tiny" / "whisper" / "tiny.en.pt", ASSETS / "syncnet" / "tiny.safetensors"
 
@@ -42,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further end a clip (default: 60)")
     add("--det_model", type=Path, metavar="FILE", help="InsightFace's det_10g.onnx, by which the reference finds faces")
     add("--landmark_model", type=Path, metavar="FILE", help="InsightFace's 2d106det.onnx, with --det_model")
+    add(
+        "--framing",
+        choices=FRAMINGS,
+        default=FRAMINGS[0],
+        help="how faces are cut out: as for the released models, or as for models trained before there was a choice "
+        f"(default: {FRAMINGS[0]})",
+    )
     add("--min_face", type=float, metavar="PX", help="aligned side in the source (default: half of --resolution)")
     add("--min_sharpness", type=float, default=0.12, metavar="X", help="0 takes everything (default: 0.12)")
     add("--hyperiqa", type=Path, metavar="FILE", help="koniq_pretrained.pkl, to judge the pictures by it too")
@@ -92,6 +100,7 @@ def settings_of(arguments: argparse.Namespace) -> PrepareSettings:
         max_yaw=arguments.max_yaw,
         det_model=_absolute(arguments.det_model),
         landmark_model=_absolute(arguments.landmark_model),
+        framing=arguments.framing,
         min_face=arguments.resolution / 2 if arguments.min_face is None else arguments.min_face,
         min_sharpness=arguments.min_sharpness,
         hyperiqa=_absolute(arguments.hyperiqa),

@@ -89,6 +89,7 @@ def train_syncnet(config: SyncNetTraining, clips: ClipStore) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     syncnet = StableSyncNet(config.network())
+    syncnet.framing = clips.framing
     if config.initial is not None:
         syncnet.load_state_dict(load_syncnet(config.initial).state_dict())
     if config.channels_last:

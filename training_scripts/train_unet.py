@@ -16,8 +16,9 @@ from diffusers import AutoencoderKL
 
 from latentsync.attention import Float32Attention
 from latentsync.checkpoints import build_unet as unet_of_tensors
-from latentsync.checkpoints import save_unet
+from latentsync.checkpoints import read_unet_facts, save_unet
 from latentsync.errors import OptionError
+from latentsync.faces.facemesh import Framing
 from latentsync.masks import generation_mask
 from latentsync.unet import LatentSyncUNet
 from latentsync.vae import load_vae
@@ -55,6 +56,7 @@ def train_unet(config: UNetTrainingConfig) -> Path:
     if config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
         unet.set_attn_processor(Float32Attention())
     store, vae = ClipStore(config.data.clips), load_vae(config.model.vae)
+    _check_framing(store, config.model.initial)
     known, held_out = _clips(store, config)
     latents = _latents(store, vae, config, accelerator, known)
     reader = load_lip_reader(config, latents, known) if config.loss.lip_weight > 0 else None
@@ -79,7 +81,7 @@ def train_unet(config: UNetTrainingConfig) -> Path:
     run.resume()
     validation = Validation(config, store, held_out or known, losses) if config.validation.every else None
     _steps(config, run, clips, losses, validation)
-    _export(config, run, unet, prediction_type, target)
+    _export(config, run, unet, prediction_type, store.framing, target)
     run.close()
     return target
 
@@ -136,6 +138,21 @@ def _clips(store: ClipStore, config: UNetTrainingConfig) -> tuple[list[int], lis
     return store.split(config.data.held_out)
 
 
+def _check_framing(store: ClipStore, initial: Path | None) -> None:
+    """Warns where the clips are not cut out as those were that the initial U-Net was trained with."""
+    framing = store.framing if initial is None else read_unet_facts(initial).framing or "insightface"
+    if framing != store.framing:
+        log.warning(
+            "%s was trained on faces of the framing %s, those of %s have %s, which the new model has to learn; "
+            "or prepare the clips with --framing %s",
+            initial,
+            framing,
+            store.folder,
+            store.framing,
+            framing,
+        )
+
+
 def _latents(store: ClipStore, vae: AutoencoderKL, config, accelerator, clips: list[int]) -> ClipLatents | None:
     if config.data.latents == "encoded":
         return None
@@ -147,7 +164,12 @@ def _latents(store: ClipStore, vae: AutoencoderKL, config, accelerator, clips: l
 
 
 def _export(
-    config: UNetTrainingConfig, run: TrainingRun, unet: LatentSyncUNet, prediction_type: str, target: Path
+    config: UNetTrainingConfig,
+    run: TrainingRun,
+    unet: LatentSyncUNet,
+    prediction_type: str,
+    framing: Framing,
+    target: Path,
 ) -> None:
     run.swap_average()
     tensors = run.accelerator.get_state_dict(run.model)  # gathered where it is sharded, by all processes together
@@ -160,6 +182,7 @@ def _export(
             global_step=run.step,
             resolution=config.data.resolution,
             prediction_type=prediction_type,
+            framing=framing,
         )
     run.swap_average()
     run.accelerator.wait_for_everyone()

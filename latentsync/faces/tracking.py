@@ -9,7 +9,15 @@ import torch
 
 from ..errors import OptionError
 from .blazeface import BlazeFace, FaceDetection
-from .facemesh import FaceMesh, FaceRegion, alignment_points, head_yaw, region_of_keypoints, region_of_landmarks
+from .facemesh import (
+    FaceMesh,
+    FaceRegion,
+    Framing,
+    alignment_points,
+    head_yaw,
+    region_of_keypoints,
+    region_of_landmarks,
+)
 
 FaceChoice = Literal["largest", "left", "right", "centre"]
 
@@ -26,7 +34,8 @@ class FaceObservation:
 
     box         (4,) float32 px, x0 y0 x1 y1, around the landmarks; may reach outside the frame
     landmarks   (468, 2) float32 px, FaceMesh order, or None where the detector has none
-    points      (3, 2) float32 px: left brow, right brow (as seen in the image), nose
+    points      (3, 2) float32 px: left brow, right brow (as seen in the image), nose: of the framing "mesh", or the
+                detector's own where it has no landmarks
     confidence  0..1 that this is a face
     yaw         degrees, see facemesh.head_yaw; None where the detector cannot tell
     """
@@ -36,6 +45,10 @@ class FaceObservation:
     points: np.ndarray
     confidence: float
     yaw: float | None = None
+
+    def framed(self, framing: Framing) -> np.ndarray:
+        """(3, 2) float32 px: the points that a model of this framing is aligned by."""
+        return self.points if self.landmarks is None else alignment_points(self.landmarks, framing)
 
 
 class FaceFinder(Protocol):

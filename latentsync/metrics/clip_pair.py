@@ -18,6 +18,7 @@ from ..tracks.placement import PlacedFace, Placement, place
 from ..tracks.scan import scan_faces
 
 RESOLUTION = 256  # px, side of the aligned faces
+FRAMING = "mesh"  # whatever made the result, so that figures of all models, and earlier ones, compare
 ROUNDING = 0.001  # s: some containers keep times in milliseconds, so a frame may begin that much after its equal
 
 
@@ -121,7 +122,7 @@ class ClipPair:
                 "whole frames"
             )
         chosen = choose(clip, self.face, tracker)[0]
-        return place(clip.paths[chosen], clip, self.resolution, LipSyncOptions(fade=0.0))
+        return place(clip.paths[chosen], clip, self.resolution, LipSyncOptions(fade=0.0), FRAMING)
 
     def _pairs(self) -> Iterator[tuple[VideoFrame, VideoFrame]]:
         outputs, references = read_frames(self.output), read_frames(self.reference, start=self.start)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import FaceNotFoundError
 from ..faces.alignment import warp_faces
+from ..faces.facemesh import Framing
 from ..faces.tracking import FaceFinder, FaceTracker
 from ..media.video_reader import VideoFrame
 from ..options import LipSyncOptions
@@ -41,16 +42,18 @@ def spoken_faces(
     face: str = "largest",
     finder: FaceFinder | None = None,
     least: int = FRAME_COUNT,
+    framing: Framing = "insightface",
 ) -> SpokenFaces:
     """frames: gives the clip's frames at 25 a second, anew each time it is called; resolution: S; face: whose, see
-    tracks/choice.py. Raises FaceNotFoundError where no face is seen in `least` consecutive frames.
+    tracks/choice.py; framing: what the network was trained with, see faces/facemesh.py. Raises FaceNotFoundError where
+    no face is seen in `least` consecutive frames.
     """
     finder = finder or FaceTracker()
     clip = scan_faces(frames(), finder)
     rows: list[int] = []
     if clip.paths:
         path = clip.paths[choose(clip, face, finder)[0]]
-        placement = place(path, clip, resolution, LipSyncOptions(fade=0.0))
+        placement = place(path, clip, resolution, LipSyncOptions(fade=0.0), framing)
         rows = longest_stretch([placement.at(row) for row in range(clip.num_frames)])
     if len(rows) < least:
         raise FaceNotFoundError(

@@ -88,7 +88,8 @@ def frames_sync(
     Raises FaceNotFoundError without a face through a whole window, AudioError without sound there.
     """
     config = syncnet.config
-    return sync_of(spoken_faces(frames, config.resolution, face, least=config.num_frames), waveform, syncnet)
+    faces = spoken_faces(frames, config.resolution, face, least=config.num_frames, framing=syncnet.framing)
+    return sync_of(faces, waveform, syncnet)
 
 
 def clip_sync(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import FrameCountError, OptionError
+from ..faces.facemesh import Framing
 from .sync_mel import NUM_MELS, mel_length
 
 Factor = int | tuple[int, int]  # of rows and columns
@@ -109,6 +110,7 @@ class StableSyncNet(nn.Module):
     def __init__(self, config: SyncNetConfig):
         super().__init__()
         self.config = config
+        self.framing: Framing = "insightface"  # of the faces it was trained with
         self.audio_encoder = DownEncoder(config.audio, config.num_heads, config.norm_num_groups)
         self.visual_encoder = DownEncoder(config.visual, config.num_heads, config.norm_num_groups)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..faces.facemesh import checked_framing
 from ..json_files import parse_json
 from ..weight_files import building, read_sidecar, read_weights, write_weights
 from .stable_syncnet import NUM_GROUPS, NUM_HEADS, EncoderConfig, Factor, StableSyncNet, SyncNetConfig
@@ -68,6 +69,9 @@ def load_syncnet(
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     with building(path, "a SyncNet"):
         syncnet.load_state_dict(tensors, strict=True, assign=True)
+    # Files that `save_syncnet` wrote before it noted the framing were trained with the mesh's.
+    framing = metadata.get("framing") or described.get("framing")
+    syncnet.framing = checked_framing(framing or ("mesh" if "config" in metadata else "insightface"), path)
     return syncnet.eval().requires_grad_(False)
 
 
@@ -88,7 +92,7 @@ def save_syncnet(
         key: value.detach().to(device="cpu", dtype=dtype or value.dtype) for key, value in syncnet.state_dict().items()
     }
     if Path(path).suffix == ".safetensors":
-        noted = {"global_step": global_step, **(facts or {})}
+        noted = {"global_step": global_step, "framing": syncnet.framing, **(facts or {})}
         metadata = {key: str(value) for key, value in noted.items() if value is not None}
         write_weights(path, tensors, {**metadata, "config": json.dumps(describe_syncnet(syncnet.config))})
     else:

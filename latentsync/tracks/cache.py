@@ -114,9 +114,9 @@ class TrackCache:
 
 
 # What a face has in each of its frames, as in FacePath.
-_COLUMNS = {"points": (3, 2), "region": (4,), "contour": (len(LOWER_FACE), 2), "box": (4,)}
+_COLUMNS = {"points": (3, 2), "nose": (2,), "region": (4,), "contour": (len(LOWER_FACE), 2), "box": (4,)}
 _COLUMNS |= dict.fromkeys(("confidence", "opening", "yaw", "side", "covering"), ())
-_MAY_BE_UNKNOWN = {"opening", "yaw", "region", "contour", "covering"}
+_MAY_BE_UNKNOWN = {"nose", "opening", "yaw", "region", "contour", "covering"}
 
 
 def _write(path: Path, clip: ClipFaces, whole: bool) -> None:

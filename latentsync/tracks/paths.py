@@ -4,13 +4,16 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..faces.facemesh import Framing
+
 
 @dataclass(frozen=True)
 class FacePath:
     """One person through a clip: what was seen in n of its frames. Arrays are shared: treat them as read-only.
 
     rows        (n,) int64, ascending: which of the scanned frames
-    points      (n, 3, 2) float32 px: left brow, right brow, nose, as alignment wants them
+    points      (n, 3, 2) float32 px: left brow, right brow, nose, of the framing "mesh" or a detector's own
+    nose        (n, 2) float32 px, that of the framing "insightface"; NaN where the detector's own points are all
     confidence  (n,) float32, 0..1 that this is a face
     opening     (n,) float32, of the mouth in units of the distance of the outer eye corners; NaN unknown
     yaw         (n,) float32 degrees, 0 frontal, positive turned to the picture's right; NaN unknown
@@ -24,6 +27,7 @@ class FacePath:
 
     rows: np.ndarray
     points: np.ndarray
+    nose: np.ndarray
     confidence: np.ndarray
     opening: np.ndarray
     yaw: np.ndarray
@@ -47,6 +51,17 @@ class FacePath:
         kept = self.rows < row
         columns = {field.name: getattr(self, field.name)[kept] for field in fields(self) if field.name != "look"}
         return FacePath(**columns, look=self.look)
+
+    def framed(self, framing: Framing) -> np.ndarray:
+        """(n, 3, 2) float32 px: the points that a model of this framing is aligned by."""
+        if framing == "mesh" or not self.has_framings:
+            return self.points
+        return np.concatenate([self.points[:, :2], self.nose[:, None]], 1)
+
+    @property
+    def has_framings(self) -> bool:
+        """Whether there is more than one framing: not where the detector gives the points."""
+        return bool(np.isfinite(self.nose).all())
 
     @property
     def centres(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..faces.alignment import Aligner
-from ..faces.facemesh import FaceRegion
+from ..faces.facemesh import FaceRegion, Framing
 from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 from .smoothing import smooth_points
@@ -51,8 +51,10 @@ class Placement:
         return self._faces.get(row)
 
 
-def place(path: FacePath, clip: ClipFaces, resolution: int, options: LipSyncOptions) -> Placement:
-    """The places of one face for a model of side `resolution` px.
+def place(
+    path: FacePath, clip: ClipFaces, resolution: int, options: LipSyncOptions, framing: Framing = "insightface"
+) -> Placement:
+    """The places of one face for a model of side `resolution` px and that framing (see faces/facemesh.py).
 
     options.smoothing: "temporal" is the filter of smoothing.py, over the whole stretch at once; for "p_bias" and "none"
     see faces.alignment.Aligner. options.fade, options.max_yaw: see usability.py.
@@ -62,7 +64,7 @@ def place(path: FacePath, clip: ClipFaces, resolution: int, options: LipSyncOpti
     shots, times = clip.shots[path.rows], clip.times[path.rows]
     breaks = np.flatnonzero((np.diff(path.rows) > 1) | (np.diff(shots) > 0)) + 1
     starts = np.concatenate([[0], breaks, [len(path)]])
-    points = path.points.astype(np.float64)
+    points = path.framed(framing).astype(np.float64)
     if options.smoothing == "temporal":
         for first, last in pairwise(starts.tolist()):
             points[first:last] = smooth_points(points[first:last], times[first:last])

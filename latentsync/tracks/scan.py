@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..errors import MediaError
-from ..faces.facemesh import LOWER_FACE, mouth_opening, region_of_landmarks
+from ..faces.facemesh import LOWER_FACE, alignment_points, mouth_opening, region_of_landmarks
 from ..faces.tracking import FaceFinder, FaceObservation, overlap
 from ..media.video_reader import VideoFrame
 from .appearance import NUM_LOWER, Look, covering, face_look, look_change
@@ -28,6 +28,7 @@ BRIEFEST = 0.1  # s; who is seen for less is an error of the detector, where oth
 # What is kept of a face in a frame, as in FacePath and in Look.
 _SHAPES = {
     "points": (3, 2),
+    "nose": (2,),
     "confidence": (),
     "opening": (),
     "yaw": (),
@@ -185,12 +186,13 @@ def _numbers(face: FaceObservation, look: Look | None) -> np.ndarray:
     side, yaw = (face.box[2:] - face.box[:2]).max(), np.nan if face.yaw is None else face.yaw
     if face.landmarks is None:
         opening, square, contour = np.nan, np.full(4, np.nan), np.full(_SHAPES["contour"], np.nan)
+        nose = np.full(2, np.nan)
     else:
         region = region_of_landmarks(face.landmarks)
         opening, square = mouth_opening(face.landmarks), np.array([*region.centre, region.side, region.angle])
-        contour = face.landmarks[list(LOWER_FACE)]
+        contour, nose = face.landmarks[list(LOWER_FACE)], alignment_points(face.landmarks, "insightface")[2]
     lower = np.full(NUM_LOWER, np.nan) if look is None else look.lower
-    columns = (face.points, face.confidence, opening, yaw, side, square, contour, lower, face.box)
+    columns = (face.points, nose, face.confidence, opening, yaw, side, square, contour, lower, face.box)
     return np.concatenate([np.ravel(column) for column in columns]).astype(np.float32)
 
 

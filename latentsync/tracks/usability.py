@@ -39,6 +39,7 @@ def filled_gaps(path: FacePath, clip: ClipFaces) -> FacePath:
     return FacePath(
         rows=rows,
         points=between(path.points),
+        nose=between(path.nose),
         confidence=confidence,
         opening=between(path.opening),
         yaw=between(path.yaw),

@@ -183,12 +183,13 @@ def test_faces_are_the_sources_decoded_and_encoded_once(prepared, raw):
     frames = [frame.pixels for frame in read_frames(raw / "good.mp4")]
     for frame in frames:
         face = tracker(frame, face)
-        points.append(face.points.astype(np.float64))
+        points.append(face.framed("insightface").astype(np.float64))
     aligner = Aligner(96, "none")
     places = smooth_points(np.stack(points), np.arange(len(points)) / 25)
     expected = np.stack(
         [warp_faces([frame], aligner(place)[None], 96)[0] for frame, place in zip(frames, places, strict=True)]
     )
+    assert store.framing == "insightface"
     stored = store.frames(clip_of(store, "good"))
     error = ((stored.astype(float) - expected) ** 2).mean((1, 2, 3))
     psnr = 10 * np.log10(255**2 / error)

@@ -9,7 +9,7 @@ import torch
 
 from latentsync.faces.alignment import fit_matrices, square_to_canvas
 from latentsync.faces.blend_shape import CONTOUR_MARGIN, FEATHER_WIDTH, feathered_hole, shape_of_mask, signed_distance
-from latentsync.faces.facemesh import INNER_LIPS, LOWER_FACE, NOSE, alignment_points
+from latentsync.faces.facemesh import INNER_LIPS, LOWER_FACE, NOSES, alignment_points
 from latentsync.faces.tracking import FaceTracker
 from latentsync.masks import MASK_NAMES, generation_mask
 from latentsync.options import LipSyncOptions
@@ -112,4 +112,4 @@ def test_the_lower_face_holds_the_mouth_and_not_the_nose(identity):
     polygon = square[list(LOWER_FACE)].astype(np.float32)
     for point in INNER_LIPS:
         assert cv2.pointPolygonTest(polygon, square[point].tolist(), True) > 10
-    assert all(cv2.pointPolygonTest(polygon, square[point].tolist(), False) < 0 for point in NOSE)
+    assert all(cv2.pointPolygonTest(polygon, square[point].tolist(), False) < 0 for point in NOSES["mesh"])

@@ -19,9 +19,11 @@ FACE = np.array([[100.0, 100.0], [150.0, 100.0], [125.0, 125.0]])
 def path_of(rows, points=None, **columns):
     rows = np.asarray(rows)
     count = len(rows)
+    points = np.asarray(np.tile(FACE, (count, 1, 1)) if points is None else points, np.float32)
     columns = {
         "rows": rows,
-        "points": np.asarray(np.tile(FACE, (count, 1, 1)) if points is None else points, np.float32),
+        "points": points,
+        "nose": points[:, 2],
         "confidence": np.ones(count, np.float32),
         "opening": np.linspace(0, 0.2, count, dtype=np.float32),
         "yaw": np.zeros(count, np.float32),

@@ -72,7 +72,7 @@ def _cut(item: dict, settings: PrepareSettings) -> dict:
     frames = frames_at_25(Path(item["source"]), item["start"], item["seconds"])
     bounds = round(settings.min_seconds * FPS), round(settings.max_seconds * FPS)
     detector = face_detector(settings.det_model, settings.landmark_model)
-    cutter = PieceCutter(detector, settings.resolution, *bounds, settings.max_yaw)
+    cutter = PieceCutter(detector, settings.resolution, *bounds, settings.max_yaw, settings.framing)
     sound = np.load(item["sound"], mmap_mode="r")
     segments, gaps = [], []
     for part in cutter.cut(frames):

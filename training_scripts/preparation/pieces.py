@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentsync.faces.facemesh import mouth_opening
+from latentsync.faces.facemesh import Framing, mouth_opening
 from latentsync.faces.tracking import FaceDetector, FaceObservation
 from latentsync.tracks.appearance import NUM_LOWER, Look, covering, face_look, look_change
 from latentsync.tracks.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED
@@ -79,8 +79,16 @@ class PieceCutter:
     max_frames is at least min_frames + AHEAD.
     """
 
-    def __init__(self, detector: FaceDetector, resolution: int, min_frames: int, max_frames: int, max_yaw: float):
-        self._detector, self._max_yaw = detector, max_yaw
+    def __init__(
+        self,
+        detector: FaceDetector,
+        resolution: int,
+        min_frames: int,
+        max_frames: int,
+        max_yaw: float,
+        framing: Framing = "insightface",
+    ):
+        self._detector, self._max_yaw, self._framing = detector, max_yaw, framing
         self._min, self._max = min_frames, max_frames
         self._aligner = LookaheadAligner(resolution)
 
@@ -147,7 +155,7 @@ class PieceCutter:
         return None
 
     def _add(self, piece: Piece, pixels: np.ndarray, face: FaceObservation, look: Look | None) -> None:
-        self._aligner.add(pixels, face.points)
+        self._aligner.add(pixels, face.framed(self._framing))
         piece.openings.append(float("nan") if face.landmarks is None else float(mouth_opening(face.landmarks)))
         piece.yaws.append(float(face.yaw or 0))
         piece.lowers.append(np.full(NUM_LOWER, np.nan, np.float32) if look is None else look.lower)

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from latentsync.errors import ModelNotFoundError, OptionError
+from latentsync.faces.facemesh import Framing
 from latentsync.file_hash import sha256_of
 
 FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-VERSION = 2  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
+VERSION = 3  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
 LONGEST_WINDOW = 60.0  # s of a source that are cut in one piece of work; longer sources are shared among workers
 
 # Least confidence by which an offset is believed, by what told it. See each method's own scale.
@@ -28,6 +29,7 @@ class PrepareSettings:
     min_seconds, max_seconds  of a clip; max is at least twice min
     max_yaw         degrees by which a face may be turned
     det_model, landmark_model  InsightFace's files, by which faces are found then
+    framing         of the faces, see latentsync/faces/facemesh.py; with InsightFace's files always its own
     min_face        px of the source along the side of the aligned square, at least
     min_sharpness   see quality.py
     hyperiqa        hyperIQA's file; min_iqa: least score by it, 0..100
@@ -47,6 +49,7 @@ class PrepareSettings:
     max_yaw: float
     det_model: Path | None
     landmark_model: Path | None
+    framing: Framing
     min_face: float
     min_sharpness: float
     hyperiqa: Path | None
@@ -76,6 +79,8 @@ class PrepareSettings:
                 raise ModelNotFoundError(f"--{name} names {path}, where no file is. Check the path.")
         if (self.det_model is None) != (self.landmark_model is None):
             raise OptionError("--det_model and --landmark_model go together. Give both or none.")
+        if self.det_model and self.framing != "insightface":
+            raise OptionError(f"--framing {self.framing} is the built-in detector's: leave it out, or --det_model")
         if self.det_model and self.sync == "loudness":
             raise OptionError("--sync loudness needs the mouth's opening, which --det_model does not tell")
 
@@ -87,7 +92,7 @@ class PrepareSettings:
     @property
     def cut_hash(self) -> str:
         """Of all that the cut segments depend on."""
-        names = ("resolution", "min_seconds", "max_seconds", "max_yaw", "crf")
+        names = ("resolution", "min_seconds", "max_seconds", "max_yaw", "crf", "framing")
         files = [path and sha256_of(path) for path in (self.det_model, self.landmark_model)]
         return _hash([VERSION, *(getattr(self, name) for name in names), *files])
 

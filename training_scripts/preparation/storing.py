@@ -40,6 +40,7 @@ def store(item: dict, settings: PrepareSettings) -> dict:
             **{**speech, "audio": audio[None]},
             **{name: item[name] for name in (*wanted, "face_side", "sharpness", "yaw")},
             resolution=settings.resolution,
+            framing=settings.framing,
             write_video=lambda path: _share(folder / "video.mp4", path),
         )
     return {"key": item["key"]}
