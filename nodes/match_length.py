@@ -53,7 +53,7 @@ class LatentSyncMatchLength(io.ComfyNode):
             from ..latentsync.media.video_reader import exact_rate
             from ..latentsync.speech_features import frames_in
 
-            media.waveform_of(audio)
+            audio = media.one_sound(audio)
             rate = exact_rate(fps)
             if not isinstance(frames, torch.Tensor):
                 parts = frames.get_components()

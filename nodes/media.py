@@ -44,34 +44,65 @@ class VideoFile(NamedTuple):
 def waveform_of(audio) -> tuple[torch.Tensor, int]:
     """AUDIO -> samples (C, T) float32 and their rate in Hz. Raises ValueError with a message for the user.
 
-    audio: ComfyUI's mapping, which need not be a dict, or None, as Get Video Components gives for a silent video.
+    audio: ComfyUI's mapping, which need not be a dict, or None, as Get Video Components gives for a silent video. Its
+    waveform is a batch of one sound (1, C, T); other packs also give one sound (C, T) or (T,).
     """
     if audio is None:
         raise ValueError(
             "there is no sound: the video it was taken from is silent. Link a Load Audio node with the speech instead"
         )
-    waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
-    if waveform.ndim != 3 or len(waveform) != 1:
+    waveform, sample_rate = _unpacked(audio)
+    if waveform.ndim == 3 and len(waveform) > 1:
         raise ValueError(
             f"the audio is a batch of {len(waveform)} sounds, of shape {tuple(waveform.shape)}; expected one sound. "
-            "Link a single one"
+            "Link the node from before they were put together, and run once for each"
         )
-    if not waveform.shape[1] or not waveform.shape[2]:
+    if waveform.ndim not in (1, 2, 3):
+        raise ValueError(
+            f"the audio has the shape {tuple(waveform.shape)}; expected (1, channels, samples). Link another audio node"
+        )
+    if not waveform.numel():
         raise ValueError("the audio is empty; expected speech, at least a few frames long")
+    waveform = waveform[0] if waveform.ndim == 3 else torch.atleast_2d(waveform)
     from ..latentsync.media.limits import MAX_CHANNELS, MAX_SECONDS, SAMPLE_RATES
 
     slowest, fastest = SAMPLE_RATES
-    if not slowest <= sample_rate <= fastest or waveform.shape[1] > MAX_CHANNELS:
+    if not slowest <= sample_rate <= fastest or waveform.shape[0] > MAX_CHANNELS:
         raise ValueError(
-            f"the audio has {sample_rate} samples a second in {waveform.shape[1]} channels; expected {slowest} to "
+            f"the audio has {sample_rate} samples a second in {waveform.shape[0]} channels; expected {slowest} to "
             f"{fastest} and at most {MAX_CHANNELS}. Convert it"
         )
-    if waveform.shape[2] > MAX_SECONDS * sample_rate:
+    if waveform.shape[1] > MAX_SECONDS * sample_rate:
         raise ValueError(f"the audio lasts more than {MAX_SECONDS / 3600:.0f} hours. Cut it")
-    samples = waveform[0].detach().cpu()
+    samples = waveform.detach().cpu()
     if not samples.is_floating_point():  # 16-bit samples of some videos come as they are
         samples = samples.float() / (1 << (8 * samples.element_size() - 1))
     return samples.float(), sample_rate
+
+
+def _unpacked(audio) -> tuple[torch.Tensor, int]:
+    """Waveform, of any shape, and sample rate. Raises ValueError where the audio has none."""
+    try:
+        waveform, sample_rate = audio["waveform"], audio["sample_rate"]
+    except (host.management.InterruptProcessingException, MemoryError):
+        raise
+    except (KeyError, TypeError) as reason:
+        raise ValueError(
+            f"the audio is a {type(audio).__name__} without waveform and sample_rate; expected what Load Audio gives. "
+            "Link such a node"
+        ) from reason
+    except Exception as reason:  # a loader of another pack that reads the sound only now, with errors of its own
+        raise ValueError(
+            "the node that the audio comes from could not read it (the log tells why): most likely its clip has no "
+            "sound. Link a Load Audio node with the speech instead"
+        ) from reason
+    try:
+        return torch.as_tensor(waveform), int(sample_rate)
+    except (TypeError, ValueError, RuntimeError) as reason:
+        raise ValueError(
+            f"the audio holds a {type(waveform).__name__} and the sample rate {sample_rate!r}; expected a tensor "
+            "(1, channels, samples) and a number. Link a Load Audio node"
+        ) from reason
 
 
 def checked_images(images: torch.Tensor, name: str) -> torch.Tensor:
@@ -164,6 +195,14 @@ def fitted_sound(audio, seconds: Fraction) -> dict:
     waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
     missing = round(seconds * sample_rate) - waveform.shape[-1]
     return {"waveform": torch.nn.functional.pad(waveform, (0, missing)), "sample_rate": sample_rate}
+
+
+def one_sound(audio):
+    """AUDIO as other nodes expect it, (1, C, T): itself where it is. Raises ValueError like `waveform_of`."""
+    samples, sample_rate = waveform_of(audio)
+    waveform = audio["waveform"]
+    is_usual = isinstance(waveform, torch.Tensor) and waveform.ndim == 3
+    return audio if is_usual else {"waveform": samples[None], "sample_rate": sample_rate}
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -211,22 +212,55 @@ def check_masks() -> None:
         raise AssertionError("not reached")
 
 
+class Lazy(Mapping):
+    """As VideoHelperSuite gives the sound of a clip: read when it is looked at, by a program that may fail."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, name):
+        raise self.error
+
+    def __iter__(self):
+        return iter(("waveform", "sample_rate"))
+
+    def __len__(self):
+        return 2
+
+
 def check_sounds() -> None:
     samples = torch.randn(1, 2, 4410) * 2  # also beyond full scale
     with media.as_wav({"waveform": samples, "sample_rate": 44100}) as path:
         read = audio_reader.read_audio(path, sample_rate=44100, mono=False)
         assert np.array_equal(read, samples[0].numpy()), "every bit"
     assert not path.exists()
+    for waveform in (samples[0], samples[0, 0], samples[0].numpy()):  # as some packs give it
+        other = {"waveform": waveform, "sample_rate": 44100}
+        assert torch.equal(media.waveform_of(other)[0], torch.atleast_2d(torch.as_tensor(waveform)))
+        assert media.one_sound(other)["waveform"].shape == (1, len(media.waveform_of(other)[0]), 4410)
+    usual = {"waveform": samples, "sample_rate": 44100}
+    assert media.one_sound(usual) is usual
+    with pytest.raises(management.InterruptProcessingException):
+        media.waveform_of(Lazy(management.InterruptProcessingException()))
     for audio, said in (
         (None, "silent"),
-        ({"waveform": torch.zeros(2, 1, 5), "sample_rate": 8000}, "2 sounds"),
+        ({"waveform": torch.zeros(2, 1, 5), "sample_rate": 8000}, "batch of 2 sounds.*run once for each"),
+        ({"waveform": torch.zeros(1, 1, 1, 5), "sample_rate": 8000}, r"expected \(1, channels, samples\)"),
+        ({"waveform": torch.zeros(1, 5), "sample_rate": None}, "the sample rate None"),
+        ({"samples": torch.zeros(1, 5)}, "a dict without waveform"),
+        (b"RIFF", "a bytes without waveform"),
+        (
+            Lazy(Exception("failed to extract audio from /secret/clip.mp4")),
+            "most likely its clip has no sound. Link a Load Audio",
+        ),
         ({"waveform": torch.zeros(1, 1, 0), "sample_rate": 8000}, "empty"),
         ({"waveform": torch.zeros(1, 1, 5), "sample_rate": 1}, "1 samples a second in 1 channels"),
         ({"waveform": torch.zeros(1, 65, 5), "sample_rate": 8000}, "65 channels"),
         ({"waveform": torch.zeros(1, 1, 1).expand(1, 1, 10**9), "sample_rate": 8000}, "24 hours"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=said) as raised:
             media.waveform_of(audio)
+        assert "secret" not in str(raised.value)
 
 
 def check_devices() -> None:
