@@ -107,19 +107,28 @@ def write_speech(path: Path, seconds: float, seed: int = 0) -> Path:
     return path
 
 
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done all that it was given. Raises RuntimeError where it cannot go on."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
 class PeakMemory:
-    """Inside, the most memory that is in use: of this process on Linux, of torch on CUDA; `bytes` is None elsewhere."""
+    """Inside, the most memory that is in use: of torch on CUDA and MPS, else of this process on Linux, else None.
+
+    `bytes` is what tensors take, on CUDA `reserved` what torch asked the card for, a part of which lies idle.
+    """
 
     INTERVAL = 0.05  # s between looks
 
     def __init__(self, device: torch.device):
-        self._device, self.bytes = device, None
+        self._device, self.bytes, self.reserved = device, None, None
         self._done = threading.Event()
 
     def __enter__(self):
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        elif Path("/proc/self/statm").is_file():
+        elif self._can_look():
             self._watcher = threading.Thread(target=self._watch, daemon=True)
             self._watcher.start()
         return self
@@ -127,13 +136,21 @@ class PeakMemory:
     def __exit__(self, *_):
         if self._device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self._device)
-        elif Path("/proc/self/statm").is_file():
+            self.reserved = torch.cuda.max_memory_reserved(self._device)
+        elif self._can_look():
             self._done.set()
             self._watcher.join()
 
+    def _can_look(self) -> bool:
+        return self._device.type == "mps" or Path("/proc/self/statm").is_file()
+
     def _watch(self) -> None:
-        page, done = os.sysconf("SC_PAGE_SIZE"), False
+        done = False
         while not done:
             done = self._done.wait(self.INTERVAL)
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
-            self.bytes = max(self.bytes or 0, resident)
+            self.bytes = max(self.bytes or 0, self._now())
+
+    def _now(self) -> int:
+        if self._device.type == "mps":
+            return torch.mps.current_allocated_memory()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

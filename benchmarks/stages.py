@@ -33,7 +33,7 @@ from latentsync.schedulers import build_scheduler
 
 from . import per_frame
 from .full_size import full_size_model
-from .measure import FPS, PeakMemory, write_portrait
+from .measure import FPS, PeakMemory, wait_for, write_portrait
 
 CHUNK = 16  # frames
 GUIDED, PLAIN = "guided", "unguided"
@@ -42,12 +42,13 @@ PARTS = ("frames", "unet", "vae", "float32")
 
 
 class Table:
-    """Rows as they come, and the CPU seconds of each stage."""
+    """Rows as they come, and of each stage CPU and wall seconds and the memory, in bytes (see PeakMemory)."""
 
     def __init__(self, device: torch.device, repeats: int):
         self._device, self._repeats = device, repeats
         self.cpu: dict[str, float] = {}
         self.wall: dict[str, float] = {}
+        self.memory: dict[str, PeakMemory] = {}
         print("| stage | ms | CPU s | peak memory |\n|---|---|---|---|", flush=True)
 
     def measure(self, name: str, work: Callable[[], object]) -> None:
@@ -57,10 +58,10 @@ class Table:
             for _ in range(self._repeats):
                 cpu, wall = time.process_time(), time.perf_counter()
                 work()
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                wait_for(self._device)
                 best_cpu = min(best_cpu, time.process_time() - cpu)
                 best_wall = min(best_wall, time.perf_counter() - wall)
+        self.memory[name] = peak
         self.add(name, best_cpu, best_wall, peak.bytes)
 
     def add(self, name: str, cpu: float, wall: float, peak: float | None = None) -> None:
@@ -91,14 +92,16 @@ def unet_inputs(model: LipSyncModel, frames: int = CHUNK) -> tuple[torch.Tensor,
     return tuple(torch.randn(shape, generator=generator).to(model.device) for shape in shapes)
 
 
-def measure_vae(model: LipSyncModel, table: Table) -> None:
-    """What one chunk takes of the VAE: each face encoded with and without its mouth, and decoded."""
+def measure_vae(model: LipSyncModel, table: Table, draft: bool = True) -> None:
+    """What one chunk takes of the VAE: each face encoded with and without its mouth, and decoded; draft: also so."""
     side, generator = model.resolution, torch.Generator().manual_seed(0)
     faces = torch.randint(0, 256, (CHUNK, side, side, 3), generator=generator, dtype=torch.uint8)
     mask = generation_mask(side, "mask")
     table.measure(ENCODE, lambda: condition(model, faces, mask, generator=generator))
     latents = torch.randn(CHUNK, 4, side // LATENT_SCALE, side // LATENT_SCALE, generator=generator)
     table.measure(DECODE, lambda: decode_faces(model, latents))
+    if not draft:
+        return
     small = nn.Module.to(AutoencoderTiny(), model.device, model.dtype).eval()  # of TAESD's size
     draft = replace(model, draft_decoder=small)
     table.measure("draft decode, 16 frames", lambda: decode_faces(draft, latents))
