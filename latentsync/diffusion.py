@@ -7,6 +7,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import nn
 
+from .cpu_threads import threads_of
 from .errors import OptionError
 from .trajectory import MAX_INFERENCE_STEPS, check_savings
 
@@ -112,6 +113,10 @@ class NoisePredictor:
         return null + self._scale * (audio - null)
 
     def _run(self, sample: torch.Tensor, timestep: torch.Tensor | int, tokens: torch.Tensor) -> torch.Tensor:
+        with threads_of(self._unet):
+            return self._called(sample, timestep, tokens)
+
+    def _called(self, sample: torch.Tensor, timestep: torch.Tensor | int, tokens: torch.Tensor) -> torch.Tensor:
         if self._interval == 1:
             return self._unet(sample, timestep, tokens, return_dict=False)[0]
         known = 0 if self._deep_features is None else len(self._deep_features)

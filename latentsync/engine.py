@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .cpu_threads import own_threads
 from .denoising import Denoiser
 from .errors import Cancelled, FaceNotFoundError, OptionError
 from .faces.tracking import FaceFinder, FaceTracker
@@ -49,6 +50,7 @@ FEW = 2  # frames in the queues between quick stages
 QUEUE_BYTES = 96 * 2**20  # of frames before and after the U-Net, which wants and gives them by the chunk
 
 
+@own_threads()
 def lip_sync(
     video_path: str | Path,
     speech: str | Path | Sequence[Speaker],

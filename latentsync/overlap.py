@@ -16,6 +16,7 @@ An error in any of the threads ends all of them and is raised, as it is, in the 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
 from typing import Generic, TypeVar
 
 import torch
@@ -45,7 +46,8 @@ class Overlap:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Do the work in a thread. It sees queues of this run that are ended as exhausted."""
-        thread = threading.Thread(target=self._run, args=(work,), name=f"latentsync-{name}")
+        settings = copy_context(), torch.get_num_threads()
+        thread = threading.Thread(target=self._run, args=(work, *settings), name=f"latentsync-{name}")
         self._threads.append(thread)
         thread.start()
 
@@ -86,10 +88,11 @@ class Overlap:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], None], context: Context, num_threads: int) -> None:
         try:
-            with torch.inference_mode():  # which is each thread's own
-                work()
+            torch.set_num_threads(num_threads)  # which is each thread's own, as are the context and the mode
+            with torch.inference_mode():
+                context.run(work)
         except _Ended:
             pass
         except BaseException as error:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from . import __version__
+from .cpu_threads import thread_count
 from .file_hash import sha256_of
 from .models import LipSyncModel
 from .options import LipSyncOptions
@@ -26,6 +27,7 @@ def run_facts(model: LipSyncModel, options: LipSyncOptions, restorer: Restorer |
         "system": platform.platform(),
         "device": _device_name(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": {part: thread_count(getattr(model, part)) for part in ("unet", "vae", "whisper")},
         "model": {
             "name": model.name,
             "resolution": model.resolution,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .audio_tokens import AudioFeatureStream, audio_tokens, resample_mono, window_centre_at
+from .cpu_threads import own_threads
 from .errors import AudioError, OptionError
 from .mel import SAMPLE_RATE
 from .models import LipSyncModel
@@ -54,6 +55,7 @@ def frames_in(duration: float, fps: float) -> int:
     return max(1, math.ceil(duration * fps - 1e-6))
 
 
+@own_threads()
 def encode_speech(
     model: LipSyncModel,
     waveform: np.ndarray | torch.Tensor,

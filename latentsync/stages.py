@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 
 from .chunks import ChunkGenerator, FaceFrame
+from .cpu_threads import own_threads
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
@@ -38,6 +39,7 @@ from .vae import ImageAutoencoder
 logger = logging.getLogger(__name__)
 
 
+@own_threads()
 def prepare_faces(
     frames: Iterable[np.ndarray],
     model_resolution: int,
@@ -136,6 +138,7 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
+@own_threads()
 def sample_faces(
     model: LipSyncModel,
     track: FaceTrack,
@@ -202,6 +205,7 @@ def sample_faces(
     return replace(track, generated=generated, weights=weights.astype(np.float32))
 
 
+@own_threads()
 def restore_faces(
     frames: Iterable[np.ndarray],
     track: FaceTrack,

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from .cpu_threads import threads_of
 from .errors import (
     CheckpointError,
     ForeignCheckpointError,
@@ -118,12 +119,14 @@ def encode(
     if isinstance(vae, ImageAutoencoder):
         if sample:
             raise OptionError("this VAE gives only the mean of its posterior; choose posterior='mean', not 'sample'")
-        return in_batches(vae.encode_mean, pixels, batch_size).to(pixels.device)
-    parameters = in_batches(
-        lambda part: vae.encode(part).latent_dist.parameters,
-        pixels.to(device=vae.device, dtype=vae.dtype),
-        batch_size,
-    )
+        with threads_of(vae):
+            return in_batches(vae.encode_mean, pixels, batch_size).to(pixels.device)
+    with threads_of(vae):
+        parameters = in_batches(
+            lambda part: vae.encode(part).latent_dist.parameters,
+            pixels.to(device=vae.device, dtype=vae.dtype),
+            batch_size,
+        )
     posterior = DiagonalGaussianDistribution(parameters)
     latents = posterior.sample(generator) if sample else posterior.mode()
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
@@ -137,10 +140,12 @@ def decode(
     `batch_size` as in `encode`.
     """
     if isinstance(vae, ImageAutoencoder):
-        return in_batches(vae.decode, latents, batch_size)
+        with threads_of(vae):
+            return in_batches(vae.decode, latents, batch_size)
     latents = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
     latents = latents + (vae.config.shift_factor or 0.0)
-    return in_batches(lambda part: vae.decode(part).sample, latents, batch_size)
+    with threads_of(vae):
+        return in_batches(lambda part: vae.decode(part).sample, latents, batch_size)
 
 
 def in_batches(

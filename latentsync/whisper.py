@@ -12,6 +12,7 @@ from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from .cpu_threads import threads_of
 from .errors import ForeignCheckpointError, IncompleteCheckpointError
 from .weight_files import building, read_weights
 
@@ -77,7 +78,8 @@ class AudioEncoder(nn.Module):
 
         Returns (B, 1500, num_states, D), 50 rows per second: the stem's output, then each block's.
         """
-        states = self.encoder(mel.to(self.dtype), output_hidden_states=True).hidden_states
+        with threads_of(self):
+            states = self.encoder(mel.to(self.dtype), output_hidden_states=True).hidden_states
         return torch.stack(states, dim=2)
 
 

@@ -258,6 +258,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="fp8 keeps the U-Net's weights in 8 bits, offload brings them to the GPU layer by layer; either takes the "
         "VAE's pictures one by one (default: none)",
     )
+    model.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads of all networks (default: one, but for large networks on the CPU as many as torch takes: one "
+        "for each core, or OMP_NUM_THREADS)",
+    )
     model.add_argument("--det_model", type=Path, help="optional InsightFace det_10g.onnx, used with --landmark_model")
     model.add_argument("--landmark_model", type=Path, help="optional InsightFace 2d106det.onnx")
     batch = parser.add_argument_group("many runs")

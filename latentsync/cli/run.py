@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import engine, models
+from ..cpu_threads import check_count, own_threads
 from ..errors import OptionError
 from ..jobs.job_folder import JobFolder, default_job_folder
 from ..media.audio_reader import probe_audio
@@ -49,6 +50,8 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     if "checkpoints" in given and not arguments.checkpoints.is_dir():
         raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
     NetworkChoice.of(arguments).check()
+    if arguments.threads is not None:
+        check_count(arguments.threads)
     options = options_of(arguments, given)
     speakers = speakers_of(arguments, given)
     sounds = [speaker.audio_path for speaker in speakers]
@@ -68,6 +71,11 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
 
 def work(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool] | None = None) -> LipSyncReport:
     """Make the video, and the report where one is wanted. Raises LatentSyncError's subclasses; Cancelled if stopped."""
+    with own_threads(job.arguments.threads):
+        return _made(job, networks, say, should_stop)
+
+
+def _made(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool] | None) -> LipSyncReport:
     arguments, model = job.arguments, networks.model
     bar = None if arguments.quiet else ProgressBar()
     try:

@@ -41,6 +41,7 @@ def job_facts(
     return {
         "program": {**known["versions"], "sources": _program()},
         "device": known["device"],
+        "threads": known["threads"],  # which sums are rounded by
         "dtypes": [
             known["dtype"],
             model.low_memory,

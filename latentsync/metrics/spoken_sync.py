@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cpu_threads import own_threads
 from ..errors import AudioError, ModelNotFoundError
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
@@ -80,6 +81,7 @@ def sync_of(found: SpokenFaces, waveform: np.ndarray, syncnet: StableSyncNet) ->
     return ClipSync(sync_score(found.faces, heard, syncnet), found.start, found.seconds, tuple(notes))
 
 
+@own_threads()
 def frames_sync(
     frames: Callable[[], Iterable[VideoFrame]], waveform: np.ndarray, syncnet: StableSyncNet, face: str = "largest"
 ) -> ClipSync:

@@ -11,6 +11,7 @@ from spandrel import canonicalize_state_dict as canonical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cpu_threads import threads_of
 from ..errors import CheckpointError, ForeignCheckpointError, OptionError
 from ..file_hash import sha256_of
 from ..pipeline import vae_batch
@@ -79,7 +80,8 @@ class Restorer:
         return F.interpolate(faces, (side, side), mode="bicubic", antialias=True) + portrait.take(change, side) * 2
 
     def _apply(self, pixels: Tensor) -> Tensor:
-        restored = self.network(pixels.to(self.device, self.dtype)).to(pixels.device, torch.float32)
+        with threads_of(self.module or self.network):
+            restored = self.network(pixels.to(self.device, self.dtype)).to(pixels.device, torch.float32)
         if restored.shape[:2] != pixels.shape[:2] or restored.shape[2] != restored.shape[3]:
             raise CheckpointError(
                 f"the restorer {self.name} makes {tuple(restored.shape)} of {tuple(pixels.shape)}; expected square "

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cpu_threads import own_threads
 from ..errors import AudioError, FrameCountError, OptionError
 from .pair_accuracy import THRESHOLD
 from .stable_syncnet import StableSyncNet, seen_part
@@ -44,6 +45,7 @@ class SyncScore:
         return 1000.0 * self.offset_frames / FPS
 
 
+@own_threads()
 def sync_score(
     faces: np.ndarray,
     sound: np.ndarray,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ..cpu_threads import own_threads
 from ..errors import MediaError
 from ..faces.facemesh import LOWER_FACE, alignment_points, mouth_opening, region_of_landmarks
 from ..faces.tracking import FaceFinder, FaceObservation, overlap
@@ -76,6 +77,7 @@ class _Followed:
         return Piece(self.shot, first, last, times[first], times[last], boxes, look, len(self.rows), self.is_new)
 
 
+@own_threads()
 def scan_faces(
     frames: Iterable[VideoFrame],
     finder: FaceFinder,
