@@ -2,7 +2,8 @@
 
 A model is known by its tensor names and shapes alone. What they do not show, the numbers of attention heads and of norm
 groups, the resolution, what the output means and how faces are framed, comes from the arguments, from metadata written
-by `save_unet`, from a JSON file beside the weights, or else has the released models' values.
+by `save_unet`, from a JSON file beside the weights, or else has the released models' values. That file may be
+in the reference's terms, as the `model` section of its configurations is.
 """
 
 import re
@@ -27,7 +28,8 @@ NUM_ATTENTION_HEADS, NUM_NORM_GROUPS = 8, 32
 RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
 # Resolution by SHA-256 of a released file. Only hashes taken from a file in hand, or published with one, belong here.
 KNOWN_RESOLUTIONS: dict[str, int] = {}
-UNSEEN_FIELDS = ("num_attention_heads", "norm_num_groups", "motion_norm_num_groups")  # of the U-Net, not in shapes
+# Of the U-Net, not in shapes; heads of motion modules that are not told are as many as the others.
+UNSEEN_FIELDS = ("num_attention_heads", "motion_num_attention_heads", "norm_num_groups", "motion_norm_num_groups")
 NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
 DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type", "framing")
 MAX_POSITIONS = 4096  # frames a motion module could tell apart; released ones tell 24
@@ -71,7 +73,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int | str]]:
     sidecar = read_sidecar(path)
     if sidecar.get("_class_name", LatentSyncUNet.__name__) != LatentSyncUNet.__name__:
         sidecar = {}  # diffusers' description of another model in the same folder
-    described = {field: value for field, value in sidecar.items() if field in DESCRIPTION_FIELDS}
+    described = from_reference_config(sidecar)
+    described |= {field: value for field, value in sidecar.items() if field in DESCRIPTION_FIELDS}
     described |= {field: value for field, value in metadata.items() if field in DESCRIPTION_FIELDS}
     if isinstance(content.get("state_dict"), Mapping):
         described |= {"global_step": content["global_step"]} if "global_step" in content else {}
@@ -100,6 +103,19 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int | str]]:
         framing = "mesh"
     facts = {**numbers, "prediction_type": meaning}
     return tensors, facts if framing is None else {**facts, "framing": checked_framing(framing, path)}
+
+
+def from_reference_config(config: Mapping) -> dict:
+    """What a description in the reference's terms says of what shapes do not show; nothing of one in other terms."""
+    motion = config.get("motion_module_kwargs")
+    if not isinstance(motion, Mapping):
+        return {}
+    described = {
+        "num_attention_heads": config.get("attention_head_dim"),
+        "motion_num_attention_heads": motion.get("num_attention_heads"),
+        "norm_num_groups": config.get("norm_num_groups"),
+    }
+    return {field: value for field, value in described.items() if value is not None}
 
 
 def foreign_kind(content: Mapping) -> str | None:
@@ -142,6 +158,7 @@ def unet_config_from_state_dict(
     num_attention_heads: int = NUM_ATTENTION_HEADS,
     norm_num_groups: int = NUM_NORM_GROUPS,
     motion_norm_num_groups: int = MOTION_NORM_GROUPS,
+    motion_num_attention_heads: int | None = None,
 ) -> dict:
     """Arguments of `LatentSyncUNet` for these tensors, under reference or converted names.
 
@@ -184,6 +201,7 @@ def unet_config_from_state_dict(
         "norm_num_groups": norm_num_groups,
         "motion_norm_num_groups": motion_norm_num_groups,
         "num_attention_heads": num_attention_heads,
+        "motion_num_attention_heads": motion_num_attention_heads,
         "cross_attention_dim": shape("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")[1],
     }
 
@@ -223,16 +241,22 @@ def load_unet(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     num_attention_heads: int | None = None,
+    motion_num_attention_heads: int | None = None,
     norm_num_groups: int | None = None,
 ) -> tuple[LatentSyncUNet, UNetFacts]:
     """Load any LatentSync U-Net (1.0, 1.5, 1.6, stage 1, stage2_efficient, or a small one of the same kind).
 
-    `dtype` None keeps the file's. `num_attention_heads` and `norm_num_groups` None mean: as described by the file or
-    beside it, else 8 and 32. The U-Net is in eval mode. Raises ModelNotFoundError and CheckpointError's subclasses.
+    `dtype` None keeps the file's. `num_attention_heads`, those of the motion modules and `norm_num_groups` None mean:
+    as described by the file or beside it, else 8, as many, and 32. The U-Net is in eval mode. Raises ModelNotFoundError
+    and CheckpointError's subclasses.
     """
     path = Path(path)
     state_dict, described = _read(path)
-    given = {"num_attention_heads": num_attention_heads, "norm_num_groups": norm_num_groups}
+    given = {
+        "num_attention_heads": num_attention_heads,
+        "motion_num_attention_heads": motion_num_attention_heads,
+        "norm_num_groups": norm_num_groups,
+    }
     unseen = {field: described[field] for field in UNSEEN_FIELDS if field in described}
     unseen |= {field: value for field, value in given.items() if value is not None}
     with building(path, "a U-Net"):

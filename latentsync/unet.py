@@ -92,8 +92,9 @@ class LatentSyncUNet(UNetMotionModel):
             block always has.
         motion_blocks: see `motion_block_names`.
         norm_num_groups: groups of all GroupNorms but the motion modules', which have `motion_norm_num_groups`.
-        num_attention_heads: number of heads everywhere, motion modules included (the reference's configuration calls
-            this number `attention_head_dim`).
+        num_attention_heads: number of heads of spatial and audio attention (the reference's configuration calls this
+            number `attention_head_dim`).
+        motion_num_attention_heads: of the motion modules; None = as many.
         cross_attention_dim: width D of the audio tokens.
     """
 
@@ -111,6 +112,7 @@ class LatentSyncUNet(UNetMotionModel):
         motion_norm_num_groups: int = MOTION_NORM_GROUPS,
         norm_eps: float = 1e-5,
         num_attention_heads: int = 8,
+        motion_num_attention_heads: int | None = None,
         cross_attention_dim: int = 384,
     ):
         levels = len(block_out_channels)
@@ -130,7 +132,7 @@ class LatentSyncUNet(UNetMotionModel):
             norm_eps=norm_eps,
             cross_attention_dim=cross_attention_dim,
             num_attention_heads=num_attention_heads,
-            motion_num_attention_heads=num_attention_heads,
+            motion_num_attention_heads=motion_num_attention_heads or num_attention_heads,
             motion_max_seq_length=motion_max_seq_length,
             use_motion_mid_block=False,
         )

@@ -51,6 +51,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         "blend_mask": config.blend_mask,
         "framing": facts.framing or "mesh",
         "num_attention_heads": unet.config.num_attention_heads,
+        "motion_num_attention_heads": unet.config.motion_num_attention_heads,
         "norm_num_groups": unet.config.norm_num_groups,
         "training": {
             "data": f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, "

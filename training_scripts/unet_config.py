@@ -39,6 +39,7 @@ class ModelConfig:
     layers_per_block: int = 2
     norm_num_groups: int = 32
     num_attention_heads: int = 8
+    motion_num_attention_heads: int | None = None  # null: as many
     cross_attention_dim: int = 384
     vae: Path = Path("checkpoints/vae")
 

@@ -37,6 +37,7 @@ def build_unet(config: ModelConfig) -> tuple[LatentSyncUNet, str]:
             layers_per_block=config.layers_per_block,
             norm_num_groups=config.norm_num_groups,
             num_attention_heads=config.num_attention_heads,
+            motion_num_attention_heads=config.motion_num_attention_heads,
             cross_attention_dim=config.cross_attention_dim,
         )
         for layer in (unet.conv_in, unet.conv_out):  # as the reference starts

@@ -7,6 +7,7 @@ from latentsync.faces.alignment import canvas_size, fit_matrices, template_point
 from latentsync.faces.onnx import points_of_106
 
 RESOLUTIONS = (256, 512)
+TOLERANCE = 1e-6  # of matrices, of the size of what they hold: float32 has 1.2e-7
 
 
 @pytest.fixture
@@ -23,11 +24,13 @@ def test_matrices(arrays, resolution):
     assert canvas_size(resolution) == tuple(arrays[f"face_size_wh_{resolution}"])
     for smoothing, name in [("p_bias", "smooth"), ("none", "plain")]:
         matrices = fit_matrices(arrays["landmarks"], resolution, smoothing)
-        error = np.abs(matrices - arrays[f"matrices_{resolution}_{name}"])
+        expected = arrays[f"matrices_{resolution}_{name}"]
+        error = np.abs(matrices - expected)
         worst = tuple(map(int, np.unravel_index(error.argmax(), error.shape)))
         print(f"{smoothing}: mean {error.mean():.2e}, max {error.max():.2e} at {worst}")
         assert matrices.dtype == np.float32
-        assert error.max() <= 1e-4
+        for part in (np.s_[..., :2], np.s_[..., 2]):  # turn and scale, and the shift, which is in px of a large frame
+            assert error[part].max() <= TOLERANCE * np.abs(expected[part]).max()
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.audio_tokens import audio_tokens, num_reference_frames, window_centre
-from latentsync.checkpoints import build_unet, unet_config_from_state_dict
+from latentsync.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
 from latentsync.diffusion import denoise, predict_noise
 from latentsync.schedulers import ddim_scheduler
 from latentsync.vae import decode, load_vae
@@ -24,7 +24,7 @@ def test_latents_of_whole_runs(golden, name, tmp_path, largest_error):
     data = {key: torch.from_numpy(value) for key, value in np.load(golden / f"{name}.npz").items()}
     arguments = json.loads((golden / "unet_tiny_config.json").read_text())
     state_dict = {key: value.float() for key, value in load_file(golden / "unet_tiny.safetensors").items()}
-    config = unet_config_from_state_dict(state_dict, arguments["attention_head_dim"], arguments["norm_num_groups"])
+    config = unet_config_from_state_dict(state_dict, **from_reference_config(arguments))
     unet = build_unet(config, state_dict).eval()
     scheduler = ddim_scheduler()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.checkpoints import build_unet, unet_config_from_state_dict
+from latentsync.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
 
 TOLERANCE = 1e-4
 
@@ -18,7 +18,7 @@ def case(request, golden):
     state_dict = {key: value.float() for key, value in load_file(golden / "unet_tiny.safetensors").items()}
     if request.param == "nomotion":
         state_dict = {key: value for key, value in state_dict.items() if "motion_modules" not in key}
-    config = unet_config_from_state_dict(state_dict, arguments["attention_head_dim"], arguments["norm_num_groups"])
+    config = unet_config_from_state_dict(state_dict, **from_reference_config(arguments))
     assert config["block_out_channels"] == tuple(arguments["block_out_channels"])
     assert config["layers_per_block"] == arguments["layers_per_block"]
     assert config["cross_attention_dim"] == arguments["cross_attention_dim"]

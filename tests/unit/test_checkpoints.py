@@ -249,6 +249,38 @@ def test_sidecar_describes_what_shapes_do_not(unet, tmp_path):
         load_unet(path)
 
 
+@pytest.mark.parametrize("told", ["file", "beside", "reference", "argument"])
+@torch.no_grad()
+def test_motion_modules_may_have_other_heads(tmp_path, told):
+    torch.manual_seed(0)
+    arguments = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 16}
+    unet = LatentSyncUNet(**arguments, num_attention_heads=2, motion_num_attention_heads=8).eval()
+    for name, parameter in unet.named_parameters():
+        if ".proj_out." in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    path = tmp_path / ("unet.safetensors" if told == "file" else "unet.pt")
+    save_unet(unet, path)
+    described = {
+        "beside": {"num_attention_heads": 2, "motion_num_attention_heads": 8, "norm_num_groups": 16},
+        "reference": {
+            "attention_head_dim": 2,
+            "motion_module_kwargs": {"num_attention_heads": 8, "temporal_position_encoding": True},
+            "norm_num_groups": 16,
+        },
+    }
+    if told in described:
+        (tmp_path / "config.json").write_text(json.dumps(described[told]))
+    given = described["beside"] if told == "argument" else {}
+    loaded, _ = load_unet(path, **given)
+    heads = [module.heads for name, module in loaded.named_modules() if name.endswith(("attn1", "attn2"))]
+    spatial = [name for name, _ in loaded.named_modules() if name.endswith(("attn1", "attn2"))]
+    assert heads == [8 if "motion_modules" in name else 2 for name in spatial]
+    expected = unet(*inputs()).sample
+    assert (loaded(*inputs()).sample - expected).abs().max() < 1e-5
+    other, _ = load_unet(path, num_attention_heads=2, motion_num_attention_heads=2, norm_num_groups=16)
+    assert (other(*inputs()).sample - expected).abs().max() > 1e-4
+
+
 @torch.no_grad()
 def test_bare_and_half_precision_files(unet, tmp_path):
     path = tmp_path / "bare.pt"

@@ -132,7 +132,9 @@ def test_absurd_vae_descriptions(tmp_path, change, said):
         load_vae(tmp_path)
 
 
-@pytest.mark.parametrize("field", ["num_attention_heads", "norm_num_groups", "motion_norm_num_groups"])
+@pytest.mark.parametrize(
+    "field", ["num_attention_heads", "motion_num_attention_heads", "norm_num_groups", "motion_norm_num_groups"]
+)
 @pytest.mark.parametrize("value", [0, -1, 7, 2**63, 1e308, "x", [1]])
 def test_absurd_unet_descriptions(tmp_path, field, value):
     save_unet(small_unet(), tmp_path / "unet.pt")
