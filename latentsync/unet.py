@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, U
 from einops import rearrange
 from torch import nn
 
+from .attention import SlicedAttention
 from .errors import OptionError
 
 # Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents.
@@ -142,6 +143,7 @@ class LatentSyncUNet(UNetMotionModel):
                 if f"{kind}.{level}" not in self.motion_block_names:
                     block.motion_modules = nn.ModuleList(NoMotion() for _ in block.motion_modules)
         self._clip_norms = self._replace_norms(motion_norm_num_groups)
+        self.set_attn_processor(SlicedAttention())
 
     def _replace_norms(self, motion_groups: int) -> list[ClipGroupNorm]:
         clip_norms = []

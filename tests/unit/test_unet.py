@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentsync.attention import Float32Attention
+from latentsync import attention
+from latentsync.attention import Float32Attention, rows_at_once
 from latentsync.errors import OptionError
 from latentsync.unet import ClipGroupNorm, FrameGroupNorm, LatentSyncUNet, motion_block_names, motion_placement
 
@@ -143,3 +144,42 @@ def test_float32_attention_is_the_same_attention():
     assert (rounded.float() - expected).abs().mean() < 0.02
     rounded.float().square().mean().backward()
     assert all(parameter.grad is not None for parameter in unet.parameters())
+
+
+def test_attention_in_slices_is_the_same_attention(monkeypatch):
+    """Where a device bears no more than so many rows and heads, or scores, no call has more, and the result is one."""
+    unet = small_unet().eval()
+    for name, parameter in unet.named_parameters():
+        if "motion_modules" in name and "proj_out" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    pairs, scores, attend = [], [], F.scaled_dot_product_attention
+
+    def watched(query, key, value, **settings):
+        pairs.append(query.shape[0] * query.shape[1])
+        scores.append(pairs[-1] * query.shape[2] * key.shape[2])
+        return attend(query, key, value, **settings)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    with torch.no_grad():
+        whole, calls = unet(*inputs()).sample, len(pairs)
+        assert max(pairs) == 2 * 8 * 8 * 2  # of motion modules
+        assert max(scores) == 6 * 2 * 64**2  # of the first level
+        for most, limit, sizes in ((attention.MOST_PAIRS, 31, pairs), (attention.MOST_SCORES, 2**14, scores)):
+            monkeypatch.setitem(most, "cpu", limit)
+            pairs.clear()
+            scores.clear()
+            sliced = unet(*inputs()).sample
+            assert max(sizes) <= limit
+            assert len(sizes) > calls
+            torch.testing.assert_close(sliced, whole, rtol=1e-5, atol=1e-6)
+            monkeypatch.delitem(most, "cpu")
+
+
+def test_a_guided_call_at_512_px_is_sliced_where_kernels_end():
+    """2 x 64 x 64 rows of 16 frames with 8 heads in motion modules; 32 frames of 64 x 64 latents in spatial ones."""
+    cuda, mps, cpu = (torch.device(kind) for kind in ("cuda", "mps", "cpu"))
+    assert rows_at_once(cuda, 8, 16, 16) == 8191
+    assert rows_at_once(cuda, 8, 4096, 4096) > 32
+    assert rows_at_once(mps, 8, 4096, 4096) == 8
+    assert rows_at_once(mps, 8, 16, 16) > 2 * 64 * 64
+    assert rows_at_once(cpu, 8, 4096, 4096) > 10**9
