@@ -25,10 +25,13 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -37,6 +40,33 @@ OLDEST_PYTHON = (3, 10)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NEEDED_SPACE = 8_000_000_000  # bytes; PyTorch for CUDA and the rest take 6 to 7 GB
 STATE_FILE = "latentsync-install.json"
+PAIR = ("torch", "torchvision")  # whose releases, and builds with or without CUDA, belong together
+# What shows that a package loads, by its requirement; in this order, since the rest stands on the first ones.
+LOADS = {
+    "numpy": "import numpy",
+    "torch": "import torch",
+    "torchvision": "import torchvision.ops",
+    "transformers": "from transformers import PreTrainedModel",
+    "diffusers": "from diffusers import AutoencoderKL",
+    "accelerate": "import accelerate",
+    "kornia": "import kornia",
+    "spandrel": "import spandrel",
+    "scipy": "import scipy.ndimage",
+    "opencv-python": "import cv2",
+    "opencv-python-headless": "import cv2",
+    "av": "import av",
+}
+TRY_LOADS = """
+import json, sys
+for name, statement in json.loads(sys.argv[1]).items():
+    print(name, flush=True)  # also what kills this process has a name
+    try:
+        exec(statement)
+    except BaseException as error:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        sys.exit(f"{type(error).__name__}: {error}")
+"""
 INTERRUPTED = 130
 
 
@@ -116,7 +146,7 @@ class Environment:
     """The folder .venv and what was installed into it.
 
     State lies in the folder itself: "made" says that this program made it, "busy" that pip was at work, "keys" are
-    fingerprints of what was installed completely.
+    fingerprints of what was installed completely, "loads" is that of the releases which were seen to load.
     """
 
     def __init__(self, folder: Path):
@@ -179,29 +209,93 @@ class Environment:
     ) -> None:
         """Install unless exactly this was installed before; ``covers`` are smaller lists that are then there too.
 
-        ``alone`` are installed without the packages that they ask for. Raises InstallError when pip fails.
+        ``alone`` are installed without the packages that they ask for. What is there has been seen to load when this
+        returns. Raises InstallError when pip fails, or where something does not load.
         """
         keys = [fingerprint(lines, version) for lines in ([*requirements, *alone], *covers)]
+        from_cpu_index = cpu and sys.platform.startswith("linux")
         if keys[0] in self.state().get("keys", []):
+            self.ensure_loads(requirements, from_cpu_index)
             return
         say(f"installing {len(requirements)} packages and what they need; the first time takes minutes")
         warn_of_little_space(self.folder, cpu)
         self.remember(busy=True)
-        if cpu and sys.platform.startswith("linux"):
-            self._pip(
-                ["--index-url", CPU_INDEX, *(line for line in requirements if re.match(r"torch(vision)?\b", line))]
-            )
+        pair = [line for line in requirements if name_of(line) in PAIR]
+        if from_cpu_index and pair and (from_cpu_index := can_reach(CPU_INDEX)):
+            self._pip(["--index-url", CPU_INDEX, *pair])
         self._pip(requirements)
         if alone:
             self._pip(["--no-deps", *alone])
-        self.remember(busy=False, keys=[*self.state().get("keys", []), *keys])
+        self.remember(busy=False)
+        self.ensure_loads(requirements, from_cpu_index)
+        self.remember(keys=[*self.state().get("keys", []), *keys])
 
-    def _pip(self, arguments: list[str]) -> None:
+    def ensure_loads(self, requirements: list[str], from_cpu_index: bool) -> None:
+        """See that what is installed loads; where torch and torchvision do not, install both again.
+
+        Only where other releases are there than when it was last seen. Raises InstallError, which says what to do.
+        """
+        names = [name_of(line) for line in requirements if name_of(line) in LOADS]
+        if not names or self.state().get("loads") == self.releases(names):
+            return
+        fault = self.fault(names)
+        for arguments in self._pairs(from_cpu_index) if fault and set(PAIR) <= set(names) else ():
+            say(f"torch and torchvision do not load together ({fault}): installing both again")
+            with contextlib.suppress(InstallError):  # the next way, else the fault is told
+                self._pip(arguments, only_these_indexes="--index-url" in arguments)
+                self._pip(requirements)  # what the new ones need
+            if not (fault := self.fault(names)):
+                break
+        if fault:
+            found = ", ".join(self.releases([name for name in names if name in (*PAIR, fault.partition(":")[0])]))
+            raise InstallError(
+                f"What was installed does not load ({fault}); found: {found}. A wheel that does not fit was taken from "
+                "somewhere: look at PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL and `python -m pip config list`, take out what "
+                f"has other builds of PyTorch, delete {self.folder} and run the same command again."
+            )
+        self.remember(loads=self.releases(names))
+
+    def _pairs(self, from_cpu_index: bool) -> Iterator[list[str]]:
+        """Arguments for pip, one list after the other, that may bring a torch and a torchvision that fit."""
+        again = ["--upgrade", "--force-reinstall", "--no-deps", *PAIR]
+        if from_cpu_index:
+            yield ["--index-url", CPU_INDEX, *again]
+        yield again
+        for release in self.releases(["torch"]):
+            public, label, _ = release.partition(" ")[2].partition("+")
+            if label:  # === takes the index's own build, where == would be content with 2.13.0+cpu for 2.13.0
+                yield [f"torch==={public}", "torchvision"]
+
+    def releases(self, names: list[str]) -> list[str]:
+        """ "torch 2.14.0" and the like of those that are installed, from the names of folders alone."""
+        homes = [self.folder / "Lib" / "site-packages", *self.folder.glob("lib/python3*/site-packages")]
+        found = sorted({place.name for home in homes for place in home.glob("*.dist-info")})
+        parts = [name.removesuffix(".dist-info").rpartition("-") for name in found]
+        return [f"{name} {version}" for name, _, version in parts if name_of(name) in names]
+
+    def fault(self, names: list[str]) -> str:
+        """The first of the packages that does not load, and why; "" where all do."""
+        statements = {name: LOADS[name] for name in LOADS if name in names}
+        command = [self.python, "-c", TRY_LOADS, json.dumps(statements)]
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=self.folder)
+        if run.returncode == 0:
+            return ""
+        last = (run.stdout.split() or ["python"])[-1]
+        said = run.stderr.strip().splitlines() or [f"ended with code {run.returncode}"]
+        return f"{last}: {said[-1][:300]}"
+
+    def _pip(self, arguments: list[str], only_these_indexes: bool = False) -> None:
+        """pip install. only_these_indexes: whatever else pip is told to look at, by a file or by variables."""
+        environ = dict(os.environ)
+        if only_these_indexes:
+            environ["PIP_CONFIG_FILE"] = os.devnull
+            for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
+                environ.pop(name, None)
         quiet = ["--disable-pip-version-check", "--progress-bar", "off"]
         command = [self.python, "-m", "pip", "install", *quiet, *arguments]
         last: deque[str] = deque(maxlen=15)
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environ
         )
         try:
             for line in process.stdout:
@@ -215,6 +309,28 @@ class Environment:
             raise
         if code != 0:
             raise InstallError(pip_advice(list(last)))
+
+
+def name_of(requirement: str) -> str:
+    """A distribution's name as its requirement or its folder has it, in the one spelling."""
+    return re.match(r"[\w.-]*", requirement)[0].lower().replace("_", "-")
+
+
+def can_reach(index: str) -> bool:
+    """Whether the package index answers within seconds; where not, says what that means. pip would try for minutes."""
+    try:
+        with urllib.request.urlopen(index, timeout=10):  # noqa: S310 (an address of this file's own)
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answers; pip knows how to ask it
+    except (OSError, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):
+            return True  # pip may have been given a certificate
+        say(
+            f"{index} cannot be reached ({getattr(error, 'reason', error)}): PyTorch is taken from where pip finds it, "
+            "which may be the build for CUDA (7 GB)"
+        )
+        return False
 
 
 def fingerprint(requirements: list[str], version: str) -> str:

@@ -1,5 +1,7 @@
 """install.py and setup_env.sh, without installing anything: what is decided, remembered, said and left alone."""
 
+import functools
+import http.server
 import importlib.util
 import json
 import os
@@ -7,8 +9,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -158,10 +162,122 @@ def test_packages_to_compare_with_come_alone(install, environment, pip_calls):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyPI's PyTorch is small")
-def test_cpu_takes_only_torch_from_its_index(install, environment, pip_calls):
+def test_cpu_takes_only_torch_from_its_index(install, environment, pip_calls, monkeypatch):
+    monkeypatch.setattr(install, "can_reach", lambda index: True)
+    monkeypatch.setattr(install.Environment, "fault", lambda self, names: "")
     environment.install(["torch", "torchvision", "torchmetrics", "numpy"], "3.11.0", cpu=True, covers=[])
     assert pip_calls[0] == ["--index-url", install.CPU_INDEX, "torch", "torchvision"]
     assert pip_calls[1] == ["torch", "torchvision", "torchmetrics", "numpy"]
+
+
+def write_wheel(folder: Path, name: str, version: str, body: str, requires: str = "") -> None:
+    """A package of one module, as pip takes it."""
+    folder.mkdir(exist_ok=True)
+    information = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files = {
+        f"{name}/__init__.py": body,
+        f"{name}/ops.py": "",
+        f"{information}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
+        f"{information}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{information}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in {**files, f"{information}/RECORD": record}.items():
+            wheel.writestr(path, text)
+
+
+def write_pair(folder: Path, build: str, torch: str = "", torchvision: str = "") -> None:
+    """Stand-ins of one build: a torchvision of the other does not load, as the real one's operators do not."""
+    if torch:
+        write_wheel(folder, "torch", torch, f"build = {build!r}")
+    if torchvision:
+        wrong = "raise RuntimeError('operator torchvision::nms does not exist')"
+        body = f"import torch\nif torch.build != {build!r}:\n    {wrong}\n"
+        write_wheel(folder, "torchvision", torchvision, body, requires="torch==2.13.0")
+
+
+@pytest.fixture
+def pip_environment(environment, monkeypatch):
+    """With the real pip, which has no index but what a test gives it."""
+    packages = next(environment.folder.rglob("site-packages"))
+    shutil.rmtree(packages / "pip")
+    shutil.copytree(importlib.util.find_spec("pip").submodule_search_locations[0], packages / "pip")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return environment
+
+
+def test_a_pair_that_does_not_load_is_replaced(install, pip_environment, tmp_path, monkeypatch, capsys):
+    """A folder on pip's way has torch without CUDA, the index torchvision for CUDA: both satisfy the requirements."""
+    write_pair(tmp_path / "wheels", "cpu", torch="2.13.0+cpu")
+    write_pair(tmp_path / "wheels", "cuda", torch="2.13.0", torchvision="0.28.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    pip_environment.install(["torch", "torchvision"], "3.11.0", cpu=False, covers=[])
+    assert "operator torchvision::nms does not exist" in capsys.readouterr().out
+    assert pip_environment.releases(["torch", "torchvision"]) == ["torch 2.13.0", "torchvision 0.28.0"]
+    assert pip_environment.fault(["torch", "torchvision"]) == ""
+
+    # Seen once, it is asked again only when other releases are there, whatever was installed in between.
+    asked = []
+    monkeypatch.setattr(install.Environment, "fault", lambda self, names: asked.append(names) or "")
+    pip_environment.install(["torch", "torchvision"], "3.11.0", cpu=False, covers=[])
+    assert asked == []
+    pip_environment._pip(["torch==2.13.0+cpu"])
+    pip_environment.install(["torch", "torchvision"], "3.11.0", cpu=False, covers=[])
+    assert len(asked) == 1
+
+
+def test_what_cannot_be_replaced_is_not_recorded(pip_environment, tmp_path, monkeypatch, install):
+    write_pair(tmp_path / "wheels", "cpu", torch="2.13.0+cpu")
+    write_pair(tmp_path / "wheels", "cuda", torchvision="0.28.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    with pytest.raises(
+        install.InstallError, match=r"torchvision::nms.*torch 2\.13\.0\+cpu, torchvision 0.28.0"
+    ) as told:
+        pip_environment.install(["torch", "torchvision"], "3.11.0", cpu=False, covers=[])
+    assert "PIP_FIND_LINKS" in str(told.value)
+    assert "keys" not in pip_environment.state()
+    assert pip_environment.state()["busy"] is False  # what is there is whole
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyPI's PyTorch is small")
+def test_cpu_takes_the_pair_from_its_index_alone(pip_environment, tmp_path, monkeypatch, install):
+    """Where a torchvision of another build lies on pip's way and would be preferred."""
+    index = tmp_path / "index"
+    index.mkdir()
+    for name, release in (("torch", "2.13.0+cpu"), ("torchvision", "0.28.0+cpu")):
+        write_pair(index / name, "cpu", **{name: release})
+    write_pair(tmp_path / "wheels", "cuda", torchvision="0.28.0+else")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("PIP_INDEX_URL", index.as_uri())
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(QuietHandler, directory=str(index))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(install, "CPU_INDEX", f"http://127.0.0.1:{server.server_port}")
+        pip_environment.install(["torch", "torchvision"], "3.11.0", cpu=True, covers=[])
+        server.shutdown()
+    assert pip_environment.releases(["torch", "torchvision"]) == ["torch 2.13.0+cpu", "torchvision 0.28.0+cpu"]
+    assert pip_environment.state()["keys"]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_an_index_out_of_reach_is_told_at_once(install, capsys):
+    started = time.monotonic()
+    assert install.can_reach("http://127.0.0.1:9/whl/cpu") is False
+    assert install.can_reach("https://no-such-host.invalid/whl/cpu") is False
+    assert time.monotonic() - started < 20
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert all("cannot be reached" in line and "7 GB" in line for line in told)
 
 
 def test_a_failed_pip_is_not_remembered(install, environment, monkeypatch):
