@@ -42,7 +42,7 @@ from .speakers import Speaker, Speech
 from .stage_times import StageTimes
 from .timeline import SourceWindow, plan_time, sound_warnings, source_frames, source_window, time_warnings
 from .tracks.cache import ScanSettings, TrackCache
-from .tracks.choice import described
+from .tracks.choice import choice_notice, described
 from .tracks.paths import ClipFaces
 from .tracks.scan import scan_faces
 
@@ -136,6 +136,8 @@ def lip_sync(
         flow = FrameFlow(
             model, options, speakers, speeches, features, timeline, clip, finder, restorer=restorer, stages=stages
         )
+        if len(speakers) == 1 and len(flow.parts) == 1:
+            warn(choice_notice(clip, speakers[0].face, flow.parts[0].index))
         mesh_reader = None
         if measure_opening:
             mesh_reader = finder if isinstance(finder, FaceTracker) else FaceTracker(model.device)

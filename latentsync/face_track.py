@@ -27,6 +27,7 @@ class FaceTrack:
     generated   (F, 3, S', S') float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; S' is S, or
                 more after restoration; None before sampling
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
+    notices     what a person should know of the choice of the face
     framing     by which points the faces were aligned, see faces/facemesh.py; None for a detector's own
     """
 
@@ -45,6 +46,7 @@ class FaceTrack:
     generated: np.ndarray | None = None
     blend_mask: str | None = None
     framing: Framing | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:

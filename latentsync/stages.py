@@ -31,7 +31,7 @@ from .previews import FacePreview, OnPreview, as_picture
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer
 from .speech_features import SpeechFeatures
-from .tracks.choice import choose
+from .tracks.choice import choice_notice, choose
 from .tracks.placement import place
 from .tracks.scan import scan_faces
 from .vae import ImageAutoencoder
@@ -119,6 +119,7 @@ def prepare_faces(
         mask=options.mask,
         blend_mask=blend_mask,
         framing=framing if path.has_framings else None,
+        notices=tuple(filter(None, [choice_notice(clip, face, chosen[0])])),
     )
 
 

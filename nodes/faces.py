@@ -1,5 +1,7 @@
 """Finding the face in each frame and turning it upright for the model."""
 
+import logging
+
 import torch
 
 from . import host, media
@@ -8,6 +10,7 @@ from .host import io
 from .knobs import CATEGORY, DEFAULTS, MASKS, SMOOTHINGS, advanced, check_choices, fade, fps, max_yaw
 from .sockets import Faces, Model
 
+logger = logging.getLogger(__name__)
 MISSING = ["keep", "error"]
 
 
@@ -112,5 +115,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
                     framing=model.model.framing,
                     on_frame=lambda index: progress.update((index + 1) / len(images)),
                 )
+            for notice in track.notices:
+                logger.warning("LatentSync: %s", notice)
             hole = torch.from_numpy(track.hole())[None]
             return io.NodeOutput(track, media.as_images(track.aligned), media.as_images(track.masked()), hole)

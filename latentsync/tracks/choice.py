@@ -20,8 +20,14 @@ EXPECTED = (
     "largest, left, right, centre, all, a face's number (0, 1, ..), a point x,y of the picture (in pixels, or as "
     "fractions like 0.25,0.4) or a picture of the person (png, jpg, webp)"
 )
+MOST_NAMED = 3  # other faces
 MIN_PRESENCE = 0.2  # of the time of whom is seen longest: who is seen for less is not the one at the left
 MAX_UNLIKE = 0.5  # look distance to a picture, which has another light and other clothes than the clip
+# A face on a wall or a sign: its points keep within that share of its side, and so do its lips, in eye distances. Heads
+# sway by 0.04 and more within a second, lips that speak move by 0.03 and more; printed faces by 0.001.
+STILL, STILL_LIPS = 0.008, 0.03
+LEAST_SEEN = 0.8  # s; less tells neither of a face that it moves nor of another that it does not
+LEAST_SIDE = 32.0  # px; a smaller face is nobody's choice, see usability.py
 POINT_MARGIN = 0.15  # of a face's box, by which a point may miss it
 
 _NUMBER = re.compile(r"\d+")
@@ -66,7 +72,8 @@ def parse_choice(text: str) -> FaceChoice:
 def choose(clip: ClipFaces, choice: FaceChoice | str, finder: FaceFinder | None = None) -> list[int]:
     """Indices of the chosen paths, one but for "all"; empty where the clip has no face.
 
-    "left", "right" and "centre" go by where a face is most of the time, of those seen for a fifth of the time of the
+    "largest" passes over a face that never moves, as a photo on the wall does, where another one moves. "left", "right"
+    and "centre" go by where a face is most of the time, of those seen for a fifth of the time of the
     one seen longest. A point means the face that is there first. `finder` reads the face of a picture.
 
     Raises OptionError for a number or a point without a face, a picture without one, or one that resembles nobody.
@@ -85,7 +92,59 @@ def choose(clip: ClipFaces, choice: FaceChoice | str, finder: FaceFinder | None 
         return [_at_point(clip, choice)]
     if choice.kind == "picture":
         return [_like_picture(clip, choice.picture, finder)]
+    if choice.kind == "largest":
+        return [_largest(clip)]
     return [min(_lasting(clip), key=lambda index: _preference(clip.paths[index], choice.kind, clip.frame_size))]
+
+
+def choice_notice(clip: ClipFaces, choice: str, chosen: int) -> str | None:
+    """What a person should know who left the choice to "largest" where there are several faces: who speaks.
+
+    Faces that are seen for a moment only, or are too small to speak, are no choice and not told.
+    """
+    others = [index for index in _lasting(clip) if _is_candidate(clip, index) and index != chosen]
+    if choice.strip().lower() != "largest" or not others:
+        return None
+    passed = [index for index in others if index < chosen and _never_moves(clip, clip.paths[index])]
+    told = f"{len(others) + 1} faces are in the clip; face {_placed(clip, chosen)} speaks, the largest one"
+    if passed:
+        told += f" that moves (face {_placed(clip, passed[0])} never moves, like a picture)"
+    elif len(others) <= MOST_NAMED:
+        told += f", and not {' or '.join(_placed(clip, index) for index in others)}"
+    return f"{told}. Choose another by its number or place (face, on the command line --face)"
+
+
+def _placed(clip: ClipFaces, index: int) -> str:
+    x, y = np.median(clip.paths[index].centres, axis=0)
+    return f"{index} at {x:.0f},{y:.0f}"
+
+
+def _is_candidate(clip: ClipFaces, index: int) -> bool:
+    path = clip.paths[index]
+    return len(path) * clip.interval >= LEAST_SEEN and bool(np.median(path.side) >= LEAST_SIDE)
+
+
+def _largest(clip: ClipFaces) -> int:
+    """Paths come largest first."""
+    among = list(range(len(clip.paths)))
+    moving = [index for index in among if _is_candidate(clip, index) and not _never_moves(clip, clip.paths[index])]
+    still = [index for index in among if _never_moves(clip, clip.paths[index])]
+    if moving and still:
+        among = moving
+    longest = max(len(clip.paths[index]) for index in among)
+    return next(index for index in among if len(clip.paths[index]) >= MIN_PRESENCE * longest)
+
+
+def _never_moves(clip: ClipFaces, path: FacePath) -> bool:
+    if len(path) * clip.interval < LEAST_SEEN:
+        return False
+    lips = path.opening[np.isfinite(path.opening)]
+    return _range(path.points) < STILL * np.median(path.side) and (not len(lips) or _range(lips) < STILL_LIPS)
+
+
+def _range(values: np.ndarray) -> float:
+    """The widest way of any column (n, ...) in nine tenths of the time."""
+    return float(np.ptp(np.percentile(values, (5, 95), axis=0), axis=0).max())
 
 
 def described(clip: ClipFaces) -> str:
@@ -108,11 +167,11 @@ def _lasting(clip: ClipFaces) -> list[int]:
 
 
 def _preference(path: FacePath, kind: str, frame_size: tuple[int, int]) -> float:
-    """The least is chosen. Paths come largest first, and of equals the first is taken."""
+    """The least is chosen, of "left", "right" and "centre"."""
     x, y = np.median(path.centres, axis=0)
     if kind == "centre":
         return float(np.hypot(x - (frame_size[1] - 1) / 2, y - (frame_size[0] - 1) / 2))
-    return {"left": float(x), "right": -float(x)}.get(kind, 0.0)
+    return float(x if kind == "left" else -x)
 
 
 def _at_point(clip: ClipFaces, choice: FaceChoice) -> int:

@@ -1,14 +1,17 @@
 """Choosing among the faces of a clip."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from latentsync.errors import OptionError
 from latentsync.faces.tracking import FaceTracker
+from latentsync.stages import prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import scene_of_two
-from latentsync.tracks.choice import choose, described, parse_choice
+from latentsync.tracks.choice import choice_notice, choose, described, parse_choice
 from latentsync.tracks.paths import ClipFaces
 from tests.unit.test_tracks import scan_scene
 from tests.unit.test_tracks_placement import path_of
@@ -107,3 +110,59 @@ def test_a_picture_chooses_who_looks_like_it(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(OptionError, match="cannot be read as a picture"):
         choose(clip, str(tmp_path / "text.png"), finder)
+
+
+def moving(path, sway):
+    """The same path with a head that sways by that share of its side."""
+    offset = np.sin(np.arange(len(path)) / 4).astype(np.float32) * path.side * sway / 2
+    return replace(path, points=path.points + offset[:, None, None], opening=path.opening * 0)
+
+
+def clip_of(*paths, frames=100):
+    return ClipFaces(np.arange(frames) / 25, np.zeros(frames, int), (HIGH, WIDE), paths)
+
+
+def test_the_largest_is_passed_over_where_it_never_moves_and_another_does():
+    portrait = moving(face_at(120, 100, 120, range(100)), 0.001)
+    person = moving(face_at(420, 100, 90, range(30, 100)), 0.05)
+    assert choose(clip_of(portrait, person), "largest") == [1]
+    assert choose(clip_of(portrait, person), "0") == [0]
+    assert choose(clip_of(portrait, person), "left") == [0]
+    poster = moving(face_at(420, 100, 90, range(100)), 0.0)
+    assert choose(clip_of(portrait, poster), "largest") == [0]  # nobody moves: as it was
+    assert choose(clip_of(portrait), "largest") == [0]
+    assert choose(clip_of(moving(portrait, 0.05), person), "largest") == [0]
+    speaks = replace(portrait, opening=np.linspace(0, 0.2, 100).astype(np.float32))  # with a still head
+    assert choose(clip_of(speaks, person), "largest") == [0]
+    briefly = moving(face_at(420, 100, 90, range(30, 45)), 0.05)  # too short to be anybody
+    assert choose(clip_of(portrait, briefly), "largest") == [0]
+
+
+def test_where_the_choice_was_left_open_one_line_tells_who_speaks_and_how_to_choose():
+    portrait = moving(face_at(120, 100, 120, range(100)), 0.001)
+    person, other = moving(face_at(420, 100, 90, range(100)), 0.05), moving(face_at(520, 50, 60, range(100)), 0.05)
+    told = choice_notice(clip_of(portrait, person), "largest", 1)
+    assert told.startswith("2 faces are in the clip; face 1 at 420,100 speaks, the largest one that moves")
+    assert "face 0 at 120,100 never moves, like a picture" in told
+    assert "--face" in told
+    told = choice_notice(clip_of(person, other), "largest", 0)
+    assert "2 faces are in the clip; face 0 at 420,100 speaks, the largest one, and not 1 at 520,50." in told
+    assert choice_notice(clip_of(person, other), "left", 0) is None
+    assert choice_notice(clip_of(person), "largest", 0) is None
+    for passing in (face_at(520, 50, 60, range(15)), face_at(520, 50, 20, range(100))):  # for a moment; far away
+        assert choice_notice(clip_of(person, passing), "largest", 0) is None
+
+
+def test_a_person_goes_before_a_larger_picture_on_the_wall():
+    large, small = AvatarClip(11, 11, 1.2), AvatarClip(12, 12, 1.2)
+    wall = np.full((240, 420, 3), 120, np.uint8)
+    wall[10:230, 10:230] = large.frame(0, 220, 220)
+    frames = [wall.copy() for _ in range(26)]
+    for index, frame in enumerate(frames):
+        frame[60:210, 250:400] = small.frame(index, 150, 150)
+        frame += np.random.default_rng(index).integers(0, 5, frame.shape, np.uint8)  # a camera's noise
+    track = prepare_faces(frames, 64, finder=FaceTracker())
+    assert (track.contours[:, :, 0].mean() > 240, len(track.notices)) == (True, 1)
+    assert "never moves" in track.notices[0]
+    chosen = prepare_faces(frames, 64, finder=FaceTracker(), face="0")
+    assert (chosen.contours[:, :, 0].mean() < 240, chosen.notices) == (True, ())
