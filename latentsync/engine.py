@@ -40,7 +40,16 @@ from .restoration.restorers import Restorer
 from .run_facts import run_facts
 from .speakers import Speaker, Speech
 from .stage_times import StageTimes
-from .timeline import SourceWindow, plan_time, sound_warnings, source_frames, source_window, time_warnings
+from .timeline import (
+    SourceWindow,
+    plan_time,
+    rate_warnings,
+    sound_warnings,
+    source_frames,
+    source_window,
+    time_warnings,
+    without_stills,
+)
 from .tracks.cache import ScanSettings, TrackCache
 from .tracks.choice import choice_notice, described
 from .tracks.paths import ClipFaces
@@ -133,6 +142,7 @@ def lip_sync(
             cache = track_cache if isinstance(finder, FaceTracker) else None
             window = source_window(video_path, facts, timeline, options)
             clip = _scanned(window, finder, cache, progress.scanned, check)
+        warn(*rate_warnings(clip.times, facts, timeline, options))
         flow = FrameFlow(
             model, options, speakers, speeches, features, timeline, clip, finder, restorer=restorer, stages=stages
         )
@@ -170,7 +180,7 @@ def lip_sync(
 
             def decoded() -> Iterator[tuple[VideoFrame, np.ndarray | None]]:
                 source = stages.timed("decode", source_frames(video_path, facts, timeline, options))
-                yield from zip(source, masks, strict=False)
+                yield from without_stills(zip(source, masks, strict=False), facts, timeline, options)
 
             def encode() -> None:
                 for frame, pixels in pasted:

@@ -1,11 +1,14 @@
 """The time of a run: how long the result is, and which frame of the source is shown when."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from .audio_tokens import AudioFeatureStream, num_reference_frames
 from .media.audio_reader import probe_audio
@@ -18,14 +21,20 @@ from .speech_features import frames_in
 
 UNUSUAL_SPEED = 2.0  # times faster, or slower, beyond which the report warns
 LOOK_AHEAD = 1.0  # s after the speech that are searched for faces too, for what fades or is smoothed towards them
+LONG = 0.2  # s; a frame that stays for longer while there is speech is shown again every STEP s, for its lips to move
+STEP = Fraction(1, 25)  # s
+STILL, FEW = 0.3, 14  # s that a frame stays, and frames a second: what is longer, or fewer, the report warns of
 NOTICEABLE = 0.1  # s; smaller differences of two sounds' lengths are encoders' padding
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Timeline:
     """What is known before a frame is read.
 
-    fps          of the result, the average where it varies; time_base: seconds per tick of its frames' pts
+    fps          of the result, the average where it varies; time_base: seconds per tick of its frames' pts, the
+                 source's unless that is coarser than LONG
     speech       s of the result that are made to speak
     end          s from which on nothing is shown; inf: to the end of the video
     num_frames   of the result, an estimate where frame times vary or the file declares a wrong length
@@ -53,7 +62,7 @@ def plan_time(
     path: str | Path, facts: VideoFacts, sound: AudioFeatureStream, audio_path: str | Path, options: LipSyncOptions
 ) -> Timeline:
     """The times of a run with the given video, `sound` being the part of `audio_path` to be spoken."""
-    fps = options.fps or facts.fps
+    fps = options.fps or (1 / STEP if facts.fps * LONG < 1 else facts.fps)
     heard = Fraction(sound.num_samples, SAMPLE_RATE)
     frames = num_reference_frames(sound.num_features, fps) if options.extra_frames else frames_in(float(heard), fps)
     speech = float(frames / fps if options.extra_frames else heard)
@@ -68,9 +77,10 @@ def plan_time(
         source = Fraction(video_length(path)).limit_denominator(10**9)
         if is_part:
             whole = max(heard, Fraction(probe_audio(audio_path).duration).limit_denominator(10**6))
+    tick = facts.time_base / (math.ceil(facts.time_base / STEP) if facts.time_base > LONG else 1)
     return Timeline(
         fps=fps,
-        time_base=1 / fps if options.fps or options.length == "speed" else facts.time_base,
+        time_base=1 / fps if _is_constant(options) else tick,
         speech=speech,
         end=end,
         num_frames=frames,
@@ -89,6 +99,27 @@ def time_warnings(time: Timeline, options: LipSyncOptions) -> list[str]:
         f"the video runs {pace:.2f} times as fast as it was taken, to last {float(time.whole_speech):.2f} s like the "
         f"speech instead of {float(time.source):.2f} s. Movements look unnatural; take another length mode"
     ]
+
+
+def rate_warnings(times: np.ndarray, facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> list[str]:
+    """What a person should know of a video that shows few frames. times: (N,) s of the source's frames."""
+    if options.fps:
+        return []
+    stay = np.diff(times)[times[:-1] < time.speech]  # s
+    if options.length == "speed" or not stay.size:
+        stay = np.array([float(1 / (time.fps if options.length == "speed" else facts.fps))])
+    if stay.max() > STILL:
+        return [
+            f"the picture of the video stands still for up to {stay.max():.2f} s: while there is speech, its frames "
+            f"are shown again every {float(STEP):g} s, so that the lips go on moving. For a constant frame rate choose "
+            "one (--fps 25)"
+        ]
+    if 1 / np.median(stay) < FEW:
+        return [
+            f"the video has only {1 / np.median(stay):.3g} frames a second, and the lips move no smoother than that. "
+            "For smoother lips choose a higher rate (--fps 25)"
+        ]
+    return []
 
 
 def sound_warnings(speech_path: str | Path, output_path: str | Path, options: LipSyncOptions) -> list[str]:
@@ -121,7 +152,8 @@ def source_frames(path: str | Path, facts: VideoFacts, time: Timeline, options: 
     else:
         turns = {"doubled_turns": options.doubled_turns, "fps": options.fps}
         if _is_beyond(facts, time, options):
-            frames = _from_time(read_playback(path, options.length, **turns), options.start - 0.5 / float(time.fps))
+            nearest = options.start - 0.5 / float(options.fps or facts.fps)
+            frames = _from_time(read_playback(path, options.length, **turns), nearest)
         else:
             frames = read_playback(path, options.length, start=options.start, **turns)
 
@@ -129,6 +161,52 @@ def source_frames(path: str | Path, facts: VideoFacts, time: Timeline, options: 
         return frame.index == 0 or frame.time < (time.speech if frame.is_repeat else time.end) - 1e-6
 
     return takewhile(is_shown, frames)
+
+
+def without_stills(
+    shown: Iterable[tuple[VideoFrame, Value]], facts: VideoFacts, time: Timeline, options: LipSyncOptions
+) -> Iterator[tuple[VideoFrame, Value]]:
+    """What `source_frames` gives, each frame with something that belongs to it, at the ticks of the result.
+
+    A frame that stays for longer than LONG while there is speech (screen recordings, slides, one frame a second) comes
+    again about every STEP seconds: every frame of the source keeps its time. A rate that was asked for is kept.
+    """
+    frames = _again_and_again(shown, facts, time, options)
+    for index, (frame, value) in enumerate(frames):
+        yield frame if frame.index == index else replace(frame, index=index), value
+        del frame, value  # nothing is held here while the next one is made
+
+
+def _again_and_again(
+    shown: Iterable[tuple[VideoFrame, Value]], facts: VideoFacts, time: Timeline, options: LipSyncOptions
+) -> Iterator[tuple[VideoFrame, Value]]:
+    scale = 1 if _is_constant(options) else int(facts.time_base / time.time_base)
+    latest = None
+    for frame, value in shown:
+        frame = frame if scale == 1 else replace(frame, pts=frame.pts * scale)
+        if latest is not None:
+            yield from _again(*latest, frame.time, time, options)
+        yield frame, value
+        latest = frame, value
+        del frame, value
+    if latest is not None:
+        end = facts.duration - options.start if options.length == "trim" else time.speech
+        yield from _again(*latest, min(end, time.speech), time, options)
+
+
+def _again(
+    frame: VideoFrame, value: Value, end: float, time: Timeline, options: LipSyncOptions
+) -> Iterator[tuple[VideoFrame, Value]]:
+    """A frame that is shown until `end`, s, once more and again where that is long."""
+    if options.fps or end - frame.time <= LONG + 1e-6:
+        return
+    ticks = math.ceil((end - frame.time) / float(time.time_base) - 1e-6)
+    parts = min(ticks, math.ceil((end - frame.time) / float(STEP) - 1e-6))
+    for part in range(1, parts):
+        passed = ticks * part // parts
+        if (now := frame.time + float(passed * time.time_base)) >= time.speech - 1e-6:
+            return
+        yield replace(frame, pts=frame.pts + passed, time=now), value
 
 
 @dataclass(frozen=True)
@@ -151,6 +229,11 @@ def source_window(path: str | Path, facts: VideoFacts, time: Timeline, options: 
     if options.length == "speed" or _is_beyond(facts, time, options):
         return SourceWindow(Path(path), 0.0, None)
     return SourceWindow(Path(path), options.start, time.speech + LOOK_AHEAD)
+
+
+def _is_constant(options: LipSyncOptions) -> bool:
+    """Whether the result's frames are all equally long."""
+    return bool(options.fps) or options.length == "speed"
 
 
 def _is_beyond(facts: VideoFacts, time: Timeline, options: LipSyncOptions) -> bool:

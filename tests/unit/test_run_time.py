@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,7 +18,8 @@ from latentsync.media.length_modes import source_indices
 from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
-from tests.unit.media_clips import write_clip
+from latentsync.timeline import plan_time, rate_warnings, source_frames, without_stills
+from tests.unit.media_clips import read_number, write_clip
 
 FAST = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
 RATE = 16_000
@@ -133,6 +135,57 @@ def test_variable_times_are_kept_beyond_the_end_and_in_the_tail(small_model, ava
         now = (index + 0.5) / float(rate) * (video_length(video) / 1.04)
         assert times[frame] / 1000 <= now + 2e-3
         assert frame == 11 or now <= times[frame + 1] / 1000 + 2e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "length", "seconds", "longest", "warned"),
+    [
+        ("screen.mp4", [0, 40, 80, 720, 760, 800], "bounce", 0.84, 0.04, "stands still for up to 0.64 s"),
+        ("slides.mp4", [0, 1000, 2000], "trim", 2.6, 0.04, "stands still for up to 1.00 s"),
+        ("slides.avi", [0, 1000, 2000], "hold", 3.3, 0.04, "stands still for up to 1.00 s"),  # ticks of a second
+        ("slides.mp4", [0, 1000, 2000], "speed", 1.0, 0.04, None),
+        ("slow.mp4", [0, 100, 200], "hold", 0.4, 0.1, "only 10 frames a second"),
+        ("phone.mp4", [0, 40, 80, 120, 160, 320], "bounce", 0.36, 0.16, None),
+    ],
+)
+def test_a_frame_that_stays_for_long_is_shown_again_while_there_is_speech(
+    tmp_path, name, times, length, seconds, longest, warned
+):
+    """And those of the source keep their times."""
+    rate = Fraction(1000, times[1])
+    of_time = {} if name.endswith("avi") else {"pts": times, "time_base": Fraction(1, 1000)}
+    path = write_clip(tmp_path / name, pictures=len(times), fps=rate, options={"bf": "0"}, **of_time)
+    facts, options = probe_video(path), dataclasses.replace(FAST, length=length)
+    time = plan_time(path, facts, SimpleNamespace(num_samples=round(seconds * RATE)), "", options)
+    pairs = ((frame, read_number(frame.pixels)) for frame in source_frames(path, facts, time, options))
+    frames, found = zip(*without_stills(pairs, facts, time, options), strict=True)
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert all(frame.source_index == number for frame, number in zip(frames, found, strict=True))
+    when = [frame.time for frame in frames]
+    assert [float(frame.pts * time.time_base) for frame in frames] == pytest.approx(when)
+    assert np.diff([*when, seconds]).max() == pytest.approx(longest, abs=2e-3)
+    if length != "speed":
+        first = [when[found.index(number)] for number in range(len(times))]
+        assert first == pytest.approx([time / 1000 for time in times], abs=1e-3)
+    texts = rate_warnings(np.array([frame.time for frame in read_frames(path)]), facts, time, options)
+    assert [warned in text for text in texts] == ([True] if warned else [])
+    assert all("--fps 25" in text for text in texts)
+    asked = dataclasses.replace(options, fps=Fraction(2))  # a rate that was asked for is kept
+    time = plan_time(path, facts, SimpleNamespace(num_samples=2 * RATE), "", asked)
+    pairs = ((frame, None) for frame in source_frames(path, facts, time, asked))
+    assert {frame.time % 0.5 for frame, _ in without_stills(pairs, facts, time, asked)} == {0.0}
+    assert rate_warnings(np.zeros(1), facts, time, asked) == []
+
+
+def test_lips_move_where_the_picture_stands_still(small_model, avatar_frames, speech, tmp_path, written):
+    pictures, times = avatar_frames[:4], [0, 40, 320, 360]
+    path = write_clip(tmp_path / "clip.mp4", pictures=pictures, size=(192, 192), pts=times, time_base=Fraction(1, 1000))
+    report = run(path, speech(0.4), tmp_path / "out.mp4", small_model)
+    assert [time for _, time in written] == pytest.approx([index / 25 for index in range(len(written))], abs=1e-3)
+    assert shown(path, written) == [0, 1, 1, 1, 1, 1, 1, 1, 2, 3]
+    assert len({pixels.tobytes() for pixels, _ in written[1:8]}) == 7
+    assert report.num_faces == report.num_frames == 10
+    assert not [text for text in report.warnings if "stands still" in text]  # 0.28 s: as one would expect
 
 
 @pytest.mark.parametrize("fps", [Fraction(24_000, 1001), 50, Fraction(60_000, 1001)])
