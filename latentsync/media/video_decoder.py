@@ -15,19 +15,24 @@ from .limits import MAX_GAP, MAX_PIXELS
 
 MIN_RATE = Fraction(1, 60)  # frames per second
 COUNTED = 100  # packets
+REORDERED = 3  # intervals by which a frame falls behind that is only out of order
+DOUBTFUL = 16  # frames
 
 
 class FrameClock:
     """Gives every decoded frame a timestamp later than the one before it.
 
     A missing timestamp becomes one frame interval after the last. One that repeats or falls slightly behind (damage,
-    rounding) comes half an interval after the last; one that jumps back by more than a second (clips joined without
-    care), or ahead by more than MAX_GAP, shifts all that follow. Both arguments are in ticks.
+    rounding) comes half an interval after the last; one that jumps back by more than a few intervals (clips joined
+    without care), or ahead by more than MAX_GAP, shifts all that follow. Where one of the next frames shows that the
+    clock had gone on (frames out of order, a single wrong timestamp), the shift is taken back. Both arguments are in
+    ticks.
     """
 
     def __init__(self, interval: int, second: int):
         self._interval, self._second = interval, second
-        self._offset = 0
+        self._offset = self._offset_before = 0
+        self._doubtful = 0  # frames for which the offset before may still turn out to be the right one
         self._last: int | None = None
         self.repaired = False
 
@@ -40,18 +45,25 @@ class FrameClock:
         elif pts is None:
             now, self.repaired = last + self._interval, True
         else:
+            if self._doubtful:
+                self._doubtful -= 1
+                if last < pts + self._offset_before <= last + REORDERED * self._interval:
+                    self._offset, self._doubtful = self._offset_before, 0
             now = pts + self._offset
             if now <= last:
                 self.repaired = True
-                if last - now > self._second:
-                    now = last + self._interval
-                    self._offset = now - pts
+                if last - now > REORDERED * self._interval:
+                    now = self._shifted(pts)
                 else:
                     now = last + max(1, self._interval // 2)
             elif now - last > MAX_GAP * self._second:
-                now, self.repaired = last + self._interval, True
-                self._offset = now - pts
+                now, self.repaired = self._shifted(pts), True
         self._last = now
+        return now
+
+    def _shifted(self, pts: int) -> int:
+        now = self._last + self._interval
+        self._offset_before, self._offset, self._doubtful = self._offset, now - pts, DOUBTFUL
         return now
 
 

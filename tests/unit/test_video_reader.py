@@ -435,6 +435,34 @@ def test_clock_repairs_timestamps():
     assert clock.repaired
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ([*range(0, 250, 10), *range(0, 250, 10)], [*range(0, 500, 10)]),  # a second, twice
+        ([*range(0, 80, 10)] * 3, [*range(0, 240, 10)]),
+        ([*range(0, 800, 10), *range(0, 300, 10)], [*range(0, 1100, 10)]),
+        ([0, 10, 20, 30, 40, 50, 0, 70, 80], [*range(0, 90, 10)]),  # one wrong timestamp
+        ([0, 30, 10, 20, 60, 40, 50, 90], [0, 30, 35, 40, 60, 65, 70, 90]),  # out of order
+        ([0, 10, 9, 10, 30, 40], [0, 10, 15, 20, 30, 40]),  # rounded
+    ],
+)
+def test_a_clock_that_jumps_back(given, right):
+    clock = FrameClock(10, 250)
+    assert [clock.tick(pts) for pts in given] == right
+    assert clock.repaired
+
+
+@pytest.mark.parametrize("num_frames", [25, 9])
+def test_clips_joined_without_care_go_on(tmp_path, num_frames):
+    clip = write_clip(tmp_path / "clip.ts", pictures=num_frames).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(clip * 3)
+    frames = list(read_frames(tmp_path / "joined.ts"))
+    assert numbers(frames) == [*range(num_frames)] * 3
+    assert [frame.time for frame in frames] == pytest.approx([n / 25 for n in range(3 * num_frames)])
+    again = list(itertools.islice(read_playback(tmp_path / "joined.ts", "loop", memory_limit=0), 4 * num_frames))
+    assert numbers(again) == [*range(num_frames)] * 4
+
+
 def test_exact_rate():
     assert exact_rate(29.97) == exact_rate(29.970029) == Fraction(30_000, 1001)
     assert exact_rate(23.976) == Fraction(24_000, 1001)
