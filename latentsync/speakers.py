@@ -20,6 +20,9 @@ from .voice.gate import VoiceGate, gated_blocks
 from .waveform import PEAKS_PER_SECOND, WaveformPeaks
 
 SILENCE = SAMPLE_RATE  # samples of a block of silence
+KEPT = (
+    120 * SAMPLE_RATE
+)  # samples of a speech that are held, 8 MB, so that it is decoded once; longer ones are read again
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Speaker:
 
 
 class Speech:
-    """One speech of a run, of which nothing but a few numbers a frame is held.
+    """One speech of a run, of which a few numbers a frame are held, and the samples where it is short.
 
     activity: where somebody speaks; gate: opens and closes by it; peaks: the outline, 50 a second, 0..1;
     notices: what a person should know of the sound, a line each.
@@ -49,6 +52,7 @@ class Speech:
         self.path, self._model, self._options, self._check = path, model, options, check
         self._outline, self.num_samples = WaveformPeaks(SAMPLE_RATE), 0
         self.notices: list[str] = []
+        self._held: list[np.ndarray] | None = []
         self.activity: SpeechActivity = speech_activity(self._outlined())
         self.gate = VoiceGate(self.activity)
 
@@ -74,16 +78,24 @@ class Speech:
 
         return AudioFeatureStream(blocks, self._model.whisper, self._options.audio_windows)
 
-    def _blocks(self, **more) -> Iterator[np.ndarray]:
-        part = {"start": self._options.start, "duration": self._options.duration, **more}
-        for block in read_audio_blocks(self.path, sample_rate=SAMPLE_RATE, **part):
+    def _blocks(self) -> Iterator[np.ndarray]:
+        for block in self._read() if self._held is None else self._held:
             self._check()
             yield block
 
+    def _read(self, **more) -> Iterator[np.ndarray]:
+        part = {"start": self._options.start, "duration": self._options.duration, **more}
+        return read_audio_blocks(self.path, sample_rate=SAMPLE_RATE, **part)
+
     def _outlined(self) -> Iterator[np.ndarray]:
-        for block in self._blocks(on_notice=self.notices.append):
+        for block in self._read(on_notice=self.notices.append):
+            self._check()
             self._outline.add(block)
             self.num_samples += len(block)
+            if self._held is not None:
+                self._held.append(block)
+                if self.num_samples > KEPT:
+                    self._held = None
             yield block
 
 

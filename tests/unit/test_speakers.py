@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentsync import engine, frame_flow
+from latentsync import engine, frame_flow, speakers
 from latentsync.engine import lip_sync
 from latentsync.errors import FaceNotFoundError, OptionError
 from latentsync.media.audio_reader import probe_audio, read_audio
@@ -17,7 +17,7 @@ from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.restorers import Restorer
-from latentsync.speakers import Speaker
+from latentsync.speakers import Speaker, Speech
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=2, guidance_scale=1.0)
@@ -185,3 +185,23 @@ def test_opposite_channels_are_heard_and_told(small_model, avatar_video, speech,
     report = lip_sync(avatar_video, tmp_path / "a.wav", tmp_path / "out.mp4", small_model, FAST)
     assert [text for text in report.warnings if "opposite phase" in text]
     assert not [text for text in report.warnings if "no voice" in text]
+
+
+@pytest.mark.parametrize("silence", ["close", "off"])
+def test_a_short_speech_is_decoded_once_and_a_long_one_gives_the_same(small_model, speech, monkeypatch, silence):
+    read, opened = speakers.read_audio_blocks, []
+
+    def counted(*arguments, **options):
+        opened.append(arguments)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(speakers, "read_audio_blocks", counted)
+    features = []
+    for kept, times in ((speakers.KEPT, 1), (RATE // 2, 3)):
+        monkeypatch.setattr(speakers, "KEPT", kept)
+        opened.clear()
+        one = Speech(speech(1.5), small_model, dataclasses.replace(FAST, silence=silence))
+        with torch.inference_mode():
+            features.append(torch.cat(list(one.features(2 * RATE))))
+        assert len(opened) == times
+    assert torch.equal(*features)
