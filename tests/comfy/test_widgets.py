@@ -59,11 +59,11 @@ def face_of(frames: dict, index: int = 0) -> dict:
     return {"index": index, "choice": "largest", "frames": frames}
 
 
-def show(front_end, node_type: str, key: str, payload: dict) -> None:
-    """Give a node what a run would have sent."""
+def show(front_end, node_type: str, key: str, *payloads: dict) -> None:
+    """Give a node what a run would have sent; several where the node ran for each of a list."""
     front_end.page.evaluate(
-        "([type, key, payload]) => app.graph.nodes.find(n => n.type === type).onExecuted({[key]: [payload]})",
-        [node_type, key, payload],
+        "([type, key, payloads]) => app.graph.nodes.find(n => n.type === type).onExecuted({[key]: payloads})",
+        [node_type, key, payloads],
     )
     front_end.page.wait_for_timeout(400)
 
@@ -270,6 +270,20 @@ def test_an_offset_that_is_not_sure_is_not_told(front_end):
         show(front_end, "LatentSyncReport", "latentsync_report", payload)
         text = open_panel(front_end, "LatentSyncReport").inner_text()
         assert ("lips 260 ms before the speech" in text) is (confidence == 0.5)
+
+
+def test_every_video_of_a_list_is_shown(front_end):
+    front_end.load_prompt({"report": {"class_type": "LatentSyncReport", "inputs": {}}})
+    payloads = [report_payload(count, video=CLIP, source=CLIP) for count in (60, 70, 80)]
+    show(front_end, "LatentSyncReport", "latentsync_report", *payloads)
+    panel = open_panel(front_end, "LatentSyncReport")
+    for way, number, count in (("Next", 2, 70), ("Next", 3, 80), ("Next", 1, 60), ("Previous", 3, 80)):
+        button = panel.query_selector(f"[title='{way} result']")
+        button.click()
+        wait_for_text(panel, f"result {number} of 3")
+        assert f"of {count} frames with a face" in panel.inner_text()
+    show(front_end, "LatentSyncReport", "latentsync_report", payloads[0])
+    assert "result 1" not in panel.inner_text()
 
 
 def test_missing_files_get_a_sentence(front_end):

@@ -54,6 +54,11 @@ export class BlendPreview {
     return button;
   }
 
+  /** Of several runs of the node, as a list of videos makes them, the first: they have one mask_smooth. */
+  showAll(payloads) {
+    return this.show(payloads[0]);
+  }
+
   /** The payload of one run, as contained in the node's ui output. */
   async show(payload) {
     this.payload = payload;

@@ -78,8 +78,8 @@ function attach(node, { key, make }) {
 
 function show(node, output) {
   const { key, panel } = node.latentsync ?? {};
-  const payload = output?.[key]?.[0];
-  if (payload) panel.show(payload);
+  const payloads = output?.[key] ?? []; // several where a list of videos made the node run as often
+  if (payloads.length) panel.showAll(payloads);
 }
 
 function showAll() {

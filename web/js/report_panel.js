@@ -28,20 +28,43 @@ export class ReportPanel {
     this.summary = element("div", "ls-summary");
     this.warnings = element("ul", "ls-warnings");
     this.details = element("details", "ls-details", {}, element("summary", "", {}, text("details")), element("div"));
+    this.chosen = element("span");
+    this.chooser = element("div", "ls-chooser", {}, this.arrow("‹", "previous", -1), this.chosen, this.arrow("›", "next", 1));
+    this.chooser.hidden = true;
     const parts = [this.values, this.summary, this.warnings, this.details];
-    this.content = element("div", "ls-content", {}, this.player.element, this.timeline.element, ...parts);
+    this.content = element("div", "ls-content", {}, this.chooser, this.player.element, this.timeline.element, ...parts);
     this.empty = element("div", "ls-empty", {}, text(emptyText));
     this.element = element("div", "latentsync ls-report", {}, this.empty, this.content);
     this.content.hidden = true;
     this.element.addEventListener("keydown", (event) => this.press(event));
     this.textHeight = 40; // until it is laid out
-    this.texts = [...parts, this.player.note];
+    this.texts = [this.chooser, ...parts, this.player.note];
     const measure = new ResizeObserver(() => this.measureTexts());
     for (const part of this.texts) measure.observe(part);
     this.stopWatching = onThemeChange(() => this.timeline.refresh());
   }
 
-  /** The payload of one run, as contained in the node's ui output. */
+  /** The payloads of all runs of the node, as contained in its ui output: the first is shown, arrows lead to the others. */
+  showAll(payloads) {
+    this.payloads = payloads;
+    this.choose(0);
+  }
+
+  choose(index) {
+    const count = this.payloads.length;
+    this.index = (index + count) % count;
+    this.chooser.hidden = count < 2;
+    this.chosen.textContent = text("resultOf", { number: this.index + 1, count });
+    this.show(this.payloads[this.index]);
+  }
+
+  arrow(sign, label, step) {
+    const button = element("button", "ls-button ls-choice", { type: "button", title: text(label), "aria-label": text(label) }, sign);
+    button.addEventListener("click", () => this.choose(this.index + step));
+    return button;
+  }
+
+  /** The payload of one run. */
   show(payload) {
     this.report = new Report(payload);
     this.empty.hidden = true;
