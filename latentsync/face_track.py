@@ -29,6 +29,7 @@ class FaceTrack:
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
     notices     what a person should know of the choice of the face
     framing     by which points the faces were aligned, see faces/facemesh.py; None for a detector's own
+    boxes       (F, 4) float32 px, x0 y0 x1 y1 around the landmarks; NaN where there is no face; None if not kept
     """
 
     aligned: np.ndarray
@@ -47,6 +48,7 @@ class FaceTrack:
     blend_mask: str | None = None
     framing: Framing | None = None
     notices: tuple[str, ...] = ()
+    boxes: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:
@@ -55,6 +57,10 @@ class FaceTrack:
     @property
     def num_faces(self) -> int:
         return int(self.detected.sum())
+
+    def get_ram_usage(self) -> int:
+        """Bytes of the arrays, under the name by which ComfyUI asks what it may drop when memory is short."""
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
 
     def hole(self) -> np.ndarray:
         """(S, S) float32 in [0, 1]: 1 where the face is generated."""

@@ -34,6 +34,7 @@ from .speech_features import SpeechFeatures
 from .tracks.choice import choice_notice, choose
 from .tracks.placement import place
 from .tracks.scan import scan_faces
+from .tracks.usability import filled_gaps
 from .vae import ImageAutoencoder
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,16 @@ def prepare_faces(
     ]
     nowhere = np.full((2, 3), np.nan, np.float32)
     unknown = np.full((len(LOWER_FACE), 2), np.nan, np.float32)
+    boxes = np.full((clip.num_frames, 4), np.nan, np.float32)
+    seen = filled_gaps(path, clip)
+    boxes[seen.rows] = seen.box
+    detected = np.array([found is not None for found in placed])
+    boxes[~detected] = np.nan
     contours = [unknown if found is None or found.contour is None else found.contour for found in placed]
     return FaceTrack(
         aligned=np.stack(aligned),
         matrices=np.stack([nowhere if found is None else found.matrix for found in placed]),
-        detected=np.array([found is not None for found in placed]),
+        detected=detected,
         weights=placement.weights.astype(np.float32),
         stretches=np.cumsum([found is not None and found.restart for found in placed]),
         confidence=np.array([0.0 if found is None else found.confidence for found in placed], np.float32),
@@ -120,6 +126,7 @@ def prepare_faces(
         blend_mask=blend_mask,
         framing=framing if path.has_framings else None,
         notices=tuple(filter(None, [choice_notice(clip, face, chosen[0])])),
+        boxes=boxes,
     )
 
 
@@ -289,6 +296,29 @@ def blend_faces(
         protect = _checked_protect(np.asarray(protect), track)
     paster = FacePaster(track.resolution, options, track.blend_mask, side)
     return _blended(frames, track, paster, crops, protect, options.sampling)
+
+
+def frame_masks(
+    track: FaceTrack, options: LipSyncOptions, *, protect: np.ndarray | torch.Tensor | None = None
+) -> np.ndarray:
+    """(F, H, W) float32 in [0, 1]: how much of each pixel `blend_faces` takes from the generated faces.
+
+    options, protect: as there. The track need not be sampled yet. Only the faces' surroundings take memory: the rest
+    are zeros that nothing is written to. Raises OptionError, FrameCountError as `blend_faces` does.
+    """
+    if protect is not None:
+        protect = _checked_protect(np.asarray(protect), track)
+    paster = FacePaster(track.resolution, replace(options, mask=track.mask), track.blend_mask)
+    masks = np.zeros((track.num_frames, *track.frame_size), np.float32)
+    for index in np.flatnonzero(track.weights > 0):
+        contour = track.contours[index]
+        contour = contour if paster.follows_landmarks and np.isfinite(contour).all() else None
+        region = paster.blender.region(track.frame_size, track.matrices[index], contour)
+        share = region.alpha * track.weights[index]
+        if protect is not None:
+            share *= 1 - protect[index if len(protect) > 1 else 0][region.slices]
+        masks[index][region.slices] = share
+    return masks
 
 
 def _blended(frames, track: FaceTrack, paster: FacePaster, crops, protect, sampling) -> Iterator[np.ndarray]:

@@ -22,6 +22,9 @@ class HostedSpeech(host.Carried):
     features: "SpeechFeatures"
     silence: str
 
+    def get_ram_usage(self) -> int:
+        return self.features.features.nbytes
+
 
 class LatentSyncAudioEncode(io.ComfyNode):
     @classmethod

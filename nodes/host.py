@@ -108,7 +108,7 @@ def file_reference(path: str | os.PathLike | None) -> dict[str, str] | None:
 
 
 class Carried:
-    """What travels between the pack's own sockets.
+    """What travels between the pack's own sockets. With --cache-ram ComfyUI asks for its `get_ram_usage`, in bytes.
 
     ComfyUI sends its text to the browser with every error of a node that has it as an input: the name alone, since the
     usual text of an object has all its contents, or the folder that its class was loaded from.

@@ -34,6 +34,9 @@ class HostedModel(host.Carried):
     def of(cls, model: "LipSyncModel") -> "HostedModel":
         return cls(model, *(host.ManagedModule.patcher(part) for part in (model.unet, model.vae, model.whisper)))
 
+    def get_ram_usage(self) -> int:
+        return sum(patcher.model_size() for patcher in (self.unet, self.vae, self.whisper))
+
     @contextlib.contextmanager
     def on_device(
         self, *parts: str, num_frames: int = 16, guided: bool = True, beside: "HostedRestorer | None" = None

@@ -26,6 +26,9 @@ class HostedRestorer(host.Carried):
     def of(cls, restorer: "Restorer") -> "HostedRestorer":
         return cls(restorer, host.ManagedModule.patcher(restorer.module))
 
+    def get_ram_usage(self) -> int:
+        return self.patcher.model_size()
+
     @property
     def memory_required(self) -> int:
         """Bytes beside the weights."""

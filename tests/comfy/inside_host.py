@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT, CLIP = Path(sys.argv[1]), sys.argv[2]
 sys.argv = ["main.py", "--cpu", "--base-directory", sys.argv[3]]
@@ -27,8 +28,10 @@ import comfy.model_management as management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.utils  # noqa: E402
 import comfy_api.latest  # noqa: E402, F401
+import comfy_execution.caching as caching  # noqa: E402
 import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -335,6 +338,29 @@ def check_messages() -> None:
     assert repr(model) == "HostedModel", "the host sends it with every error"
 
 
+def check_weights() -> None:
+    """With --cache-ram the host drops first what weighs most: the pack's objects tell as much as they hold."""
+    hosted_model, audio = (importlib.import_module(f"pack.nodes.{name}") for name in ("hosted_model", "audio"))
+    nets = [torch.nn.Linear(size, size, bias=False) for size in (1000, 300, 100)]
+    model = hosted_model.HostedModel(None, *map(host.ManagedModule.patcher, nets))
+    speech = audio.HostedSpeech(SimpleNamespace(features=torch.zeros(5, 100, 384)), "close")
+    track = importlib.import_module("pack.latentsync.face_track").FaceTrack
+    arrays = [name for name, kind in track.__annotations__.items() if "ndarray" in str(kind)]
+    values = dict.fromkeys(track.__annotations__) | {name: np.zeros((10, 1000), np.float32) for name in arrays}
+    held = {"model": (model, 4_400_000), "speech": (speech, 768_000), "faces": (track(**values), 40_000 * len(arrays))}
+    for name, (output, size) in held.items():
+        assert output.get_ram_usage() == size, name
+    cache = caching.RAMPressureCache(caching.CacheKeySetID)
+    cache.cache_key_set = SimpleNamespace(get_data_key=lambda node: node)
+    for name, (output, _) in held.items():
+        cache.used_generation[name], cache.timestamps[name] = 0, 0.0
+        cache.cache[name] = ([[output]], {})
+    free = iter([0.0] * 3 + [100.0] * 9)  # GiB, until one output is gone
+    psutil.virtual_memory = lambda: SimpleNamespace(available=next(free) * 2**30)
+    cache.poll(10.0)
+    assert sorted(cache.cache) == ["faces", "speech"], "the model is the heaviest"
+
+
 def check_large_pictures() -> None:
     with pytest.raises(ValueError, match="67 million pixels at most"):
         media.checked_images(torch.zeros(1, 1, 1, 1).expand(1, 9000, 9000, 3), "frames")
@@ -374,6 +400,7 @@ check_nothing_is_replaced()
 check_full_memory()
 check_names()
 check_messages()
+check_weights()
 check_large_pictures()
 check_videos()
 check_trimmed_videos()

@@ -16,7 +16,7 @@ from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.speech_features import encode_speech
-from latentsync.stages import blend_faces, prepare_faces, sample_faces
+from latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=2, guidance_scale=1.0)
@@ -375,3 +375,35 @@ def test_blending_needs_no_more_than_the_frame_in_hand(shown, sampled):
     assert taken == []
     next(results)
     assert taken == [0]
+
+
+@pytest.mark.parametrize("shape", ["drawn", "landmarks"])
+def test_masks_in_the_frames_are_the_shares_of_the_blend(shown, track, shape):
+    """White faces go in: how much whiter a pixel becomes is what the mask says."""
+    options = LipSyncOptions(mask_shape=shape, edge_match=False)
+    protect = np.zeros(track.frame_size, np.float32)
+    protect[:, : track.frame_size[1] // 2] = 1
+    white = np.ones((track.num_frames, 64, 64, 3), np.float32)
+    frames = [frame.astype(np.float32) / 255 for frame in shown]
+    for kept in (None, protect):
+        masks = frame_masks(track, options, protect=kept)
+        assert masks.shape == (len(shown), *track.frame_size)
+        assert np.flatnonzero(~masks.any((1, 2))).tolist() == WITHOUT
+        for frame, mask, blended in zip(
+            frames, masks, blend_faces(frames, track, options=options, crops=white, protect=kept), strict=True
+        ):
+            wanted = frame + (1 - frame) * mask[..., None]
+            assert np.array_equal(blended[mask == 0], frame[mask == 0])
+            assert np.abs(blended - wanted).max() < 0.01
+    assert not masks[:, protect == 1].any()
+
+
+def test_boxes_are_where_faces_are_made(track):
+    found = np.isfinite(track.boxes).all(1)
+    assert np.array_equal(found, track.detected)
+    masks = frame_masks(track, LipSyncOptions(mask_smooth=0.0))
+    for (x0, y0, x1, y1), mask in zip(track.boxes[found], masks[found], strict=True):
+        rows, columns = np.nonzero(mask)
+        assert x0 < columns.mean() < x1
+        assert (y0 + y1) / 2 < rows.mean() < y1  # the mouth is in the lower half
+    assert track.get_ram_usage() > track.aligned.nbytes + track.boxes.nbytes
