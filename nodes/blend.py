@@ -37,7 +37,12 @@ class LatentSyncBlend(io.ComfyNode):
                 blend_method(),
                 mask_shape(),
             ],
-            outputs=[io.Image.Output(display_name="images")],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Mask.Output(
+                    display_name="mask", tooltip="How much of each pixel is generated, one mask a frame, of its size."
+                ),
+            ],
             is_output_node=True,  # the edge is drawn on the node, and again where the graph ran before
         )
 
@@ -59,7 +64,7 @@ class LatentSyncBlend(io.ComfyNode):
         with host.plain_errors():
             from ..latentsync.errors import FrameCountError
             from ..latentsync.options import LipSyncOptions
-            from ..latentsync.stages import blend_faces
+            from ..latentsync.stages import blend_faces, frame_masks
 
             images = media.checked_images(frames, "frames")
             if len(images) != faces.num_frames:
@@ -71,14 +76,11 @@ class LatentSyncBlend(io.ComfyNode):
                 crops = media.checked_images(crops, "crops")[..., :3].cpu().float()
             progress = host.Progress()
             blended = images.clone()  # keeps a fourth channel too
-            results = blend_faces(
-                media.float_frames(images),
-                faces,
-                options=LipSyncOptions(mask_smooth=mask_smooth, blend_method=blend_method, mask_shape=mask_shape),
-                crops=crops,
-                protect=None if protect is None else protect.cpu().float().numpy(),
-            )
+            options = LipSyncOptions(mask_smooth=mask_smooth, blend_method=blend_method, mask_shape=mask_shape)
+            protect = None if protect is None else protect.cpu().float().numpy()
+            results = blend_faces(media.float_frames(images), faces, options=options, crops=crops, protect=protect)
             for index, frame in enumerate(results):
                 blended[index, ..., :3] = torch.from_numpy(frame)
                 progress.update((index + 1) / len(images))
-            return io.NodeOutput(blended, ui=edge_preview(images, faces, mask_shape))
+            masks = torch.from_numpy(frame_masks(faces, options, protect=protect))
+            return io.NodeOutput(blended, masks, ui=edge_preview(images, faces, mask_shape))

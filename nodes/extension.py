@@ -5,6 +5,7 @@ from .audio import LatentSyncAudioEncode
 from .blend import LatentSyncBlend
 from .faces import LatentSyncFacePrepare
 from .lip_sync import LatentSyncLipSync
+from .lip_sync_images import LatentSyncLipSyncImages
 from .loader import LatentSyncModelLoader
 from .match_length import LatentSyncMatchLength
 from .report import LatentSyncReport
@@ -27,6 +28,7 @@ class LatentSyncExtension(host.ComfyExtension):
             LatentSyncBlend,
             LatentSyncSpeaker,
             LatentSyncLipSync,
+            LatentSyncLipSyncImages,
             LatentSyncMatchLength,
             LatentSyncReport,
             LatentSyncSyncScore,

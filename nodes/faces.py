@@ -1,6 +1,7 @@
 """Finding the face in each frame and turning it upright for the model."""
 
 import logging
+import math
 
 import torch
 
@@ -8,10 +9,11 @@ from . import host, media
 from .face_choice import FACES, ChosenFace, face, face_details
 from .host import io
 from .knobs import CATEGORY, DEFAULTS, MASKS, SMOOTHINGS, advanced, check_choices, fade, fps, max_yaw
-from .sockets import Faces, Model
+from .sockets import Boxes, Faces, Model
 
 logger = logging.getLogger(__name__)
 MISSING = ["keep", "error"]
+BOXES = "Around the face, in each frame; empty where there is none. For any node that takes bounding boxes."
 
 
 class LatentSyncFacePrepare(io.ComfyNode):
@@ -63,6 +65,12 @@ class LatentSyncFacePrepare(io.ComfyNode):
                 io.Image.Output(display_name="aligned", tooltip="The upright faces, one a frame; black where none is."),
                 io.Image.Output(display_name="masked", tooltip="The same with the part that is made anew in grey."),
                 io.Mask.Output(display_name="mask", tooltip="1 where the face is made anew; one mask for all frames."),
+                # New ones come last, or links of saved graphs would end at others.
+                io.Mask.Output(
+                    display_name="frame_mask",
+                    tooltip="The same in the frames: one mask a frame, of its size.",
+                ),
+                Boxes.Output(display_name="boxes", tooltip=BOXES),
             ],
             hidden=list(host.HIDDEN),
         )
@@ -97,7 +105,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.options import LipSyncOptions
-            from ..latentsync.stages import prepare_faces
+            from ..latentsync.stages import frame_masks, prepare_faces
 
             images = media.checked_images(frames, "frames")
             progress = host.Progress()
@@ -118,4 +126,16 @@ class LatentSyncFacePrepare(io.ComfyNode):
             for notice in track.notices:
                 logger.warning("LatentSync: %s", notice)
             hole = torch.from_numpy(track.hole())[None]
-            return io.NodeOutput(track, media.as_images(track.aligned), media.as_images(track.masked()), hole)
+            masks = torch.from_numpy(frame_masks(track, LipSyncOptions(mask_smooth=0)))
+            pictures = media.as_images(track.aligned), media.as_images(track.masked())
+            return io.NodeOutput(track, *pictures, hole, masks, frame_boxes(track))
+
+
+def frame_boxes(track) -> list[list[dict]]:
+    """The boxes of a FaceTrack as BOUNDING_BOX has them: a list for each frame, empty where there is none."""
+    return [
+        [{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": "face", "score": score}]
+        if math.isfinite(x0)
+        else []
+        for (x0, y0, x1, y1), score in zip(track.boxes.tolist(), track.confidence.tolist(), strict=True)
+    ]

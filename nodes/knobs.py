@@ -74,11 +74,11 @@ def guidance_scale() -> io.Float.Input:
     )
 
 
-def preset() -> io.Combo.Input:
+def preset(default: str = CUSTOM) -> io.Combo.Input:
     return io.Combo.Input(
         "preset",
         options=PRESET_NAMES,
-        default=CUSTOM,
+        default=default,
         optional=True,
         tooltip="How much time is spent. custom does what steps, guidance_scale and the rest say; the others set them: "
         "balanced is hardly to be told from quality and much faster, fast and draft are for a look, reference does as "

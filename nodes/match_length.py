@@ -49,21 +49,28 @@ class LatentSyncMatchLength(io.ComfyNode):
     def execute(cls, frames, audio, mode, tail, fps) -> io.NodeOutput:
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
-            from ..latentsync.media.length_modes import source_indices
             from ..latentsync.media.video_reader import exact_rate
-            from ..latentsync.speech_features import frames_in
 
-            audio = media.one_sound(audio)
             rate = exact_rate(fps)
             if not isinstance(frames, torch.Tensor):
                 parts = frames.get_components()
                 frames, rate = parts.images, Fraction(parts.frame_rate)
                 fps = float(rate)
             images = media.checked_images(frames, "frames")
-            seconds = Fraction(audio["waveform"].shape[-1], int(audio["sample_rate"]))
-            wanted = frames_in(float(seconds), rate)
-            indices = source_indices(len(images), wanted, mode, tail, exact=seconds * rate)
-            lasts = Fraction(len(indices)) / rate
-            if (mode == "trim" and lasts < seconds) or len(indices) > wanted:
-                audio = media.fitted_sound(audio, lasts)
-            return io.NodeOutput(media.chosen_images(images, indices), audio, fps)
+            images, audio, _ = matched(images, audio, mode, tail, rate)
+            return io.NodeOutput(images, audio, fps)
+
+
+def matched(images: torch.Tensor, audio, mode: str, tail: str, rate: Fraction) -> tuple[torch.Tensor, dict, list[int]]:
+    """Frames and sound made equally long, and which of the frames they are, see LengthMode. Raises ValueError."""
+    from ..latentsync.media.length_modes import source_indices
+    from ..latentsync.speech_features import frames_in
+
+    audio = media.one_sound(audio)
+    seconds = Fraction(audio["waveform"].shape[-1], int(audio["sample_rate"]))
+    wanted = frames_in(float(seconds), rate)
+    indices = source_indices(len(images), wanted, mode, tail, exact=seconds * rate)
+    lasts = Fraction(len(indices)) / rate
+    if (mode == "trim" and lasts < seconds) or len(indices) > wanted:
+        audio = media.fitted_sound(audio, lasts)
+    return media.chosen_images(images, indices), audio, indices

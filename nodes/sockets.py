@@ -8,3 +8,7 @@ Faces = io.Custom("LATENTSYNC_FACES")  # latentsync.face_track.FaceTrack
 Speakers = io.Custom("LATENTSYNC_SPEAKERS")  # a tuple of speaker.HostedSpeaker
 Restorer = io.Custom("LATENTSYNC_RESTORER")  # hosted_restorer.HostedRestorer
 Report = io.Custom("LATENTSYNC_REPORT")  # report.HostedReport
+
+# The host's own type in newer releases, by its name, so that the nodes are the same on all hosts: for each frame a list
+# of the boxes in it, each {"x", "y", "width", "height", "label", "score"} in px.
+Boxes = io.Custom("BOUNDING_BOX")

@@ -8,10 +8,11 @@ from tests.comfy.setup_host import ROOT
 NODES = {
     "LatentSyncModelLoader": ["LATENTSYNC_MODEL"],
     "LatentSyncAudioEncode": ["LATENTSYNC_AUDIO"],
-    "LatentSyncFacePrepare": ["LATENTSYNC_FACES", "IMAGE", "IMAGE", "MASK"],
+    "LatentSyncFacePrepare": ["LATENTSYNC_FACES", "IMAGE", "IMAGE", "MASK", "MASK", "BOUNDING_BOX"],
     "LatentSyncSampler": ["LATENTSYNC_FACES", "IMAGE"],
-    "LatentSyncBlend": ["IMAGE"],
+    "LatentSyncBlend": ["IMAGE", "MASK"],
     "LatentSyncLipSync": ["VIDEO", "LATENTSYNC_REPORT"],
+    "LatentSyncLipSyncImages": ["IMAGE", "AUDIO", "MASK", "BOUNDING_BOX", "FLOAT", "STRING"],
     "LatentSyncMatchLength": ["IMAGE", "AUDIO", "FLOAT"],
     "LatentSyncReport": ["IMAGE", "STRING", "STRING"],
     "LatentSyncSyncScore": ["FLOAT", "FLOAT", "IMAGE", "STRING"],

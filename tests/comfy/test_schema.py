@@ -10,7 +10,7 @@ from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
-from latentsync.presets import CUSTOM, PRESETS
+from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS
 from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
 from latentsync.trajectory import SCHEDULERS
@@ -24,6 +24,7 @@ NODES = {
     "LatentSyncSampler",
     "LatentSyncBlend",
     "LatentSyncLipSync",
+    "LatentSyncLipSyncImages",
     "LatentSyncMatchLength",
     "LatentSyncReport",
     "LatentSyncSpeaker",
@@ -106,17 +107,22 @@ def test_choices_are_the_librarys(nodes):
     for node, choices in (
         ("LatentSyncFacePrepare", places - {"all"}),  # one face at a time
         ("LatentSyncSyncScore", places - {"all"}),
+        ("LatentSyncLipSyncImages", places - {"all"}),
         ("LatentSyncLipSync", places),
         ("LatentSyncSpeaker", places),
     ):
         assert set(inputs_of(nodes[node])["face"][1]["options"]) == choices
     assert inputs_of(nodes["LatentSyncRestoreLoader"])["backend"][1]["options"] == list(Backend.__args__)
-    for node in ("LatentSyncBlend", "LatentSyncLipSync"):
+    for node in ("LatentSyncBlend", "LatentSyncLipSync", "LatentSyncLipSyncImages"):
         assert set(inputs_of(nodes[node])["blend_method"][1]["options"]) == set(BLEND_METHODS)
         assert set(inputs_of(nodes[node])["mask_shape"][1]["options"]) == set(MASK_SHAPES)
-    for node in ("LatentSyncAudioEncode", "LatentSyncLipSync"):
+    for node in ("LatentSyncAudioEncode", "LatentSyncLipSync", "LatentSyncLipSyncImages"):
         assert set(inputs_of(nodes[node])["silence"][1]["options"]) == set(SILENCES)
-    for node, name in (("LatentSyncLipSync", "length"), ("LatentSyncMatchLength", "mode")):
+    for node, name in (
+        ("LatentSyncLipSync", "length"),
+        ("LatentSyncLipSyncImages", "length"),
+        ("LatentSyncMatchLength", "mode"),
+    ):
         assert tuple(inputs_of(nodes[node])[name][1]["options"]) == LENGTH_MODES
         assert tuple(inputs_of(nodes[node])["tail"][1]["options"]) == TAIL_MODES
     sampler = inputs_of(nodes["LatentSyncSampler"])
@@ -129,6 +135,20 @@ def test_choices_are_the_librarys(nodes):
     assert newest["preset"][1]["options"] == [CUSTOM, *PRESETS]
     overlap = sampler["chunk_overlap"][1]
     assert overlap["max"] == LipSyncOptions().chunk_frames // 2
+
+
+def test_the_node_of_pictures_begins_at_the_usual_preset(nodes):
+    shown = inputs_of(nodes["LatentSyncLipSyncImages"])
+    widgets = [name for name, (kind, _) in shown.items() if kind not in ("IMAGE", "AUDIO", "LATENTSYNC_MODEL", "MASK")]
+    assert widgets[:2] == ["fps", "preset"]
+    assert shown["preset"][1]["default"] == DEFAULT_PRESET
+    assert {"steps", "guidance_scale"} <= {name for name, (_, told) in shown.items() if told.get("advanced")}
+
+
+def test_new_outputs_stand_behind_those_of_saved_graphs(nodes):
+    """Links of a graph name outputs by their places."""
+    assert nodes["LatentSyncFacePrepare"]["output_name"][:4] == ["faces", "aligned", "masked", "mask"]
+    assert nodes["LatentSyncBlend"]["output_name"][0] == "images"
 
 
 def test_every_limit_is_within_the_librarys(nodes):

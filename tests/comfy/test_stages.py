@@ -1,6 +1,7 @@
 """The nodes one by one, wired as a user wires them, on the bundled model."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -166,6 +167,49 @@ def test_native_nodes_go_between(first, server, graph, arrays):
     assert np.array_equal((source != inverted).any(3)[:, : SIDE // 3], np.zeros((FRAMES, SIDE // 3, SIDE), bool))
     changed = (result != source).any(3)
     assert np.abs(inverted - result)[changed].mean() > 0.05  # the edge is made to fit, even there
+
+
+def test_the_whole_run_on_pictures_in_one_node(first, server, graph, clips):
+    """Eight frames and a longer speech: trim ends both; the same frames go back and forth with bounce."""
+    parts = ("clip", "parts", "speech", "model")
+    eight = {key: graph[key] for key in parts} | {
+        "cut": node("ImageFromBatch", image=["parts", 0], batch_index=0, length=8),
+        "sync": node(
+            "LatentSyncLipSyncImages",
+            **{"frames": ["cut", 0], "audio": ["speech", 0], "model": ["model", 0], "fps": ["parts", 2], "seed": 1},
+            **{"preset": "custom", "face": "largest", "length": "trim", "tail": "cut", "mask_smooth": 0.5},
+            **{"steps": 1, "guidance_scale": 1.0},
+        ),
+        "given": write("given", images=["cut", 0]),
+        "made": write(
+            "made", images=["sync", 0], masks=["sync", 2], audio=["sync", 1], boxes=["sync", 3], text=["sync", 5]
+        ),
+        "rate": write("rate", number=["sync", 4]),
+        "find": node("LatentSyncFacePrepare", **{**graph["find"]["inputs"], "frames": ["cut", 0]}),
+        "found": write("found", masks=["find", 4], boxes=["find", 5]),
+    }
+    run = server.run(eight)
+    assert run.status == "success", run.message
+    given, made, found, rate = (
+        np.load(server.base / "output" / f"{name}.npz") for name in ("given", "made", "found", "rate")
+    )
+    assert made["images"].shape == given["images"].shape
+    assert made["masks"].shape == found["masks"].shape == (8, SIDE, SIDE)
+    changed = (made["images"] != given["images"]).any(3)
+    assert (changed.mean(axis=(1, 2)) > 0.005).all()
+    assert not changed[made["masks"] == 0].any()
+    assert set(np.unique(found["masks"] > 0.5)) == {False, True}
+    assert (made["masks"][found["masks"] > 0.99] >= 0.5).all()  # the soft edge lies on the hard one
+    assert made["waveform"].shape[-1] == 8 * made["sample_rate"] // FPS
+    assert rate["number"] == FPS
+    assert str(made["text"]).startswith("a face was made in 8 of 8 frames")
+    boxes = json.loads(str(made["boxes"]))
+    assert boxes == json.loads(str(found["boxes"]))
+    for (box,), mask in zip(boxes, made["masks"], strict=True):
+        rows, columns = np.nonzero(mask > 0.5)
+        assert box["x"] < columns.mean() < box["x"] + box["width"]
+        assert box["y"] + box["height"] / 2 < rows.mean() < box["y"] + box["height"]
+        assert (box["label"], box["score"] > 0.5) == ("face", True)
 
 
 def test_protected_pixels_stay(first, server, graph, arrays):

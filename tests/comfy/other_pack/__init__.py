@@ -5,6 +5,7 @@ nodes more make what no native node makes (a batch of no frames) and write down 
 is but a name on a link: that is all that nodes further down the graph can see of one.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from fractions import Fraction
@@ -144,11 +145,13 @@ class OtherWriteArrays:
                 "audio": ("AUDIO",),
                 "number": ("FLOAT", {"forceInput": True}),
                 "text": ("STRING", {"forceInput": True}),
+                "boxes": ("BOUNDING_BOX", {"forceInput": True}),
             },
         }
 
-    def write(self, name, images=None, masks=None, audio=None, number=None, text=None):
+    def write(self, name, images=None, masks=None, audio=None, number=None, text=None, boxes=None):
         arrays = {"images": images, "masks": masks, "number": number, "text": text}
+        arrays["boxes"] = None if boxes is None else json.dumps(boxes)
         if audio is not None:
             arrays |= {"waveform": audio["waveform"], "sample_rate": audio["sample_rate"]}
         kept = {key: np.asarray(value) for key, value in arrays.items() if value is not None}
