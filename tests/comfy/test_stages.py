@@ -169,7 +169,7 @@ def test_native_nodes_go_between(first, server, graph, arrays):
     assert np.abs(inverted - result)[changed].mean() > 0.05  # the edge is made to fit, even there
 
 
-def test_the_whole_run_on_pictures_in_one_node(first, server, graph, clips):
+def test_the_whole_run_on_pictures_in_one_node(server, graph, clips):
     """Eight frames and a longer speech: trim ends both; the same frames go back and forth with bounce."""
     parts = ("clip", "parts", "speech", "model")
     eight = {key: graph[key] for key in parts} | {

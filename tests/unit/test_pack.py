@@ -93,6 +93,43 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
+# What a node's Schema accepts: of ComfyUI 0.3.75 (comfy_api/latest/_io.py), and what newer releases added, as their own
+# sources have it; none of these is run here. An unknown keyword ends the loading of the whole pack.
+SCHEMA = {
+    *("node_id", "display_name", "category", "inputs", "outputs", "hidden", "description", "is_input_list"),
+    *("is_output_node", "is_deprecated", "is_experimental", "is_api_node", "not_idempotent", "enable_expand"),
+}
+NEWER_SCHEMA = {
+    *("search_aliases", "essentials_category", "is_dev_only", "price_badge", "accept_all_inputs"),
+    "has_intermediate_output",
+}
+NEWER_VIDEO = {"get_active_trim_window", "has_pending_frame_edits", "as_trimmed", "as_cropped"}  # methods of VIDEO
+
+
+def test_schemas_say_what_every_host_knows():
+    calls = [
+        (file.name, call)
+        for file in NODE_FILES
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "io.Schema"
+    ]
+    assert len(calls) > 10
+    for name, call in calls:
+        named = {keyword.arg for keyword in call.keywords} - {None}  # None: ** of what the host was found to know
+        assert named <= SCHEMA, (name, "newer hosts alone know", named & NEWER_SCHEMA)
+
+
+def test_what_only_newer_hosts_have_is_looked_for_first():
+    asked = set()
+    for file in NODE_FILES:
+        text = file.read_text(encoding="utf-8")
+        for name in NEWER_VIDEO:
+            if f".{name}(" in text:
+                assert f'hasattr(video, "{name}")' in text, (file.name, name)
+                asked.add(name)
+    assert {"get_active_trim_window", "has_pending_frame_edits"} <= asked
+
+
 def test_there_are_imports_to_look_at():
     assert len(NODE_FILES) > 10
     assert {"comfy.utils", "folder_paths"} <= {name for name, _, _ in imports(ROOT / "nodes" / "host.py")}
