@@ -47,7 +47,7 @@ class FrameClock:
         else:
             if self._doubtful:
                 self._doubtful -= 1
-                if last < pts + self._offset_before <= last + REORDERED * self._interval:
+                if abs(pts + self._offset_before - last) < REORDERED * self._interval:
                     self._offset, self._doubtful = self._offset_before, 0
             now = pts + self._offset
             if now <= last:
