@@ -25,7 +25,7 @@ from .media.audio_reader import probe_audio
 from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
-from .media.video_writer import VideoWriter
+from .media.video_writer import VideoWriter, format_warnings
 from .mel import SAMPLE_RATE
 from .models import LipSyncModel
 from .options import LipSyncOptions
@@ -127,7 +127,7 @@ def lip_sync(
             longest = max(speeches, key=lambda one: one.num_samples)
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
-        warn(*facts.notices)
+        warn(*facts.notices, *format_warnings(output_path, facts.width, facts.height, facts.sample_aspect_ratio))
         for one in speeches:
             warn(*probe_audio(one.path).notices, *one.notices)
         warn(*time_warnings(timeline, options))

@@ -15,6 +15,8 @@ from .limits import MAX_SECONDS
 from .orientation import Orientation, frame_orientation
 from .video_decoder import VideoDecoder
 
+OPAQUE = 250  # of 255; coding with losses does not leave alpha whole
+
 
 @dataclass(frozen=True)
 class VideoFacts:
@@ -120,6 +122,20 @@ def _notices(decoder: VideoDecoder) -> Iterator[str]:
             f"its frames. For smoother movement deinterlace it to {float(2 * decoder.fps):g} frames a second first, as "
             "ffmpeg's filter bwdif does"
         )
+    if _is_transparent(decoder):
+        yield (
+            "the video has transparent parts: the result is opaque and shows the colours that lie beneath them. For "
+            "another background lay the video over it first"
+        )
+
+
+def _is_transparent(decoder: VideoDecoder) -> bool:
+    """Whether the first frame lets anything through, or the container says that another stream holds what does."""
+    first = decoder.first
+    if first.format.has_palette or any(component.is_alpha for component in first.format.components):
+        return bool(first.reformat(format="rgba").to_ndarray()[..., 3].min() < OPAQUE)
+    # VP8 and VP9: the decoder gives the colours alone.
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in decoder.stream.metadata.items())
 
 
 def read_frames(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -35,6 +36,24 @@ def _same_everywhere(codec: str) -> dict[str, str]:
     if codec == "libx264" and torch.backends.cpu.get_cpu_capability() == "AVX512":
         return {"x264-params": "asm=AVX2"}
     return {}
+
+
+def format_warnings(path: str | os.PathLike, width: int, height: int, sample_aspect_ratio: Fraction) -> list[str]:
+    """What a person should know of a picture of that kind in the format that the path's suffix chooses."""
+    container = CONTAINERS[Path(path).suffix.lower()]
+    is_vp9 = container.video_codec == "libvpx-vp9"
+    if (width % 2 or height % 2) and not is_vp9:
+        return [
+            f"the picture is {width} x {height} px, and odd sizes are kept in {Path(path).suffix} by H.264 with full "
+            "colour (4:4:4), which many browsers and phones do not play. Write .webm instead, or crop the video to "
+            "even sizes first"
+        ]
+    if sample_aspect_ratio != 1 and is_vp9:
+        return [
+            f"the pixels of the video are not square ({sample_aspect_ratio}:1 wide), which cannot be written into "
+            f"{Path(path).suffix} here: the result looks squeezed. Write .mp4, .mov or .mkv instead"
+        ]
+    return []
 
 
 class VideoWriter:

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from latentsync.errors import MediaError, OptionError
 from latentsync.media.deinterlacing import progressive
@@ -188,6 +189,36 @@ def test_only_frames_marked_as_interlaced_are_changed(tmp_path):
     assert not np.array_equal(alone[0], after[1])
     assert np.array_equal(alone[1], after[2])
     assert probe_video(tmp_path / "whole.mp4").notices == ()
+
+
+def test_transparency_is_told_where_there_is_any(tmp_path):
+    def notices(name, alpha, codec=None, pixel_format=None):
+        picture = np.dstack([numbered_picture(5, 64, 64), np.full((64, 64), 255, np.uint8)])
+        picture[20:40, 20:40, 3] = alpha
+        if codec is None:
+            images = [Image.fromarray(picture), Image.fromarray(picture[:, ::-1])]
+            images[0].save(tmp_path / name, save_all=True, append_images=images[1:])
+        else:
+            with av.open(str(tmp_path / name), "w") as container:
+                stream = container.add_stream(codec, rate=25)
+                stream.width, stream.height, stream.pix_fmt = 64, 64, pixel_format
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgba")))
+                container.mux(stream.encode())
+        return probe_video(tmp_path / name).notices
+
+    for name, codec, pixel_format in [
+        ("clip.mov", "prores_ks", "yuva444p10le"),
+        ("clip.mkv", "ffv1", "bgra"),
+        ("clip.avi", "png", "rgba"),
+        ("clip.gif", None, None),
+        ("clip.png", None, None),
+    ]:
+        [notice] = notices(name, 0, codec, pixel_format)
+        assert "transparent" in notice
+        assert notices(name, 255, codec, pixel_format) == ()
+    # The decoder of VP9 gives no alpha: what the container says counts.
+    [notice] = notices("clip.webm", 0, "libvpx-vp9", "yuva420p")
+    assert "transparent" in notice
 
 
 def test_resampling_length(tmp_path):
@@ -442,6 +473,7 @@ def test_clock_repairs_timestamps():
         ([*range(0, 80, 10)] * 3, [*range(0, 240, 10)]),
         ([*range(0, 800, 10), *range(0, 300, 10)], [*range(0, 1100, 10)]),
         ([0, 10, 20, 30, 40, 50, 0, 70, 80], [*range(0, 90, 10)]),  # one wrong timestamp
+        ([0, 10, 60, 10, 70, 80, 90], [0, 10, 60, 70, 75, 80, 90]),  # a late frame, after damage
         ([0, 30, 10, 20, 60, 40, 50, 90], [0, 30, 35, 40, 60, 65, 70, 90]),  # out of order
         ([0, 10, 9, 10, 30, 40], [0, 10, 15, 20, 30, 40]),  # rounded
     ],

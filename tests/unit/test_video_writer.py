@@ -14,7 +14,7 @@ from latentsync.media.audio_writer import AudioSource, output_layout, output_sam
 from latentsync.media.color import ColorTags
 from latentsync.media.output_file import check_output, written_whole
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, format_warnings
 from tests.unit.media_clips import demo_video, numbered_picture, read_number, sine, write_clip, write_pcm
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,6 +77,16 @@ def test_sizes_are_kept(tmp_path, size, suffix):
 def test_pixels_that_are_not_square(tmp_path):
     path = write(tmp_path / "out.mp4", pictures=2, sample_aspect_ratio=Fraction(16, 11))
     assert probe_video(path).sample_aspect_ratio == Fraction(16, 11)
+
+
+def test_what_a_format_cannot_show_is_a_warning(tmp_path):
+    for suffix in (".mp4", ".mov", ".mkv"):
+        assert ["Write .webm" in text for text in format_warnings(f"out{suffix}", 319, 320, Fraction(1))] == [True]
+        assert format_warnings(f"out{suffix}", 320, 320, Fraction(4, 3)) == []
+        path = write(tmp_path / f"out{suffix}", pictures=2, sample_aspect_ratio=Fraction(4, 3))
+        assert probe_video(path).sample_aspect_ratio == Fraction(4, 3)
+    assert format_warnings("out.WEBM", 319, 321, Fraction(1)) == []
+    assert ["Write .mp4" in text for text in format_warnings("out.webm", 320, 320, Fraction(4, 3))] == [True]
 
 
 def test_h265(tmp_path, capfd):
@@ -251,7 +261,7 @@ _FILL = """
 import resource, signal, sys
 import numpy as np
 from latentsync.errors import OutputError
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, format_warnings
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 generator = np.random.default_rng(0)
 try:
