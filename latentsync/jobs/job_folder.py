@@ -88,12 +88,25 @@ class JobFolder:
                     if is_last:
                         raise
             self._prune(name)
-            return ChunkJournal(Journal(self.folder / f"{name}{SUFFIX}"), facts, self.resume)
+            return self._begun(self.folder / f"{name}{SUFFIX}", facts)
         except BlockingIOError:
             logger.warning("an equal run is in work; this one is done anew, and cannot be resumed if interrupted")
         except OSError as error:
             logger.warning("%s cannot be used (%s); the run cannot be resumed if interrupted", self.folder, error)
         return None
+
+    def _begun(self, path: Path, facts: dict) -> ChunkJournal:
+        """The journal with its first record. Raises OSError, and leaves no new file then."""
+        is_new = not path.exists()
+        journal = Journal(path)
+        try:
+            return ChunkJournal(journal, facts, self.resume)
+        except OSError:
+            with contextlib.suppress(OSError):  # what it could not write it tries again
+                journal.close()
+            if is_new:
+                path.unlink(missing_ok=True)
+            raise
 
     def _prune(self, current: str) -> None:
         """Remove jobs that nobody will go on with, except those in work."""

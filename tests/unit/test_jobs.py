@@ -309,6 +309,21 @@ def test_a_folder_that_cannot_be_used_is_no_reason_to_stop(run, uncut, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a limit of POSIX")
+def test_a_disk_that_is_full_from_the_start_keeps_no_empty_journal(tmp_path, caplog):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with JobFolder(tmp_path / "jobs").job({"some": "job"}) as job:
+            assert job is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be used" in caplog.text
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a limit of POSIX")
 def test_a_full_disk_ends_the_journal_and_not_the_run(small_model, tmp_path, caplog):
     """A limit on the size of files stands for the disk."""
     import resource
