@@ -28,6 +28,7 @@ import torch
 
 from latentsync import __version__
 from latentsync.errors import is_out_of_memory
+from latentsync.given_paths import given_path
 from latentsync.models import choose_device
 
 from . import gpu_rows
@@ -249,8 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu (default: auto)")
     parser.add_argument("--minutes", type=float, default=6.0, help="for all of it (default: 6)")
     parser.add_argument("--small", action="store_true", help="narrow networks; always so on a CPU")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"default: {RESULTS}; small: {ELSEWHERE}")
-    parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)  # of the child
+    parser.add_argument("--output", type=given_path, metavar="FOLDER", help=f"default: {RESULTS}; small: {ELSEWHERE}")
+    parser.add_argument("--journal", type=given_path, help=argparse.SUPPRESS)  # of the child
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     started = time.time()

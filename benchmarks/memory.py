@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.video_reader import probe_video
 
 from .measure import FPS, peak_memory, repeat_video, write_portrait, write_speech
@@ -22,8 +23,8 @@ SAMPLE_SECONDS = 4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path, help="sample whose frames are repeated (default: a drawn avatar)")
-    parser.add_argument("--model", default="tiny", help="as for main.py (default: the bundled one)")
+    parser.add_argument("--video", type=given_path, help="sample whose frames are repeated (default: a drawn avatar)")
+    parser.add_argument("--model", type=path_or_word, default="tiny", help="as for main.py (default: the bundled one)")
     parser.add_argument("--inference_steps", type=int, default=1)
     parser.add_argument("--guidance_scale", type=float, default=1.5)
     parser.add_argument("--seconds", type=float, nargs=2, default=(10, 60), metavar=("SHORT", "LONG"))

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from latentsync.engine import lip_sync
+from latentsync.given_paths import path_or_word
 from latentsync.models import find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=0.48, help="of each result (default: 0.48, twelve frames)")
-    parser.add_argument("--model", default="tiny", help="as for main.py (default: the bundled one)")
+    parser.add_argument("--model", type=path_or_word, default="tiny", help="as for main.py (default: the bundled one)")
     arguments = parser.parse_args(argv)
     clip = AvatarClip(identity_seed=3, speech_seed=3, duration=max(1.0, arguments.seconds))
     options = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0, duration=arguments.seconds)

@@ -22,6 +22,7 @@ import torch
 
 from latentsync.faces.alignment import Aligner, warp_faces
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
@@ -101,7 +102,7 @@ def measure(work: Callable[[], object], count: int, repeats: int) -> tuple[float
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path, help="clip with a face in every frame (default: a drawn avatar)")
+    parser.add_argument("--video", type=given_path, help="clip with a face in every frame (default: a drawn avatar)")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--resolution", type=int, default=256, help="side of the aligned face, px (default: 256)")
     parser.add_argument("--repeats", type=int, default=3)

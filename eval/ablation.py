@@ -22,6 +22,7 @@ import numpy as np
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.file_hash import sha256_of
+from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.measured import clip_interval
 from latentsync.models import BUNDLED
@@ -167,10 +168,10 @@ def _difference(entry: dict, digits: int) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, default=Path("runs/tiny/clips"), help="store of training clips")
-    parser.add_argument("--output", type=Path, default=Path("runs/tiny/ablation"))
-    parser.add_argument("--syncnet", type=Path, default=ROOT / "latentsync/assets/syncnet/tiny.safetensors")
-    parser.add_argument("--video_encoder", type=Path, default=Path("runs/tiny/video_encoder.safetensors"))
+    parser.add_argument("--clips", type=given_path, default=Path("runs/tiny/clips"), help="store of training clips")
+    parser.add_argument("--output", type=given_path, default=Path("runs/tiny/ablation"))
+    parser.add_argument("--syncnet", type=given_path, default=ROOT / "latentsync/assets/syncnet/tiny.safetensors")
+    parser.add_argument("--video_encoder", type=given_path, default=Path("runs/tiny/video_encoder.safetensors"))
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--steps", type=int, default=200, help="of every arm (default: 200)")
     parser.add_argument("--minutes", type=float, default=15, help="that an arm may train (default: 15)")

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from latentsync.contact_sheet import labelled_sheet
+from latentsync.given_paths import given_path
 from latentsync.models import find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
@@ -91,8 +92,8 @@ def methods(clip: Clip, resolution: int, blend_mask: str) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder (default: docs)")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=given_path, default=Path("docs"), help="folder (default: docs)")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
     arguments = parser.parse_args()
     model, options = load_model(find_model("tiny", arguments.checkpoints)), LipSyncOptions()
     with torch.inference_mode():

@@ -30,6 +30,7 @@ from latentsync.chunks import ChunkGenerator, FaceFrame
 from latentsync.diffusion import predict_noise, shared_noise
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.masks import generation_mask
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames
@@ -198,12 +199,12 @@ def table(scores: list[BorderScore]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--output", type=Path, help="scores as JSON")
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=given_path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars")
-    parser.add_argument("--video", type=Path, help="a video of one's own, with a face in every frame")
-    parser.add_argument("--audio", type=Path, help="the speech for it")
+    parser.add_argument("--video", type=given_path, help="a video of one's own, with a face in every frame")
+    parser.add_argument("--audio", type=given_path, help="the speech for it")
     parser.add_argument("--frames", type=int, default=68, help="of each")
     parser.add_argument("--inference_steps", type=int, default=4)
     arguments = parser.parse_args()

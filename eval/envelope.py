@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from latentsync.given_paths import given_path
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track
@@ -47,7 +48,7 @@ def score(path: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("videos", type=given_path, nargs="+")
     for path in parser.parse_args().videos:
         found, r = score(path)
         print(f"{path}: face in {found:.0%} of the frames, r with the sound's envelope {r:.2f}")

@@ -15,7 +15,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from latentsync.cli.option_parser import OptionParser
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.json_files import read_json
 from latentsync.masks import MASK_NAMES
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
@@ -32,32 +34,32 @@ MAX_REPORT = 2**29  # bytes of a report: some hours of frames
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video_path", type=Path, required=True, help="a result, or a folder of them")
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video_path", type=given_path, required=True, help="a result, or a folder of them")
     parser.add_argument(
-        "--reference_path", type=Path, help="what to compare with; for a folder one with videos of the same names"
+        "--reference_path", type=given_path, help="what to compare with; for a folder one with videos of the same names"
     )
     parser.add_argument(
         "--metric", nargs="+", default=list(DEFAULT), metavar="NAME", help=f"all, or of: {', '.join(METRICS)}"
     )
-    parser.add_argument("--output", type=Path, help="folder for scores.json, .csv, .md and plots")
+    parser.add_argument("--output", type=given_path, help="folder for scores.json, .csv, .md and plots")
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=given_path,
         action="append",
         default=[],
         metavar="DIR",
         help=f"folder with the metrics' networks; also the environment's {VARIABLE}",
     )
-    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="of released models")
+    parser.add_argument("--checkpoints", type=given_path, default=ROOT / "checkpoints", help="of released models")
     parser.add_argument(
-        "--syncnet", type=Path, help="StableSyncNet (default: stable_syncnet.pt if there, else bundled)"
+        "--syncnet", type=given_path, help="StableSyncNet (default: stable_syncnet.pt if there, else bundled)"
     )
     parser.add_argument(
         "--region", choices=["face", "frame"], default="face", help="aligned faces or whole frames (default: face)"
     )
     parser.add_argument("--resolution", type=int, default=RESOLUTION, help=f"px of a face (default: {RESOLUTION})")
-    parser.add_argument("--face", default="largest", help="whose, as in main.py (default: largest)")
+    parser.add_argument("--face", type=path_or_word, default="largest", help="whose, as in main.py (default: largest)")
     parser.add_argument("--mask", choices=MASK_NAMES, default="mask", help="of the generated part (default: mask)")
     parser.add_argument("--fvd_reference", action="store_true", help="FVD in the reference's range and frames")
     parser.add_argument("--min_track", type=int, default=50, help="frames of a face for LSE (default: 50)")

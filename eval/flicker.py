@@ -29,6 +29,7 @@ from latentsync.face_track import FaceTrack
 from latentsync.faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.masks import generation_mask
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
@@ -205,14 +206,14 @@ def table(figures: list[Figures]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
     parser.add_argument("--restorer", default="tiny")
-    parser.add_argument("--output", type=Path, default=Path("output/flicker"))
+    parser.add_argument("--output", type=given_path, default=Path("output/flicker"))
     parser.add_argument("--clips", type=int, nargs="*", default=[0, 5, 10])
     parser.add_argument("--sources", nargs="*", choices=SOURCES, default=list(SOURCES))
-    parser.add_argument("--video", type=Path, help="a video of one's own instead of the avatars")
-    parser.add_argument("--audio", type=Path, help="the speech for it")
+    parser.add_argument("--video", type=given_path, help="a video of one's own instead of the avatars")
+    parser.add_argument("--audio", type=given_path, help="the speech for it")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--inference_steps", type=int, default=8)
     parser.add_argument("--guidance_scale", type=float, default=1.0)

@@ -26,6 +26,7 @@ import numpy as np
 from scipy.signal import correlate, correlation_lags
 
 from latentsync.engine import lip_sync
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames, video_length
@@ -151,12 +152,12 @@ def table(scores: list[RateScore]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--output", type=Path, help="scores as JSON")
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=given_path, help="scores as JSON")
     parser.add_argument("--duration", type=float, default=2.0, help="s of each clip, 1 or more")
-    parser.add_argument("--video", type=Path, help="a video of one's own instead of the avatar")
-    parser.add_argument("--audio", type=Path, help="the speech for it")
+    parser.add_argument("--video", type=given_path, help="a video of one's own instead of the avatar")
+    parser.add_argument("--audio", type=given_path, help="the speech for it")
     parser.add_argument("--inference_steps", type=int, default=4)
     arguments = parser.parse_args()
     model = load_model(find_model(arguments.model, arguments.checkpoints))

@@ -20,6 +20,7 @@ from latentsync.contact_sheet import evenly_spaced, strip
 from latentsync.engine import lip_sync
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.masks import generation_mask
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track, psnr_of
@@ -168,10 +169,10 @@ def summary(scores: list[ClipScore]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--output", type=Path, default=Path("output/heldout"), help="folder for clips and scores")
-    parser.add_argument("--sheet", type=Path, help="contact sheet of all clips (.jpg)")
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=given_path, default=Path("output/heldout"), help="folder for clips and scores")
+    parser.add_argument("--sheet", type=given_path, help="contact sheet of all clips (.jpg)")
     parser.add_argument("--clips", type=int, nargs="*", help="numbers of the clips (default: all)")
     parser.add_argument("--inference_steps", type=int, default=LipSyncOptions().num_inference_steps)
     parser.add_argument("--guidance_scale", type=float, default=LipSyncOptions().guidance_scale)

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.engine import lip_sync
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
@@ -188,16 +189,16 @@ def gate_table(count: int, duration: float = 10.0) -> tuple[str, list[dict]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--output", type=Path, help="scores as JSON")
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
+    parser.add_argument("--output", type=given_path, help="scores as JSON")
     parser.add_argument("--clips", type=int, default=1, help="avatars; with --gate, speeches (at least 20)")
     parser.add_argument(
         "--duration", type=float, default=3 * TURN, help=f"s of each, speech and pause in turn, {TURN:g} s each"
     )
     parser.add_argument("--inference_steps", type=int, default=4)
-    parser.add_argument("--video", type=Path, help="a video of one's own instead of the avatars")
-    parser.add_argument("--audio", type=Path, help="the speech for it")
+    parser.add_argument("--video", type=given_path, help="a video of one's own instead of the avatars")
+    parser.add_argument("--audio", type=given_path, help="the speech for it")
     parser.add_argument("--gate", action="store_true", help="measure the gate alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -31,6 +31,7 @@ from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.facemesh import LOWER_FACE
 from latentsync.faces.frame_region import BlendRegion
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.mel import SAMPLE_RATE
@@ -258,13 +259,15 @@ def summary(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--model", type=path_or_word, default="tiny")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
     parser.add_argument("--clips", type=int, default=8, help="avatars (default: 8)")
     parser.add_argument("--every", type=int, default=4, help="frames from one that is scored to the next (default: 4)")
-    parser.add_argument("--video", type=Path, help="a real clip with a face in every frame of its beginning")
-    parser.add_argument("--audio", type=Path, help="speech for it")
-    parser.add_argument("--output", type=Path, help="without ending: the table is written to .md, figures to .json")
+    parser.add_argument("--video", type=given_path, help="a real clip with a face in every frame of its beginning")
+    parser.add_argument("--audio", type=given_path, help="speech for it")
+    parser.add_argument(
+        "--output", type=given_path, help="without ending: the table is written to .md, figures to .json"
+    )
     arguments = parser.parse_args()
     if (arguments.video is None) != (arguments.audio is None):
         parser.error("--video and --audio go together")

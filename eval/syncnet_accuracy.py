@@ -11,11 +11,11 @@ other people: training writes it into the file's metadata as best_threshold.
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 
+from latentsync.given_paths import given_path
 from latentsync.syncnet.pair_accuracy import THRESHOLD, measure_pairs
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from training_scripts.clip_store import ClipStore  # noqa: TID251 (the data sets that training makes)
@@ -23,9 +23,9 @@ from training_scripts.clip_store import ClipStore  # noqa: TID251 (the data sets
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of prepared clips")
-    parser.add_argument("--syncnet", type=Path, default=BUNDLED_SYNCNET, help="default: the small bundled one")
-    parser.add_argument("--vae", type=Path, help="folder of the VAE, for a latent SyncNet")
+    parser.add_argument("--data", type=given_path, required=True, help="folder of prepared clips")
+    parser.add_argument("--syncnet", type=given_path, default=BUNDLED_SYNCNET, help="default: the small bundled one")
+    parser.add_argument("--vae", type=given_path, help="folder of the VAE, for a latent SyncNet")
     parser.add_argument("--held_out", type=float, default=0.0, help="only the last share of the clips (default: all)")
     parser.add_argument("--num_pairs", type=int, default=2048)
     parser.add_argument("--batch_size", type=int, default=64)

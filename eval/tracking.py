@@ -17,6 +17,7 @@ import numpy as np
 
 from latentsync.faces.alignment import Aligner, canvas_size
 from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path
 from latentsync.media.video_reader import read_frames
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.scenes import Scene, scene_of_everything, scene_of_motion, write_scene
@@ -188,8 +189,8 @@ def linking_table(rows: list[Linking]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--real", type=Path, help="a real clip of one speaker")
+    parser.add_argument("--json", type=given_path, help="file for the figures")
+    parser.add_argument("--real", type=given_path, help="a real clip of one speaker")
     parser.add_argument("--real_frames", type=int, default=250, help="frames of it that are looked at")
     parser.add_argument("--scenes", type=int, default=len(PEOPLE), help="scenes of several people, 0 for none")
     arguments = parser.parse_args()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.engine import lip_sync
+from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.metrics import correlation
 from latentsync.models import bundled_model, load_model
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=4.0, help="s (default: 4)")
     parser.add_argument("--inference_steps", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=Path("output/two_speakers.json"))
+    parser.add_argument("--output", type=given_path, default=Path("output/two_speakers.json"))
     arguments = parser.parse_args()
     scores, likeness = score(arguments.duration, LipSyncOptions(num_inference_steps=arguments.inference_steps))
     print("| face | r with its own speech | r with the other's |\n|---|---|---|")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from .contact_sheet import evenly_spaced, labelled_sheet, strip
 from .errors import LatentSyncError, ModelNotFoundError
+from .given_paths import given_path
 from .media.output_file import written_whole
 from .media.video_reader import probe_video, read_frames
 from .models import find_model
@@ -101,7 +102,7 @@ def write_animation(path: Path, source: Path, result: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder (default: output/demo)")
+    parser.add_argument("--output", type=given_path, default=Path("output/demo"), help="folder (default: output/demo)")
     parser.add_argument("--model", default="tiny", help="as of main.py (default: the bundled one)")
     parser.add_argument("--animation", action="store_true", help="also write side_by_side.webp")
     arguments, options = parser.parse_known_args(argv)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LatentSyncError, OutputError
+from .given_paths import given_path
 from .media.output_file import writing_errors, written_whole
 from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
@@ -93,7 +94,7 @@ def _draw(folder: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Write the samples, say where they are, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="ComfyUI's input folder")
+    parser.add_argument("folder", type=given_path, nargs="?", help="ComfyUI's input folder")
     try:
         # Not resolved: the pack may be a link in custom_nodes.
         pack = Path(os.path.abspath(__file__)).parents[1]

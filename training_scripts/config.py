@@ -10,6 +10,7 @@ import yaml
 
 from latentsync.errors import OptionError
 from latentsync.faces.facemesh import Framing
+from latentsync.given_paths import given_path
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -136,7 +137,7 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
         raise OptionError(f"setting {name} is {value!r}; expected true or false")
     if kind in (int, float, str, Path):
         try:
-            return kind(value)
+            return given_path(value) if kind is Path else kind(value)
         except (TypeError, ValueError) as error:
             raise OptionError(f"setting {name} is {value!r}; expected {kind.__name__}") from error
     return value
@@ -155,7 +156,7 @@ def load_config(path: str | Path = TINY, overrides: list[str] | None = None) -> 
 def parse_config(description: str) -> TrainingConfig:
     """Read ``--config`` and ``--set`` from the command line."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, default=TINY, help="YAML file (default: the small bundled model)")
+    parser.add_argument("--config", type=given_path, default=TINY, help="YAML file (default: the small bundled model)")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. vae.steps=10")
     arguments = parser.parse_args()
     return load_config(arguments.config, arguments.set)

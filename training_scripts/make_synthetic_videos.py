@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.given_paths import given_path
 from latentsync.media.audio_writer import AudioSource, write_wav
 from latentsync.media.video_writer import VideoWriter
 from latentsync.synthetic.clips import AvatarClip
@@ -113,7 +114,7 @@ def write_videos(folder: Path, videos: list[RawVideo], faults: bool, log: Callab
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=given_path, required=True, metavar="DIR")
     parser.add_argument("--count", type=int, default=8, help="videos without fault (default: 8)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each shot (default: 12)")
     parser.add_argument("--height", type=int, default=288, metavar="PX", help="of the picture (default: 288)")

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from latentsync.errors import LatentSyncError, MediaError, ModelNotFoundError, OptionError
+from latentsync.given_paths import given_path
 
 from .preparation.settings import LEAST_CONFIDENCE, PrepareSettings
 
@@ -32,8 +33,14 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="DIR", help="raw videos, also in folders below; never changed")
-    add("--output", type=Path, required=True, metavar="DIR", help="the store; a cut run goes on")
+    add(
+        "--input",
+        type=given_path,
+        required=True,
+        metavar="DIR",
+        help="raw videos, also in folders below; never changed",
+    )
+    add("--output", type=given_path, required=True, metavar="DIR", help="the store; a cut run goes on")
     add("--engine", choices=["pool", "ray"], default="pool", help="processes of this machine, or Ray (default: pool)")
     add("--ray_address", metavar="ADDRESS", help="of a running cluster, or auto (default: a Ray of this machine)")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)")
@@ -41,8 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--min_seconds", type=float, default=5.0, metavar="S", help="of a clip (default: 5)")
     add("--max_seconds", type=float, default=10.0, metavar="S", help="of a clip, twice the least or more (default: 10)")
     add("--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further end a clip (default: 60)")
-    add("--det_model", type=Path, metavar="FILE", help="InsightFace's det_10g.onnx, by which the reference finds faces")
-    add("--landmark_model", type=Path, metavar="FILE", help="InsightFace's 2d106det.onnx, with --det_model")
+    add(
+        "--det_model",
+        type=given_path,
+        metavar="FILE",
+        help="InsightFace's det_10g.onnx, by which the reference finds faces",
+    )
+    add("--landmark_model", type=given_path, metavar="FILE", help="InsightFace's 2d106det.onnx, with --det_model")
     add(
         "--framing",
         choices=FRAMINGS,
@@ -52,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--min_face", type=float, metavar="PX", help="aligned side in the source (default: half of --resolution)")
     add("--min_sharpness", type=float, default=0.12, metavar="X", help="0 takes everything (default: 0.12)")
-    add("--hyperiqa", type=Path, metavar="FILE", help="koniq_pretrained.pkl, to judge the pictures by it too")
+    add("--hyperiqa", type=given_path, metavar="FILE", help="koniq_pretrained.pkl, to judge the pictures by it too")
     add("--min_iqa", type=float, default=40.0, metavar="X", help="least score by hyperIQA, 0 to 100 (default: 40)")
     add(
         "--sync",
@@ -61,11 +73,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="what tells the offset of lips and sound: a SyncNet of this pack, the original one (file: --syncnet), "
         "loudness and mouth openings, or nothing (default: syncnet)",
     )
-    add("--syncnet", type=Path, metavar="FILE", help="default: the bundled one, which knows drawn avatars only")
-    add("--s3fd", type=Path, metavar="FILE", help="sfd_face.pth, the face detector beside syncnet_v2 (default: ours)")
+    add("--syncnet", type=given_path, metavar="FILE", help="default: the bundled one, which knows drawn avatars only")
+    add(
+        "--s3fd",
+        type=given_path,
+        metavar="FILE",
+        help="sfd_face.pth, the face detector beside syncnet_v2 (default: ours)",
+    )
     add("--min_confidence", type=float, metavar="X", help=f"of the offset (defaults: {_defaults()})")
     add("--max_offset", type=int, default=6, metavar="FRAMES", help="that are put right; more reject (default: 6)")
-    add("--whisper", type=Path, default=WHISPER, metavar="FILE", help="default: the bundled one")
+    add("--whisper", type=given_path, default=WHISPER, metavar="FILE", help="default: the bundled one")
     add("--crf", type=float, default=13.0, help="x264's quality of the one encode, less is better (default: 13)")
     add(
         "--identity",

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from latentsync.errors import OptionError
+from latentsync.given_paths import given_path
 from latentsync.syncnet.stable_syncnet import SyncNetConfig
 from latentsync.syncnet.syncnet_files import syncnet_from_description
 
@@ -126,7 +127,7 @@ def _check(config: SyncNetTraining) -> None:
 def parse_syncnet_config(description: str) -> SyncNetTraining:
     """Read ``--config`` and ``--set`` from the command line."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, default=TINY, help="YAML file (default: the small SyncNet)")
+    parser.add_argument("--config", type=given_path, default=TINY, help="YAML file (default: the small SyncNet)")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. steps=10")
     arguments = parser.parse_args()
     return load_syncnet_config(arguments.config, arguments.set)

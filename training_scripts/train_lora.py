@@ -18,6 +18,7 @@ from pathlib import Path
 
 from latentsync.checkpoints import UNetFacts, read_unet_facts, resolve_resolution
 from latentsync.errors import LatentSyncError, ModelNotFoundError, OptionError
+from latentsync.given_paths import given_path, path_or_word
 from latentsync.models import ModelFiles, find_model, whisper_file
 
 from . import prepare_data
@@ -37,11 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--footage", type=Path, metavar="DIR", help="videos of the speaker; never changed")
-    source.add_argument("--clips", type=Path, metavar="DIR", help="a store that prepare_data.py made of them")
-    add("--output", type=Path, required=True, metavar="DIR", help="for save points, losses and the adapter")
-    add("--model", help="as of main.py: tiny, a U-Net file or a folder (default: the best there is)")
-    add("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR", help="where models are looked for")
+    source.add_argument("--footage", type=given_path, metavar="DIR", help="videos of the speaker; never changed")
+    source.add_argument("--clips", type=given_path, metavar="DIR", help="a store that prepare_data.py made of them")
+    add("--output", type=given_path, required=True, metavar="DIR", help="for save points, losses and the adapter")
+    add("--model", type=path_or_word, help="as of main.py: tiny, a U-Net file or a folder (default: the best there is)")
+    add(
+        "--checkpoints", type=given_path, default=Path("checkpoints"), metavar="DIR", help="where models are looked for"
+    )
     add("--resolution", type=int, metavar="PX", help="of the model, where its file does not say: 256 or 512")
     add(
         "--sync",
@@ -50,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="judge of the footage's lips and sound, as in prepare_data (default: off, they go together)",
     )
     add("--workers", type=int, default=1, metavar="N", help="processes that prepare the footage (default: 1)")
-    add("--config", type=Path, default=CONFIG, metavar="FILE", help="default: configs/lora.yaml")
+    add("--config", type=given_path, default=CONFIG, metavar="FILE", help="default: configs/lora.yaml")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as optimizer.steps=500")
     return parser
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers.models.videomae.modeling_videomae import VideoMAEForPreTraining
 
+from latentsync.given_paths import given_path
 from latentsync.videomae import MEAN, STD, VideoEncoder, VideoEncoderConfig, resize_frames, save_videomae
 
 from .clip_store import ClipStore
@@ -171,7 +172,7 @@ def load_video_encoder_config(path: Path = DEFAULT, overrides: list[str] | None 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=DEFAULT)
+    parser.add_argument("--config", type=given_path, default=DEFAULT)
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. steps=10")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latentsync.diffusion import PREDICTION_TYPES
 from latentsync.errors import OptionError
+from latentsync.given_paths import given_path
 
 from .config import _build, read_values
 
@@ -167,7 +168,9 @@ def load_unet_config(path: str | Path, overrides: list[str] | None = None) -> UN
 def parse_unet_config(description: str) -> UNetTrainingConfig:
     """Read ``--config`` and ``--set`` from the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, as training_scripts/configs/stage2.yaml")
+    parser.add_argument(
+        "--config", type=given_path, required=True, help="YAML file, as training_scripts/configs/stage2.yaml"
+    )
     parser.add_argument(
         "--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. data.clips=clips"
     )

@@ -5,10 +5,11 @@ import logging
 import os
 import sys
 import threading
-from pathlib import Path
 
 from latentsync.cli.exits import DONE, FAILED, clean_stops, complain
+from latentsync.cli.option_parser import OptionParser
 from latentsync.errors import OptionError
+from latentsync.given_paths import given_path, path_or_word
 
 from .settings import AppSettings, Limits
 
@@ -25,7 +26,7 @@ WHO = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="gradio_app.py", description="Lip-sync in the browser. Only this computer can open the page unless asked."
     )
     parser.add_argument(
@@ -44,10 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", help="a U-Net file or a folder, offered beside those in --checkpoints and the bundled one"
+        "--model",
+        type=path_or_word,
+        help="a U-Net file or a folder, offered beside those in --checkpoints and the bundled one",
     )
     model.add_argument(
-        "--checkpoints", type=Path, default=DEFAULTS.checkpoints, help="folder of models (default: checkpoints)"
+        "--checkpoints", type=given_path, default=DEFAULTS.checkpoints, help="folder of models (default: checkpoints)"
     )
     model.add_argument("--device", default=DEFAULTS.device, help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     model.add_argument(
@@ -59,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files and limits")
     files.add_argument(
         "--output",
-        type=Path,
+        type=given_path,
         default=DEFAULTS.folder,
         metavar="FOLDER",
         help="of uploads and results (default: output/gradio)",

@@ -5,9 +5,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from .. import presets
+from ..errors import AudioError
+from ..given_paths import check_input, given_path, path_or_word
 from ..media.length_modes import LENGTH_MODES, TAIL_MODES
 from ..options import BLEND_METHODS, MASK_SHAPES, LipSyncOptions
 from ..trajectory import SCHEDULERS
+from .option_parser import OptionParser
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_OPTIONS = {"batch", "results", "engine", "workers", "ray_address"}
@@ -16,32 +19,33 @@ PRESETS = tuple(presets.PRESETS)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="main.py",
         description="Make the person in a video speak another speech.",
         epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments, 130 interrupted, "
         "143 terminated.",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--video_path", type=Path, help="video of someone talking")
-    files.add_argument("--audio_path", type=Path, help="speech: an audio file, or a video with sound")
-    files.add_argument("--video_out_path", type=Path, help="result (.mp4, .mov, .mkv, .webm)")
+    files.add_argument("--video_path", type=given_path, help="video of someone talking")
+    files.add_argument("--audio_path", type=given_path, help="speech: an audio file, or a video with sound")
+    files.add_argument("--video_out_path", type=given_path, help="result (.mp4, .mov, .mkv, .webm)")
     files.add_argument(
         "--report",
-        type=Path,
+        type=given_path,
         metavar="FILE.json",
         help="also write what happened: settings, versions, times, and for each frame the face, its yaw, the mouth's "
         "opening, voice or pause; with a picture of it beside (FILE.png)",
     )
     files.add_argument(
         "--output_audio",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
         "heard); cut off or followed by silence where it is not as long as the result",
     )
     files.add_argument(
         "--sync_score",
+        type=path_or_word,
         default="auto",
         metavar="auto|off|FILE",
         help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
@@ -57,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files.add_argument(
         "--job_dir",
-        type=Path,
+        type=given_path,
         metavar="FOLDER",
         help="where the work of unfinished runs is kept, so that the same command goes on after an interruption "
         "(default: jobs in the user's cache folder)",
@@ -68,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     faces = parser.add_argument_group("faces")
     faces.add_argument(
         "--face",
+        type=path_or_word,
         default="largest",
         metavar="WHICH",
         help="whose lips speak --audio_path: largest, left, right, centre, all, a number (0 is the largest face of the "
@@ -195,12 +200,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     quality.add_argument(
         "--protect",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="picture, or video as long as the source, white where the source always stays (a hand, a microphone)",
     )
     quality.add_argument(
         "--superres",
+        type=path_or_word,
         default="none",
         metavar="NAME",
         help="restore the generated face: none, GFPGAN, CodeFormer, tiny (bundled, for drawn faces), or the file of "
@@ -223,11 +229,12 @@ def build_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
+        type=path_or_word,
         help="'tiny' (bundled), a U-Net file or a folder (default: the one in --checkpoints if there, else tiny)",
     )
     model.add_argument(
         "--checkpoints",
-        type=Path,
+        type=given_path,
         default=ROOT / "checkpoints",
         help="folder of released models (default: checkpoints)",
     )
@@ -235,7 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--resolution", type=int, help="face side the model works at, e.g. 256 or 512 (default: told by the model)"
     )
     model.add_argument(
-        "--lora", type=Path, metavar="FILE", help="adapter of one speaker, made by training_scripts.train_lora"
+        "--lora", type=given_path, metavar="FILE", help="adapter of one speaker, made by training_scripts.train_lora"
     )
     model.add_argument(
         "--lora_strength", type=float, default=1.0, help="of --lora: 0 none to 1 as it was trained (default: 1)"
@@ -265,12 +272,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="CPU threads of all networks (default: one, but for large networks on the CPU as many as torch takes: one "
         "for each core, or OMP_NUM_THREADS)",
     )
-    model.add_argument("--det_model", type=Path, help="optional InsightFace det_10g.onnx, used with --landmark_model")
-    model.add_argument("--landmark_model", type=Path, help="optional InsightFace 2d106det.onnx")
+    model.add_argument(
+        "--det_model", type=given_path, help="optional InsightFace det_10g.onnx, used with --landmark_model"
+    )
+    model.add_argument("--landmark_model", type=given_path, help="optional InsightFace 2d106det.onnx")
     batch = parser.add_argument_group("many runs")
     batch.add_argument(
         "--batch",
-        type=Path,
+        type=given_path,
         metavar="JOBS.csv",
         help="make all results of a table instead: a row a run, columns named like these options (video_path, "
         "audio_path, video_out_path and any other), which win over the command line's; paths go by the table's folder. "
@@ -278,7 +287,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     batch.add_argument(
         "--results",
-        type=Path,
+        type=given_path,
         metavar="FILE.json",
         help="what became of each row, with the same as a table beside it (.csv); read again to go on (default: "
         "JOBS.results.json beside the job file)",
@@ -320,7 +329,7 @@ def parse_track(text: str) -> tuple[str, Path]:
     face, equals, path = text.partition("=")
     if not (face and equals and path):
         raise argparse.ArgumentTypeError(f"expected a face and its speech, such as 0=a.wav or left=a.wav, got {text!r}")
-    return face, Path(path)
+    return path_or_word(face), given_path(path)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, set[str]]:
@@ -338,6 +347,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, set[str]]:
         if idle := sorted(given & {"workers", "ray_address"} if arguments.engine != "ray" else ()):
             parser.error(f"--{idle[0]} goes with --engine ray")
     return arguments, given
+
+
+def check_inputs(arguments: argparse.Namespace) -> None:
+    """See that the files of one run are there, before the seconds that torch takes to load. Raises MediaError."""
+    check_input(arguments.video_path)
+    sounds = (arguments.audio_path, *(file for _, file in arguments.track), arguments.output_audio)
+    for sound in filter(None, sounds):
+        check_input(sound, AudioError)
+    if arguments.protect is not None:
+        check_input(arguments.protect)
 
 
 def explicit_options(argv: list[str]) -> set[str]:

@@ -4,8 +4,10 @@ import logging
 import signal
 import sys
 
-from .arguments import parse
+from ..media.output_file import check_output
+from .arguments import check_inputs, parse
 from .exits import DONE, KILLED, clean_stops, complain
+from .job_file import read_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,11 +20,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         with clean_stops():
-            # Seconds, for torch and all that stands on it: --help and typing errors do without.
+            # Seconds, for torch and all that stands on it: --help, typing errors and wrong paths do without.
             if arguments.batch is not None:
+                read_rows(arguments.batch, arguments, given)
                 from .batch import run_batch
 
                 return run_batch(arguments, given)
+            check_inputs(arguments)
+            check_output(arguments.video_out_path)
             from .run import run
 
             run(arguments, given)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OptionError
+from ..given_paths import given_path
 from .arguments import BATCH_OPTIONS, sparse_parser
 
 REQUIRED = ("video_path", "audio_path", "video_out_path")
@@ -123,7 +124,7 @@ class _Columns:
             return [(self._placed_word(face), self._folder / file) for face, file in parsed.track]
         given = [f"--{name}={text}"] if action.nargs is None else [f"--{name}", *text.split()]
         value = getattr(self._parser.parse_args(given), name)
-        if action.type is Path:
+        if action.type is given_path:
             return self._folder / value
         return self._placed_word(value) if name in FILE_OR_WORD else value
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OptionError
+from ..given_paths import given_path
 from .manifest import RemoteFile
 
 RECORD = "latentsync-downloads.json"
@@ -34,9 +35,9 @@ def choose_place(pack: Path, checkpoints: str | None = None, models_dir: str | N
     if checkpoints and models_dir:
         raise OptionError("--checkpoints and --models-dir were both given; choose one folder.")
     if checkpoints:
-        return Place(Path(checkpoints).absolute(), False, "given")
+        return Place(given_path(checkpoints).absolute(), False, "given")
     if models_dir:
-        folder = Path(models_dir).absolute()
+        folder = given_path(models_dir).absolute()
         if not folder.is_dir():
             raise OptionError(f"--models-dir {folder} is not a folder; expected ComfyUI's models folder.")
         return Place(folder, True, "given")

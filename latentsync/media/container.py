@@ -9,6 +9,7 @@ import av
 from av.stream import Disposition
 
 from ..errors import MediaError
+from ..given_paths import check_input
 from .limits import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
@@ -26,14 +27,7 @@ def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) ->
     foreign file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise error(f"'{path}' is a folder; expected a media file. Give the path of the file inside it.")
-    if not path.exists():
-        raise error(f"No such file: '{path}'. Check the path and spelling.")
-    if not path.is_file():
-        raise error(f"'{path}' is not a regular file; expected a media file on disk.")
-    if path.stat().st_size == 0:
-        raise error(f"'{path}' is empty (0 bytes). Copy or download the file again.")
+    check_input(path, error)
     try:
         # "file:" keeps a colon in a name from being read as a protocol.
         container = av.open(

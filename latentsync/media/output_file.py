@@ -44,6 +44,7 @@ def check_output(
     that is missing is made later, by the writer.
     """
     path = Path(path)
+    _check_kind(path)
     supported = tuple(CONTAINERS if suffixes is None else suffixes)
     if path.suffix.lower() not in supported:
         raise OutputError(
@@ -53,7 +54,6 @@ def check_output(
     for source in map(Path, inputs):
         if (path.exists() and source.exists() and path.samefile(source)) or path.resolve() == source.resolve():
             raise OutputError(f"The output '{path}' is the input itself, which is never changed. Choose another name.")
-    _check_kind(path)
     ancestor = path.absolute().parent
     while not os.path.lexists(ancestor):
         ancestor = ancestor.parent

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelNotFoundError
+from ..given_paths import given_path
 
 VARIABLE = "LATENTSYNC_METRIC_WEIGHTS"  # folders, as in PATH
 
@@ -61,7 +62,7 @@ STABLE_SYNCNET = NetworkFile(
 def weight_folders(given: Sequence[Path] = (), checkpoints: Path | None = None) -> list[Path]:
     """Where networks are looked for: the given folders, those of the environment variable, `checkpoints` with its
     `auxiliary`, where the release keeps them, and torch's own cache."""
-    named = [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    named = [given_path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     released = [checkpoints, checkpoints / "auxiliary"] if checkpoints else []
     return [*map(Path, given), *named, *released, Path(torch.hub.get_dir()) / "checkpoints"]
 

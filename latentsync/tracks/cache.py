@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import OutputError
 from ..faces.facemesh import LOWER_FACE
 from ..file_hash import sha256_of
+from ..given_paths import given_path
 from ..media.output_file import written_whole
 from .paths import ClipFaces, FacePath
 
@@ -53,7 +54,7 @@ def cache_folder() -> Path:
     """LATENTSYNC_CACHE, or where the system wants such files: XDG_CACHE_HOME or ~/.cache, LOCALAPPDATA, or
     ~/Library/Caches."""
     if chosen := os.environ.get("LATENTSYNC_CACHE"):
-        return Path(chosen) / "tracks"
+        return given_path(chosen) / "tracks"
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from fractions import Fraction
 
@@ -101,7 +102,6 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
     assert both("--mask_smooth", "0.5").blend == "mask"  # also when it is given its default
     assert both("--inference_steps", 3, "--seed", 9).num_inference_steps == 3
     assert both("--seed", 9).blend == both("--start", 1).blend == reference.blend == "reference"
-    assert both("--fp", "10").fps == 10  # an abbreviation is explicit too
     assert both("--chunk_overlap", 4).chunk_overlap == 4
     assert both("--inference_steps", 25).num_inference_steps == 25
     assert both("--scheduler", "unipc", "--cache_interval", 2).scheduler == "unipc"
@@ -125,14 +125,46 @@ def test_an_explicit_option_beats_the_preset_in_any_order(preset_first):
         (["--length", "mirror"], "invalid choice: 'mirror'"),
         (["--tail", "fade"], "invalid choice: 'fade'"),
         (["--quiet", "--verbose"], "not allowed with"),
-        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--unknown"], "there is no option --unknown ("),
+        (
+            ["--unknown=1", "--video-path", "v.mp4"],
+            "--unknown, there is no option --video-path: did you mean --video_path?",
+        ),
+        (["--steps", "5"], "did you mean --inference_steps?"),
+        (["--num_inference_steps=5"], "did you mean --inference_steps?"),
+        (["--guidence_scale", "2"], "did you mean --guidance_scale?"),
+        (["--out", "r.mp4"], "there is no option --out: did you mean --video_out_path?"),
+        (["--output", "r.mp4"], "there is no option --output: did you mean --video_out_path?"),
+        (["--track", "0=https://example.com/a.mp4"], "is a web address"),
     ],
 )
 def test_wrong_arguments_exit_with_2(given, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main.main([*FILES, *given])
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (["--video_path", "gone.mp4", *FILES[2:]], 1, "No such file: 'gone.mp4'"),
+        (["--video_path=main.py", "--audio_path", "gone.wav", "--video_out_path=x.mp4"], 1, "No such file: 'gone.wav'"),
+        (["--video_path=main.py", "--audio_path=main.py", "--video_out_path", "."], 1, "The output '.' is a folder"),
+        (["--video_path=main.py", "--audio_path=main.py", "--video_out_path=x.avi"], 1, "format to write from 'x.avi'"),
+        (["--batch", "gone.csv"], 2, "there is no job file gone.csv"),
+    ],
+)
+def test_a_mistyped_path_is_told_before_torch_is_loaded(given, code, message):
+    script = "import sys, main; code = main.main(); assert 'torch' not in sys.modules; sys.exit(code)"
+    command = [sys.executable, "-c", script, *given]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=command_line.ROOT)
+    assert run.returncode == code
+    assert run.stderr.startswith("error: ")
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_missing_files_in_the_arguments(capsys):
