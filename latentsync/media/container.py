@@ -10,6 +10,7 @@ from av.stream import Disposition
 
 from ..errors import MediaError
 from ..given_paths import check_input
+from .animated_webp import AnimatedWebp, is_animated_webp
 from .limits import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,11 @@ def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) ->
     path = Path(path)
     check_input(path, error)
     try:
+        is_webp = is_animated_webp(path)
         # "file:" keeps a colon in a name from being read as a protocol.
         container = av.open(
-            f"file:{path}",
+            AnimatedWebp(path) if is_webp else f"file:{path}",
+            format="nut" if is_webp else None,
             container_options={"protocol_whitelist": "file"},
             options=DECODER_OPTIONS,
             metadata_errors="ignore",

@@ -221,6 +221,26 @@ def test_transparency_is_told_where_there_is_any(tmp_path):
     assert "transparent" in notice
 
 
+@pytest.mark.parametrize("durations", [80, [40, 40, 120, 200, 40, 40, 80, 40, 40, 60]])
+def test_animated_webp(tmp_path, durations):
+    path = tmp_path / "clip.webp"
+    images = [Image.fromarray(numbered_picture(number, 160, 96)) for number in range(10)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, lossless=True)
+    starts = np.cumsum([0, *(durations if isinstance(durations, list) else [durations] * 10)]) / 1000
+    facts, frames = probe_video(path), list(read_frames(path))
+    assert (facts.width, facts.height, facts.has_audio, facts.notices) == (160, 96, False, ())
+    assert facts.duration == pytest.approx(starts[-1], abs=0.1)
+    assert numbers(frames) == list(range(10))
+    assert [frame.time for frame in frames] == pytest.approx(starts[:-1].tolist(), abs=1e-3)
+    assert np.array_equal(frames[3].pixels, numbered_picture(3, 160, 96))
+    assert numbers(read_frames(path, start=starts[4], duration=starts[7] - starts[4])) == [4, 5, 6]
+    again = list(itertools.islice(read_playback(path, "bounce", memory_limit=0), 22))
+    assert numbers(again) == [*range(10), *range(8, 0, -1), 0, 1, 2, 3]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(MediaError, match="damaged"):
+        probe_video(path)
+
+
 def test_resampling_length(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", fps=30, pictures=600, size=(80, 32), options={"preset": "ultrafast"})
     assert sum(1 for _ in read_frames(path, fps=25)) == 500
