@@ -15,6 +15,7 @@ import comfy.model_management as management
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, InputImpl, io
 from torch import nn
@@ -128,11 +129,26 @@ def offload_device() -> torch.device:
     return management.unet_offload_device()
 
 
+# Options of ComfyUI's command line by which a user decides the number format of models.
+FORMAT_OPTIONS = ("force_fp16", "force_fp32", "fp16_unet", "bf16_unet", "fp32_unet", "fp64_unet")
+
+
 def auto_dtype() -> torch.dtype:
-    """The number format that suits the device: float16 where it is fast, else bfloat16 or float32."""
-    supported = [torch.float16, torch.bfloat16, torch.float32]
-    dtype = management.unet_dtype(compute_device(), supported_dtypes=supported)
-    return dtype if dtype in supported else torch.float32  # an 8-bit format may have been forced for other models
+    """The number format that suits the device: what the user or ComfyUI decides, on CUDA what the card is fast with.
+
+    There ComfyUI takes float16 for cards that are slow with it too (GTX 10), as its own layers keep weights in one
+    format and compute in another; ours are plain ones.
+    """
+    supported, device = [torch.float16, torch.bfloat16, torch.float32], compute_device()
+    dtype = management.unet_dtype(device, supported_dtypes=supported)
+    if dtype not in supported:
+        dtype = torch.float32  # an 8-bit format may have been forced for other models
+    is_told = any(getattr(args, option, False) for option in FORMAT_OPTIONS)
+    if device.type == "cuda" and dtype != torch.float32 and not is_told:
+        from ..latentsync.precision import cuda_dtype
+
+        return cuda_dtype(device)
+    return dtype
 
 
 class ManagedModule(nn.Module):

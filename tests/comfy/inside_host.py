@@ -396,8 +396,36 @@ def check_full_memory() -> None:
 
 
 check_start()
+
+
+def check_formats() -> None:
+    """ComfyUI's word where it was told, else what the card is fast with; the card is described, not there."""
+    args = importlib.import_module("comfy.cli_args").args
+    cards = [("NVIDIA GeForce GTX 1080", 6, 1), ("NVIDIA GeForce GTX 1660", 7, 5), ("NVIDIA GeForce RTX 3060", 8, 6)]
+    own, told = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(management, "get_torch_device", lambda: torch.device("cuda", 0))
+        patch.setattr(management, "cpu_state", management.CPUState.GPU)
+        patch.setattr(management, "get_free_memory", lambda *_, **__: 8e9)
+        patch.setattr(management, "get_total_memory", lambda *_, **__: 8e9)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+        for name, major, minor in cards:
+            facts = SimpleNamespace(name=name, major=major, minor=minor, total_memory=8e9)
+            patch.setattr(torch.cuda, "get_device_properties", lambda *_, facts=facts: facts)
+            patch.setattr(torch.cuda, "get_device_name", lambda *_, facts=facts: facts.name)
+            patch.setattr(torch.cuda, "get_device_capability", lambda *_, facts=facts: (facts.major, facts.minor))
+            own.append(host.auto_dtype())
+            with pytest.MonkeyPatch.context() as option:
+                option.setattr(args, "fp16_unet", True)
+                told.append(host.auto_dtype())
+    assert own == [torch.float32, torch.float32, torch.float16]
+    assert told == [torch.float16] * 3
+    assert host.auto_dtype() == torch.float32  # on the CPU, as ComfyUI has it
+
+
 check_nothing_is_replaced()
 check_full_memory()
+check_formats()
 check_names()
 check_messages()
 check_weights()
