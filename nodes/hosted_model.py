@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .hosted_restorer import HostedRestorer
 
 # How many numbers each network holds at once beside its weights, by its structure: skip connections, the widest layer
-# of a block and its inputs.
-UNET_VALUES = 24  # per latent pixel, frame and channel of the first level
+# of a block and its inputs. Counted on torch's meta device (tests/comfy/inside_host.py): 26.1 and 6.1; the rest is for
+# what kernels take to work with. docs/performance.md has the bytes.
+UNET_VALUES = 28  # per latent pixel, frame and channel of the first level
 VAE_VALUES = 8  # per picture pixel and channel of the first level
 WHISPER_BYTES = 256 * 2**20  # one window of 30 s; small's is the largest
 

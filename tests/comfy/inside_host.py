@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import importlib.util
 import sys
+import weakref
 from collections.abc import Mapping
 from fractions import Fraction
 from io import BytesIO
@@ -34,6 +35,8 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 SHARED = (management, comfy.utils, folder_paths, torch.nn.functional)  # that other packs use too
 BEFORE = [{name: value for name, value in vars(module).items() if callable(value)} for module in SHARED]
@@ -398,6 +401,64 @@ def check_full_memory() -> None:
 check_start()
 
 
+class LiveBytes(TorchDispatchMode):
+    """Inside, `peak` is the most that tensors made here take at once, those of a network aside; of any device."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.now = self.peak = 0
+        kept = (*network.parameters(), *network.buffers())
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in kept}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self._sizes:
+                self._sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, storage._cdata)
+        return made
+
+    def _drop(self, storage: int) -> None:
+        self.now -= self._sizes.pop(storage, 0)
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention as kernels of GPUs do it, which never hold the whole matrix."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            query, _, value = args[:3]
+            return query.new_empty(*query.shape[:-1], value.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def check_memory() -> None:
+    """What ComfyUI is asked to keep free is what the released architecture takes, by the shapes of all its tensors."""
+    hosted, unets = (importlib.import_module(f"pack.{name}") for name in ("nodes.hosted_model", "latentsync.unet"))
+    networks, side, meta = importlib.import_module("diffusers"), 256, torch.device("meta")
+    with meta:
+        unet = unets.LatentSyncUNet().half().eval()
+        kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        vae = networks.AutoencoderKL(**kinds, block_out_channels=(128, 256, 512, 512), layers_per_block=2).half().eval()
+
+    def taken(network, work, *shapes) -> int:
+        inputs = [torch.empty(shape, dtype=torch.float16, device=meta) for shape in shapes]
+        with torch.no_grad(), FusedAttention(), LiveBytes(network) as live:
+            work(*inputs)
+        return live.peak
+
+    model = SimpleNamespace(unet=unet, vae=vae, dtype=torch.float16, resolution=side)
+    asked = hosted.HostedModel(model, None, None, None).memory_required
+    small, frames = side // 8, 16
+    need = taken(unet, lambda x, tokens: unet(x, 500, tokens), (2, 13, frames, small, small), (2 * frames, 50, 384))
+    assert need < asked(("unet",), frames, True) < 1.3 * need, need
+    need = taken(vae, lambda latents: vae.decode(latents).sample, (frames, 4, small, small))
+    assert need < asked(("vae",), frames, True) < 1.5 * need, need
+
+
 def check_formats() -> None:
     """ComfyUI's word where it was told, else what the card is fast with; the card is described, not there."""
     args = importlib.import_module("comfy.cli_args").args
@@ -426,6 +487,7 @@ def check_formats() -> None:
 check_nothing_is_replaced()
 check_full_memory()
 check_formats()
+check_memory()
 check_names()
 check_messages()
 check_weights()
