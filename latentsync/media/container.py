@@ -58,9 +58,12 @@ def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) ->
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The container's moving picture, or None; cover pictures and thumbnails do not count."""
+    """The container's moving picture, or None; cover pictures and thumbnails do not count.
+
+    A still beside it, as in animated AVIF, comes last.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_A_MOVIE]
-    return max(streams, key=lambda stream: bool(stream.disposition & Disposition.default), default=None)
+    return max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.frames > 1), default=None)
 
 
 def has_cover(container: av.container.InputContainer) -> bool:

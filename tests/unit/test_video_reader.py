@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from latentsync.errors import MediaError, OptionError
 from latentsync.media.deinterlacing import progressive
@@ -239,6 +239,19 @@ def test_animated_webp(tmp_path, durations):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(MediaError, match="damaged"):
         probe_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "avif"])
+def test_other_animated_pictures(tmp_path, suffix):
+    if not features.check(suffix) and suffix == "avif":
+        pytest.skip("this Pillow writes no AVIF")
+    path = tmp_path / f"clip.{suffix}"
+    images = [Image.fromarray(numbered_picture(number, 160, 96)) for number in range(8)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=80)
+    frames = list(read_frames(path))
+    assert numbers(frames) == list(range(8))
+    assert [frame.time for frame in frames] == pytest.approx([n * 0.08 for n in range(8)], abs=1e-3)
+    assert probe_video(path).notices == ()
 
 
 def test_resampling_length(tmp_path):
