@@ -398,9 +398,6 @@ def check_full_memory() -> None:
         raise management.InterruptProcessingException
 
 
-check_start()
-
-
 class LiveBytes(TorchDispatchMode):
     """Inside, `peak` is the most that tensors made here take at once, those of a network aside; of any device."""
 
@@ -484,6 +481,7 @@ def check_formats() -> None:
     assert host.auto_dtype() == torch.float32  # on the CPU, as ComfyUI has it
 
 
+check_start()
 check_nothing_is_replaced()
 check_full_memory()
 check_formats()
