@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from latentsync.diffusion import NoisePredictor
 from latentsync.errors import OptionError
 from latentsync.low_memory import LOW_MEMORY, offload_leaves, save_memory
-from latentsync.models import described_model, load_model
+from latentsync.models import bundled_model, described_model, load_model
 from latentsync.pipeline import faces_at_once
+from latentsync.vae import decode
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
 
@@ -72,3 +74,25 @@ def test_what_cannot_be_is_refused(small_model_folder):
     with pytest.raises(OptionError, match="low_memory is 'int4'; expected one of none, fp8, offload"):
         save_memory(small_unet(), "int4", CPU, torch.float32)
     assert LOW_MEMORY[0] == "none"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("how", ["none", "fp8"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_format_lies_and_computes_on_the_device_it_was_loaded_for(dtype, how):
+    """The meta device stands for a GPU: what is left on the CPU, or comes from it on the way, is an error there."""
+    meta = torch.device("meta")
+    model = load_model(bundled_model(), device=meta, dtype=dtype, low_memory=how)
+    for network in (model.unet, model.vae, model.whisper):
+        assert {tensor.device for tensor in network.state_dict().values()} == {meta}
+    formats = {tensor.dtype for tensor in model.unet.state_dict().values() if tensor.is_floating_point()}
+    assert formats == ({dtype} if how == "none" else {dtype, torch.float8_e4m3fn})
+    assert {parameter.dtype for parameter in model.vae.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in model.whisper.parameters()} == {torch.float32}
+    side = model.resolution // 8
+    known, tokens = torch.empty(1, 9, 2, side, side, device=meta), torch.empty(2, 50, 384, device=meta)
+    latents = NoisePredictor(model.unet, known, tokens, 1.5)(torch.empty(1, 4, 2, side, side, device=meta), 500)
+    assert latents.device == meta
+    pictures = decode(model.vae, latents[0].movedim(0, 1))
+    assert (pictures.device, pictures.dtype) == (meta, dtype)
+    assert pictures.shape == (2, 3, model.resolution, model.resolution)
