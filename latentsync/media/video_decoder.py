@@ -88,7 +88,8 @@ class VideoDecoder:
     """The moving picture of one file.
 
     Attributes: `stream`; `fps`, the average rate; `time_base`; `interval`, one average frame in `time_base` ticks;
-    `first`, the first frame (decoded, not converted); `origin`, its timestamp in ticks.
+    `first`, the first frame (decoded, not converted); `origin`, its timestamp in ticks; `has_audio`; and
+    `declared_duration` of the whole file, s, 0 where it tells none.
 
     Raises `MediaError` where the file holds no usable video.
     """
@@ -123,8 +124,12 @@ class VideoDecoder:
                 return
             # Containers index decoding times, and a key frame may be shown later than it is decoded: look further back.
             margin = max(4 * margin, round(1 / self.time_base))
-        self._reopen()
-        yield from progressive((frame, _timestamp(frame)) for frame in decode_stream(self._container, self.stream))
+        if self._after_first is None:
+            self._reopen()
+            frames = decode_stream(self._container, self.stream)
+        else:  # nothing but the first frame was read, which need not be decoded twice
+            frames, self._after_first = chain([self.first], self._after_first), None
+        yield from progressive((frame, _timestamp(frame)) for frame in frames)
 
     def close(self) -> None:
         stream = self.stream
@@ -161,7 +166,10 @@ class VideoDecoder:
         self.fps = Fraction(rate) if rate and MIN_RATE <= rate <= 1000 else Fraction(25)
         self.time_base = Fraction(stream.time_base)
         self.interval = max(1, round(1 / (self.fps * self.time_base)))
-        first = next(decode_stream(self._container, stream), None)
+        self.has_audio = bool(self._container.streams.audio)
+        self.declared_duration = (self._container.duration or 0) / 1e6
+        self._after_first: Iterator[av.VideoFrame] | None = decode_stream(self._container, stream)
+        first = next(self._after_first, None)
         if first is None:
             raise MediaError(
                 f"'{path}' declares a video but not one frame of it can be decoded: it is empty or damaged. "
@@ -171,6 +179,7 @@ class VideoDecoder:
         self.origin: int = _timestamp(first) or 0
 
     def _after_seek(self, pts: int) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        self._after_first = None
         try:
             self._container.seek(pts, stream=self.stream)
         except (av.FFmpegError, OSError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import MediaError
 from .color import ColorTags, RgbConverter, stream_tags
-from .container import open_media, scan_duration
+from .container import scan_duration
 from .frame_selection import FrameSelection
 from .limits import MAX_SECONDS
 from .orientation import Orientation, frame_orientation
@@ -91,13 +91,9 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
         if stream.duration:
             duration = float(stream.duration * decoder.time_base)
         else:
-            with open_media(path) as container:
-                declared = container.duration or 0
-            duration = declared / 1e6 or scan_duration(path, stream.index)
+            duration = decoder.declared_duration or scan_duration(path, stream.index)
         # There is one frame at least: it was decoded above.
         duration = min(max(duration, float(1 / decoder.fps)), MAX_SECONDS)
-        with open_media(path) as container:
-            has_audio = bool(container.streams.audio)
         return VideoFacts(
             width=width,
             height=height,
@@ -106,7 +102,7 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
             time_base=decoder.time_base,
             duration=duration,
             num_frames=stream.frames or max(1, round(duration * decoder.fps)),
-            has_audio=has_audio,
+            has_audio=decoder.has_audio,
             color=stream_tags(context),
             pixel_format=first.format.name,
             codec=context.name,

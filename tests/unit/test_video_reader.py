@@ -12,7 +12,7 @@ from latentsync.errors import MediaError, OptionError
 from latentsync.media.deinterlacing import progressive
 from latentsync.media.limits import MAX_SECONDS
 from latentsync.media.playback import read_playback
-from latentsync.media.video_decoder import FrameClock, counted_rate
+from latentsync.media.video_decoder import FrameClock, VideoDecoder, counted_rate
 from latentsync.media.video_reader import exact_rate, probe_video, read_frames
 from tests.unit.media_clips import (
     demo_video,
@@ -252,6 +252,20 @@ def test_other_animated_pictures(tmp_path, suffix):
     assert numbers(frames) == list(range(8))
     assert [frame.time for frame in frames] == pytest.approx([n * 0.08 for n in range(8)], abs=1e-3)
     assert probe_video(path).notices == ()
+
+
+def test_a_file_is_opened_once_to_be_probed_and_once_to_be_read(tmp_path, monkeypatch):
+    opened, original = [], av.open
+    path = write_clip(tmp_path / "clip.mp4", pictures=9, tone=440)
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args[0]) or original(*args, **kwargs))
+    assert probe_video(path).has_audio
+    assert len(opened) == 1
+    assert numbers(read_frames(path)) == list(range(9))
+    assert len(opened) == 2
+    with VideoDecoder(path) as decoder:  # and as often as one likes
+        for _ in range(2):
+            assert [pts // 512 for _, pts in decoder.frames()] == list(range(9))
+        assert [pts // 512 for _, pts in decoder.frames(4 * 512)][-5:] == [4, 5, 6, 7, 8]
 
 
 def test_resampling_length(tmp_path):
