@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 # Demuxers that "recognise" plain text as pictures, or open other files and addresses named inside the file.
 _UNWANTED_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf", "concat", "hls", "dash", "sdp", "ffmetadata"})
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # asked before memory is taken for a picture
+PYAV = tuple(map(int, av.__version__.split(".")[:2]))  # 14.2 and later will do
+# PyAV before 17.1 crashes with such options where streams are found only on the way (mpg, ts, flv): it makes room for
+# those that it knows when it opens the file.
+_OPENING_OPTIONS = DECODER_OPTIONS if PYAV >= (17, 1) else {}
 _NOT_A_MOVIE = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -36,7 +40,7 @@ def open_media(path: str | os.PathLike, error: type[MediaError] = MediaError) ->
             AnimatedWebp(path) if is_webp else f"file:{path}",
             format="nut" if is_webp else None,
             container_options={"protocol_whitelist": "file"},
-            options=DECODER_OPTIONS,
+            options=_OPENING_OPTIONS,
             metadata_errors="ignore",
         )
     except PermissionError as reason:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..errors import MediaError
-from .color import ColorTags, RgbConverter, stream_tags
+from .color import PQ, ColorTags, RgbConverter, stream_tags
 from .container import scan_duration
 from .frame_selection import FrameSelection
 from .limits import MAX_SECONDS
@@ -59,7 +59,7 @@ class FrameConverter:
 
     def __init__(self, decoder: VideoDecoder):
         self._to_rgb = RgbConverter(stream_tags(decoder.stream.codec_context))
-        self._orientation: Orientation = frame_orientation(decoder.first)
+        self._orientation: Orientation = frame_orientation(decoder.first, decoder.path)
         self._size = (decoder.first.width, decoder.first.height)
         self._path = decoder.path
         self._last: tuple[object, np.ndarray] | None = None
@@ -84,7 +84,7 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
     with VideoDecoder(path) as decoder:
         stream, first = decoder.stream, decoder.first
         context = stream.codec_context
-        orientation = frame_orientation(first)
+        orientation = frame_orientation(first, path)
         width, height = orientation.size(first.width, first.height)
         # The container's word first, as players take it: ProRes, for one, has no place for it in its own stream.
         aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
@@ -112,6 +112,14 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
 
 
 def _notices(decoder: VideoDecoder) -> Iterator[str]:
+    tags, bits = stream_tags(decoder.stream.codec_context), decoder.first.format.components[0].bits
+    if tags.is_hdr:
+        yield (
+            f"the video is HDR ({'PQ' if tags.transfer == PQ else 'HLG'}): the result is an ordinary picture (BT.709, "
+            "8 bits). Where its bright parts should look otherwise, convert the video to SDR first"
+        )
+    elif bits > 8:
+        yield f"the video has {bits} bits a colour, the result has 8: smooth walls and skies may show bands"
     if decoder.first.interlaced_frame:
         yield (
             "the video is interlaced, two moments in each frame: it is deinterlaced, one progressive frame for each of "

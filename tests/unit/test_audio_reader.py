@@ -401,7 +401,7 @@ def _two_tracks(path, flags, titles=(None, None)):
         streams = [container.add_stream("aac", rate=48_000) for _ in tones]
         for stream, tone, flag, title in zip(streams, tones, flags, titles, strict=True):
             stream.layout, stream.bit_rate = ("mono", 48_000) if len(tone) == 1 else ("stereo", 320_000)
-            stream.disposition = Disposition.default if flag else Disposition(0)
+            stream.disposition = (Disposition.default if flag else Disposition(0)).value
             stream.metadata.update({"title": title} if title else {})
         for stream, tone in zip(streams, tones, strict=True):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone), "fltp", stream.layout.name)

@@ -12,6 +12,7 @@ from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio
 from latentsync.media.audio_writer import AudioSource, output_layout, output_sample_rate
 from latentsync.media.color import ColorTags
+from latentsync.media.container import PYAV
 from latentsync.media.output_file import check_output, written_whole
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter, format_warnings
@@ -156,7 +157,9 @@ def test_sound_is_not_shifted(tmp_path, suffix):
     length = min(len(sound), len(original))
     spectrum = np.fft.rfft(sound[:length]) * np.fft.rfft(original[:length]).conj()
     lag = int(np.fft.irfft(spectrum, length).argmax())
-    assert min(lag, length - lag) <= 1, f"{lag} samples of 48 kHz"
+    # Matroska counts in ms, and FFmpeg 7 (PyAV before 17) rounds what Opus puts before the sound to them.
+    exact = PYAV >= (17, 0) or suffix != ".mkv"
+    assert min(lag, length - lag) <= (1 if exact else 48), f"{lag} samples of 48 kHz"
     assert abs(len(sound) / 48_000 - 2) < 0.03
 
 
