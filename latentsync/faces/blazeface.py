@@ -18,6 +18,7 @@ MIN_SCORE = 0.5
 MERGE_IOU = 0.3
 MIN_SQUARE = 64  # px; in a frame with a shorter side no small face could be told
 MIN_EXCESS = 0.2  # of the short side, by which the long side must be longer for squares to see more than the whole
+MIDDLE = 0.2  # of the side of a picture of one face, within which its middle lies
 FILL_SCALES = (1.0, 0.5)  # share of the net's input the frame's long side takes: first try, second try
 
 
@@ -44,8 +45,9 @@ class BlazeFace:
 
     The frame is shrunk to 192 px on its long side, so only the shrinking costs more for a larger one. A face that fills
     the frame is larger than the net was trained for: where nothing is found, the frame is tried again at half scale,
-    with a border. A face narrower than a seventeenth of the frame's long side is too small for that: last, a frame that
-    is not square is searched in overlapping squares, which brings a whole person in a 16:9 frame into reach.
+    with a border. A face narrower than a seventeenth of the frame's long side is too small for that: a frame that is
+    not square is searched in overlapping squares, which brings a whole person in a 16:9 frame into reach. Last, the
+    frame is turned by 180 degrees: the left keypoint of a pair is then the left one of the turned frame.
     """
 
     def __init__(self, device: torch.device | str = "cpu", min_score: float = MIN_SCORE):
@@ -60,7 +62,12 @@ class BlazeFace:
             found = self._detect(frame, fill)
             if found:
                 return found
-        return self._detect_in_squares(frame)
+        return self._detect_in_squares(frame) or self._detect(frame, 1.0, is_turned=True)
+
+    def sees_face(self, picture: np.ndarray) -> bool:
+        """Whether an upright face fills the middle of a picture (192, 192, 3) uint8 RGB."""
+        middles = [(face.box[:2] + face.box[2:]) / 2 for face in self._detect(picture, 1.0)]
+        return any((np.abs(middle / INPUT_SIDE - 0.5) < MIDDLE).all() for middle in middles)
 
     def _detect_in_squares(self, frame: np.ndarray) -> list[FaceDetection]:
         """Faces in squares of the frame's short side that overlap by half; one in two squares may come twice."""
@@ -79,14 +86,19 @@ class BlazeFace:
         return sorted(found, key=lambda face: -face.area)
 
     @torch.inference_mode()
-    def _detect(self, frame: np.ndarray, fill: float) -> list[FaceDetection]:
+    def _detect(self, frame: np.ndarray, fill: float, is_turned: bool = False) -> list[FaceDetection]:
         canvas, scale, offset = _letterbox(frame, fill)
+        if is_turned:
+            canvas = np.ascontiguousarray(canvas[::-1, ::-1])
         pixels = torch.from_numpy(canvas).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
         regressions, logits = (output[0].cpu() for output in self._graph(pixels))
         scores = logits[:, 0].clamp(-100, 100).sigmoid()
         keep = scores > self.min_score
         boxes, keypoints = _decode(regressions[keep], self._anchors[keep])
         merged = _merge(boxes, keypoints, scores[keep])
+        if is_turned:  # both corners of the box change places
+            turned = [(box.reshape(2, 2)[::-1].reshape(4), points, score) for box, points, score in merged]
+            merged = [(INPUT_SIDE - box, INPUT_SIDE - points, score) for box, points, score in turned]
         to_frame = [
             FaceDetection(
                 ((box.reshape(2, 2) - offset) / scale - 0.5).reshape(4), (points - offset) / scale - 0.5, score

@@ -87,7 +87,7 @@ class FaceMesh:
 
     @torch.inference_mode()
     def __call__(self, frame: np.ndarray, region: FaceRegion) -> tuple[np.ndarray, float]:
-        crop = _crop(frame, region)
+        crop = region_picture(frame, region)
         pixels = torch.from_numpy(crop).to(self.device).permute(2, 0, 1)[None].float() / 255
         points, logit = (output.flatten().float().cpu() for output in self._graph(pixels))
         unit = points.reshape(NUM_LANDMARKS, 3).double().numpy() / INPUT_SIDE
@@ -97,7 +97,7 @@ class FaceMesh:
         return landmarks.astype(np.float32), float(logit.sigmoid())
 
 
-def _crop(frame: np.ndarray, region: FaceRegion) -> np.ndarray:
+def region_picture(frame: np.ndarray, region: FaceRegion) -> np.ndarray:
     """The region as (192, 192, 3) uint8; a region much larger than that is first shrunk by averaging (no aliasing)."""
     height, width = frame.shape[:2]
     matrix = region.to_frame()

@@ -1,7 +1,8 @@
 """From frames to faces: detect once, then follow the landmarks."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from .facemesh import (
     head_yaw,
     region_of_keypoints,
     region_of_landmarks,
+    region_picture,
 )
 
 FaceChoice = Literal["largest", "left", "right", "centre"]
@@ -25,6 +27,7 @@ MIN_CONFIDENCE = 0.5
 MIN_SIDE = 12.0  # px; a smaller face holds no mouth to speak of
 MAX_MOVE = 0.06  # of the region's side: beyond it the landmarks are read again from a region around themselves
 MAX_GROWTH = 1.6  # between frames; more is another face or no face
+WITNESS_SIDE = 1.3  # of the mesh's region: the detector wants some room around a face
 SAME_FACE = 0.3  # intersection over union of two detections of one face
 
 
@@ -128,7 +131,23 @@ class FaceTracker:
         return self._read(frame, region_of_landmarks(previous.landmarks))
 
     def _read_detected(self, frame: np.ndarray, face: FaceDetection) -> FaceObservation | None:
-        return self._read(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+        seen = self._read(frame, region_of_keypoints(face.box, face.keypoints), num_passes=2)
+        if seen is None:
+            return None
+        region = region_of_landmarks(seen.landmarks)
+        if self._is_upright(frame, region):
+            return seen
+        turned = replace(region, angle=region.angle + math.pi)
+        if self._is_upright(frame, turned):
+            seen = self._read(frame, turned, num_passes=2)  # from a region that fitted what was misread
+            return seen and self._read(frame, region_of_landmarks(seen.landmarks), num_passes=2)
+        # Neither way: kept as it was found, but not where that was upside down, which needs a second witness.
+        return seen if abs(region.angle) < math.pi / 2 else None
+
+    def _is_upright(self, frame: np.ndarray, region: FaceRegion) -> bool:
+        """Whether the detector finds a face the same way up: both nets at times read a face that is upside down
+        as one that is not, with hair for a beard and eyes for a mouth, but never the right way round."""
+        return self.detector.sees_face(region_picture(frame, replace(region, side=region.side * WITNESS_SIDE)))
 
     def _read(self, frame: np.ndarray, region: FaceRegion, num_passes: int = 1) -> FaceObservation | None:
         solid, confidence = self.mesh(frame, region)

@@ -18,6 +18,7 @@ from latentsync.faces.graph import load_graph
 from latentsync.faces.tracking import FaceTracker
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
+from latentsync.tracks.usability import MIN_CONFIDENCE
 from tests.unit.media_clips import demo_video
 
 
@@ -283,3 +284,24 @@ def test_real_speaker_cut_at_the_frame_border(tracker, speaker):
     middle = int((box[0] + box[2]) / 2)
     for frame in (speaker[0][:, : middle + 35], speaker[0][:, middle - 30 :]):
         assert tracker(np.ascontiguousarray(frame)) is not None
+
+
+def mouth_of(observation):
+    return observation.landmarks[[13, 14, 61, 291]].mean(0)
+
+
+@pytest.mark.parametrize("who", ["avatars", "speaker"])
+def test_a_face_that_is_upside_down_is_read_the_right_way_or_not_used(who, tracker, request):
+    """Both nets at times take such a face for one that is not, with hair for a beard."""
+    people = request.getfixturevalue("speaker")[::3] if who == "speaker" else []
+    people = people or [AvatarClip(seed, seed, 0.2).frame(0, 240, 240) for seed in range(12)]
+    found = 0
+    for person in people:
+        [upright] = tracker.detect(person)
+        seen = tracker.detect(np.ascontiguousarray(person[::-1, ::-1]))
+        for face in seen:
+            back = np.array(person.shape[1::-1]) - 1 - mouth_of(face)
+            off = np.linalg.norm(back - mouth_of(upright)) / np.ptp(upright.landmarks[:, 0])
+            assert off < 0.2 or face.confidence < MIN_CONFIDENCE
+            found += off < 0.2
+    assert found >= len(people) // 2
