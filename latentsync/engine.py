@@ -54,6 +54,7 @@ from .tracks.cache import ScanSettings, TrackCache
 from .tracks.choice import choice_notice, described
 from .tracks.paths import ClipFaces
 from .tracks.scan import scan_faces
+from .tracks.usability import cover_notice
 
 FEW = 2  # frames in the queues between quick stages
 QUEUE_BYTES = 96 * 2**20  # of frames before and after the U-Net, which wants and gives them by the chunk
@@ -148,6 +149,7 @@ def lip_sync(
         )
         if len(speakers) == 1 and len(flow.parts) == 1:
             warn(choice_notice(clip, speakers[0].face, flow.parts[0].index))
+        warn(*(cover_notice(part.path, part.index) for part in flow.parts))
         mesh_reader = None
         if measure_opening:
             mesh_reader = finder if isinstance(finder, FaceTracker) else FaceTracker(model.device)

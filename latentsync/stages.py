@@ -34,7 +34,7 @@ from .speech_features import SpeechFeatures
 from .tracks.choice import choice_notice, choose
 from .tracks.placement import place
 from .tracks.scan import scan_faces
-from .tracks.usability import filled_gaps
+from .tracks.usability import cover_notice, filled_gaps
 from .vae import ImageAutoencoder
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def prepare_faces(
         mask=options.mask,
         blend_mask=blend_mask,
         framing=framing if path.has_framings else None,
-        notices=tuple(filter(None, [choice_notice(clip, face, chosen[0])])),
+        notices=tuple(filter(None, [choice_notice(clip, face, chosen[0]), cover_notice(path, chosen[0])])),
         boxes=boxes,
     )
 

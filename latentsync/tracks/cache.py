@@ -27,7 +27,7 @@ from .paths import ClipFaces, FacePath
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3  # of the files and of what a scan does; others are ignored
+VERSION = 4  # of the files and of what a scan does; others are ignored
 MAX_BYTES = 256 * 2**20  # of all files; the least recently used go first
 SUFFIX = ".npz"
 MAX_UNPACKED = 2**30  # bytes of one file; a day of three faces has half of it

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..options import LipSyncOptions
+from .appearance import COVERED
 from .paths import ClipFaces, FacePath
 
 MIN_CONFIDENCE = 0.9  # below, the face mesh is unsure: something covers the face, or it turns out of sight
@@ -71,6 +72,17 @@ def face_weights(path: FacePath, clip: ClipFaces, options: LipSyncOptions) -> np
         _close_brief(usable[shot], seen[shot], clip.times[shot], clip.interval)
         weights[shot] = _faded(usable[shot], clip.times[shot], options.fade)
     return weights
+
+
+def cover_notice(path: FacePath, index: int) -> str | None:
+    """What a person should know of a face, of that number, that wears a mask."""
+    worn = int((path.covering >= COVERED).sum())
+    if not worn:
+        return None
+    return (
+        f"something like a mask covers nose and mouth of face {index} in {worn} of {len(path)} frames: they are left "
+        "as they are. Choose another face (face, on the command line --face) or another part of the video"
+    )
 
 
 def _stretches(values: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:

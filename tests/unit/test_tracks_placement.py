@@ -11,6 +11,7 @@ from latentsync.tracks.appearance import covering
 from latentsync.tracks.paths import ClipFaces, FacePath
 from latentsync.tracks.placement import place
 from latentsync.tracks.smoothing import smooth_points
+from latentsync.tracks.usability import MAX_COVERING, cover_notice
 
 FPS = 25.0
 FACE = np.array([[100.0, 100.0], [150.0, 100.0], [125.0, 125.0]])
@@ -229,3 +230,38 @@ def test_covering_tells_an_object_from_speech():
     assert np.nanmax(np.delete(unlike, slice(40, 60))) < 0.2
     assert np.isnan(unlike[90])
     assert np.isnan(covering(np.full((3, 36), np.nan))).all()
+
+
+def skin_and(lips, cheeks, count=20):
+    """Colours of the lower face of n frames, (n, 36), relative to the skin above: log of red, green and blue."""
+    places = np.zeros((count, 12, 3))
+    places += np.asarray(cheeks) + np.random.default_rng(0).normal(0, 0.01, places.shape)
+    places[:, 4] += lips
+    return places.reshape(count, -1)
+
+
+RED_LIPS, NONE = (0.1, -0.25, -0.2), (0.0, 0.0, 0.0)
+PALE_BLUE, WHITE = (-0.3, 0.2, 0.4), (0.1, 0.25, 0.35)
+
+
+@pytest.mark.parametrize("colour", [PALE_BLUE, WHITE])
+def test_a_mask_worn_all_along_covers_the_mouth(colour):
+    assert (covering(skin_and(NONE, colour)) > MAX_COVERING).all()
+    partly = np.concatenate([skin_and(NONE, colour, 15), skin_and(RED_LIPS, NONE, 5)])
+    unlike = covering(partly)
+    assert (unlike[:15] > MAX_COVERING).all()
+    assert (unlike[15:] < 0.3).all()  # against the face without it
+    path = path_of(range(20), covering=unlike.astype(np.float32))
+    assert "covers nose and mouth of face 0 in 15 of 20 frames" in cover_notice(path, 0)
+    assert cover_notice(path_of(range(20)), 0) is None
+
+
+def test_faces_and_light_are_no_mask():
+    beard = skin_and(RED_LIPS, NONE).reshape(20, 12, 3)
+    beard[:, [3, 5, 6, 7, 8, 9, 10, 11]] += np.array([-1.2, -1.0, -0.8])  # grey, but not beside the nose
+    light = skin_and(NONE, NONE).reshape(20, 12, 3)
+    light += np.linspace(0, 0.4, 12)[:, None] * np.array([-0.5, 0, 0.5])  # a screen below the face
+    made_up = skin_and((0.2, -0.5, -0.5), (0.1, -0.05, -0.05))
+    dim = skin_and(RED_LIPS, (-0.8, -0.8, -0.8))
+    for lower in (beard.reshape(20, -1), light.reshape(20, -1), made_up, dim):
+        assert (covering(lower) < MAX_COVERING).all()
