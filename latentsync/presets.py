@@ -87,3 +87,12 @@ def changed_fields(options: LipSyncOptions) -> set[str]:
     """The fields that differ from their defaults: what was chosen, where nothing tells that a default was."""
     default = LipSyncOptions()
     return {one.name for one in fields(options) if getattr(options, one.name) != getattr(default, one.name)}
+
+
+def decided_fields(name: str) -> dict[str, object]:
+    """What a preset makes of the fields that were left at their defaults: {field: value}. Empty for "custom"."""
+    if name == CUSTOM:
+        return {}
+    preset, options = PRESETS[name], apply_preset(LipSyncOptions(), name)
+    names = {*preset.options, *changed_fields(options), *(EDGE if preset.as_reference else ())}
+    return {name: getattr(options, name) for name in sorted(names)}

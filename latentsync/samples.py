@@ -24,6 +24,7 @@ from .synthetic.scenes import Actor, Scene, Shot, write_scene
 
 VIDEO, SPEECH, SECOND_SPEECH = "latentsync_sample.mp4", "latentsync_speech.wav", "latentsync_speech_2.wav"
 TWO_PEOPLE = "latentsync_two_people.mp4"  # without sound
+NAMES = (VIDEO, SPEECH, SECOND_SPEECH, TWO_PEOPLE)
 # Far from the seeds of training and of the held-out list, beside the demo's.
 IDENTITY, OWN_SPEECH, NEW_SPEECHES = 4_000_002, 4_100_000, {SPEECH: 4_200_000, SECOND_SPEECH: 4_200_001}
 DURATION = 3.0  # s, short enough to wait for on a CPU
@@ -55,7 +56,7 @@ def write_samples(folder: Path) -> Samples:
         if strange:
             raise OutputError(
                 f"Another file of that name is there already: {', '.join(strange)}. Nothing was written. If you do not "
-                "need it (it may be the sample of another version), delete or rename it and run the same command again."
+                "need it (it may be the sample of another version), delete or rename it and try again."
             )
         written = {file: target for file, target in targets.items() if target not in kept}
         for file, target in written.items():
@@ -88,7 +89,7 @@ def _draw(folder: Path) -> list[Path]:
         write_speech(AvatarClip(IDENTITY, seed, DURATION), folder / name)
     two = (Actor(AvatarClip(seed, OWN_SPEECH + place, DURATION)) for place, seed in enumerate(LEFT_AND_RIGHT))
     write_scene(Scene((Shot(DURATION, tuple(two)),), *TWO_SIZE), folder / TWO_PEOPLE)
-    return [folder / name for name in (VIDEO, *NEW_SPEECHES, TWO_PEOPLE)]
+    return [folder / name for name in NAMES]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from .loader import LatentSyncModelLoader
 from .match_length import LatentSyncMatchLength
 from .report import LatentSyncReport
 from .restoration import LatentSyncFaceRestore, LatentSyncRestoreLoader
+from .sample_files import offer_samples
 from .sampler import LatentSyncSampler
 from .speaker import LatentSyncSpeaker
 from .sync_score import LatentSyncSyncScore
@@ -18,6 +19,7 @@ from .sync_score import LatentSyncSyncScore
 class LatentSyncExtension(host.ComfyExtension):
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
         host.register_model_folders()
+        offer_samples()
         return [
             LatentSyncModelLoader,
             LatentSyncAudioEncode,

@@ -6,6 +6,7 @@ The other node files import ComfyUI's names from here, so a change of the host i
 import contextlib
 import os
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ __all__ = [
     "auto_dtype",
     "compute_device",
     "file_reference",
+    "input_folder",
     "interruptible",
     "io",
     "load",
@@ -46,6 +48,7 @@ __all__ = [
     "plain_errors",
     "refuse_batches",
     "register_model_folders",
+    "routes",
     "stop_if_interrupted",
     "temp_path",
     "unload",
@@ -86,6 +89,17 @@ def model_file(name: str, folder: str = MODEL_FOLDER) -> Path | None:
     """Where a file of `model_names` lies; None if it is not there any more."""
     path = folder_paths.get_full_path(folder, name)
     return None if path is None else Path(path)
+
+
+def input_folder() -> Path:
+    """Where Load Video and Load Audio look for files."""
+    return Path(folder_paths.get_input_directory())
+
+
+def routes():
+    """ComfyUI's table of addresses, aiohttp's RouteTableDef; None where it runs without a server."""
+    server = sys.modules.get("server")  # not imported for this alone
+    return getattr(getattr(getattr(server, "PromptServer", None), "instance", None), "routes", None)
 
 
 def temp_path(suffix: str) -> Path:

@@ -2,7 +2,7 @@
 
 from ..latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from ..latentsync.options import BLEND_METHODS, MASK_SHAPES, MAX_OFFSET, SILENCES, LipSyncOptions
-from ..latentsync.presets import CUSTOM, PRESETS
+from ..latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, decided_fields
 from ..latentsync.trajectory import SCHEDULERS as SOLVERS
 from .host import io
 
@@ -17,6 +17,10 @@ SHAPES = list(MASK_SHAPES)
 PAUSES = [DEFAULTS.silence, *(choice for choice in SILENCES if choice != DEFAULTS.silence)]
 SCHEDULERS = list(SOLVERS)
 PRESET_NAMES = [CUSTOM, *PRESETS]  # custom first: a graph saved before presets were there gives what it gave
+# What a preset may decide of a node's inputs, with its name in LipSyncOptions.
+DECIDED = {"steps": "num_inference_steps"} | {
+    name: name for name in ("guidance_scale", "mask_smooth", "silence", "blend_method", "mask_shape", "max_yaw", "fade")
+}
 MAX_SEED = 2**63 - 1
 MAX_CACHE_INTERVAL = 10
 MIN_FPS, MAX_FPS = 1.0, 240.0
@@ -36,7 +40,12 @@ def check_choices(**given: tuple[str | None, list[str]]) -> bool | str:
 
 def advanced(shown):
     """The input, hidden until the user asks for the node's advanced ones (a right click, Show Advanced)."""
-    shown.extra_dict = {**shown.extra_dict, "advanced": True}  # no argument of its own in the oldest host
+    return _with(shown, advanced=True)  # no argument of its own in the oldest host
+
+
+def _with(shown, **told):
+    """The input, of which the page is told more than the host knows."""
+    shown.extra_dict = {**shown.extra_dict, **told}
     return shown
 
 
@@ -74,16 +83,26 @@ def guidance_scale() -> io.Float.Input:
     )
 
 
-def preset(default: str = CUSTOM) -> io.Combo.Input:
-    return io.Combo.Input(
+def preset() -> io.Combo.Input:
+    """For a node with all inputs of DECIDED: the page hides those that the chosen preset decides.
+
+    New nodes begin with the command line's preset, but a prompt that names none means "custom", as it did before.
+    """
+    decides = {
+        choice: {name: decided[field] for name, field in DECIDED.items() if field in decided}
+        for choice, decided in ((choice, decided_fields(choice)) for choice in PRESET_NAMES)
+    }
+    shown = io.Combo.Input(
         "preset",
         options=PRESET_NAMES,
-        default=default,
+        default=DEFAULT_PRESET,
         optional=True,
-        tooltip="How much time is spent. custom does what steps, guidance_scale and the rest say; the others set them: "
-        "balanced is hardly to be told from quality and much faster, fast and draft are for a look, reference does as "
-        "the reference implementation. A value that you changed from its default wins over the preset.",
+        tooltip="How much time is spent. balanced is hardly to be told from quality and much faster, fast and draft "
+        "are for a look, reference does as the reference implementation. What a preset decides is hidden; custom shows "
+        "it and does what steps, guidance_scale and the rest say. A value that you changed from its default stays "
+        "visible and wins over the preset.",
     )
+    return _with(shown, latentsync_decides=decides)
 
 
 def scheduler() -> io.Combo.Input:

@@ -6,7 +6,6 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from ..latentsync.presets import DEFAULT_PRESET
 from . import host, media
 from .face_choice import FACES, ChosenFace, face, face_details
 from .faces import BOXES, frame_boxes
@@ -45,7 +44,7 @@ FOUND, MADE = 0.2, 0.9  # how far the bar is when the faces are found, and when 
 class LatentSyncLipSyncImages(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        chosen_preset = preset(DEFAULT_PRESET)
+        chosen_preset = preset()
         chosen_preset.optional = False  # no graph was saved without it: it stands above what it decides
         return io.Schema(
             node_id="LatentSyncLipSyncImages",

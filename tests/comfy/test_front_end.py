@@ -86,19 +86,67 @@ def test_a_workflow_saved_before_the_inputs_came_loads(front_end, samples):
     assert {slot["name"]: slot["link"] for slot in after["inputs"] if slot.get("link")} == linked
 
 
+SHOWN = """() => { const node = app.graph.nodes[0];
+    return node.widgets.filter(w => node.isWidgetVisible(w) && w.name !== "latentsync").map(w => w.name); }"""
+CHOOSE = """values => { for (const [name, value] of Object.entries(values)) {
+    const widget = app.graph.nodes[0].widgets.find(widget => widget.name === name);
+    widget.value = value;
+    widget.callback?.(value);
+} }"""
+
+
+@pytest.mark.parametrize("settings", [{}, NODES_2], ids=["classic", "nodes 2"])
+def test_the_preset_comes_first_and_hides_what_it_decides(front_end, settings):
+    front_end.open(settings)
+    front_end.add_node("LatentSyncLipSync")
+    front_end.page.wait_for_timeout(300)
+    values = front_end.serialised()["nodes"][0]["widgets_values"]
+    assert values[:4] == [1247, "randomize", 25, 1.5]  # as every release saves them
+    assert values[21:24] == ["balanced", True, ""]
+    shown = front_end.page.evaluate(SHOWN)
+    assert shown[:4] == ["preset", "seed", "control_after_generate", "guidance_scale"]
+    assert not {"steps", "face_number", "face_x", "face_y"} & set(shown)
+    front_end.page.evaluate(CHOOSE, {"preset": "custom", "face": "point"})
+    front_end.page.wait_for_timeout(300)
+    shown = front_end.page.evaluate(SHOWN)
+    assert {"steps", "face_x", "face_y"} < set(shown)
+    assert "face_number" not in shown
+    if settings and front_end.page.evaluate("() => 'visibility' in app.graph.nodes[0].widgets[0]"):  # not in 1.32
+        words = front_end.page.locator(".lg-node").first.inner_text().split("\n")
+        names = [word for word in words if word in {*shown, "face_number"}]
+        assert names[0] == "preset"
+        assert {"steps", "face_x", "face_y"} < set(names)
+        assert "face_number" not in names
+    front_end.page.evaluate(CHOOSE, {"steps": 30, "preset": "reference", "face": "number"})
+    shown = front_end.page.evaluate(SHOWN)
+    assert {"steps", "face_number"} < set(shown)  # what was changed wins over the preset
+    assert not {"guidance_scale", "mask_smooth", "silence", "face_x"} & set(shown)
+    saved = front_end.serialised()
+    front_end.load_workflow(saved)
+    assert front_end.page.evaluate(SHOWN) == shown
+    assert front_end.serialised()["nodes"][0]["widgets_values"] == saved["nodes"][0]["widgets_values"]
+
+
+def test_a_prompt_without_a_preset_opens_as_none(front_end):
+    front_end.load_prompt({"1": {"class_type": "LatentSyncLipSync", "inputs": {"steps": 7}}})
+    (node,) = front_end.page.evaluate("async () => (await app.graphToPrompt()).output").values()
+    assert (node["inputs"]["preset"], node["inputs"]["steps"]) == ("custom", 7)
+
+
 def test_advanced_widgets_are_shown_when_asked_for(front_end):
     """They are part of the graph all the same."""
     front_end.add_node("LatentSyncFacePrepare")
     seen = """() => { const node = app.graph.nodes[0];
         return [node.size[1], node.widgets.filter(w => !node.isWidgetVisible(w)).map(w => w.name)]; }"""
     height, hidden = front_end.page.evaluate(seen)
-    assert hidden == ["max_yaw", "fade"]
+    details = ["face_number", "face_x", "face_y"]  # of other choices of face
+    assert hidden == [*details, "max_yaw", "fade"]
     front_end.page.wait_for_timeout(300)
     ends = "app.graph.nodes[0].widgets.map(widget => widget.y + widget.computedHeight)"
     assert max(front_end.page.evaluate(ends)) <= height  # and leave no gap
     front_end.page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
     taller, hidden = front_end.page.evaluate(seen)
-    assert hidden == []
+    assert hidden == details
     assert taller > height
     prompt = front_end.page.evaluate("async () => (await app.graphToPrompt()).output")
     (node,) = prompt.values()

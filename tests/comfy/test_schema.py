@@ -131,8 +131,13 @@ def test_choices_are_the_librarys(nodes):
     assert interval == LipSyncOptions().guidance_interval
     newest = inputs_of(nodes["LatentSyncLipSync"])
     assert list(newest)[-3:] == ["preset", "marking", "visible_mark"]  # at the end, or old graphs' widgets would move
-    assert newest["preset"][1]["default"] == CUSTOM
+    assert newest["preset"][1]["default"] == DEFAULT_PRESET  # of new nodes; a prompt without one means custom
     assert newest["preset"][1]["options"] == [CUSTOM, *PRESETS]
+    decides = newest["preset"][1]["latentsync_decides"]
+    assert decides[CUSTOM] == {}
+    assert decides["balanced"] == {"steps": 10}
+    assert decides["draft"] == {"steps": 5, "guidance_scale": 1.0}
+    assert {"steps", "silence", "fade", "max_yaw", "mask_smooth"} < set(decides["reference"])
     overlap = sampler["chunk_overlap"][1]
     assert overlap["max"] == LipSyncOptions().chunk_frames // 2
 

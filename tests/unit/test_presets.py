@@ -1,14 +1,14 @@
 """Presets: what they set, what wins over them, and that each is cheaper than the one before."""
 
 import itertools
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
 from benchmarks.stages import calls_of
 from latentsync.errors import OptionError
 from latentsync.options import LipSyncOptions
-from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields
+from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields, decided_fields
 
 
 def cost(options: LipSyncOptions) -> float:
@@ -71,3 +71,14 @@ def test_presets_cannot_be_changed_in_passing():
 def test_an_unknown_preset_is_named():
     with pytest.raises(OptionError, match="preset is 'fastest'; expected one of reference, quality, balanced, fast"):
         apply_preset(LipSyncOptions(), "fastest")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_preset_decides_is_what_it_does_to_untouched_options(name):
+    """And nothing else of it depends on them."""
+    before, after = LipSyncOptions(), apply_preset(LipSyncOptions(), name)
+    decided = decided_fields(name)
+    assert {field: getattr(after, field) for field in decided} == decided
+    others = {field.name for field in fields(before)} - set(decided)
+    assert all(getattr(before, field) == getattr(after, field) for field in others)
+    assert decided_fields(CUSTOM) == {}

@@ -2,13 +2,13 @@
 
 import { app } from "../../../scripts/app.js";
 import { BlendPreview } from "./blend_preview.js";
+import { arrangeWidgets, withoutPresets } from "./knobs.js";
 import { ReportPanel } from "./report_panel.js";
+import { SampleOffer, allNodes, missingSamples } from "./samples.js";
 import { addStyleSheet } from "./theme.js";
 
 const MARGIN = 8; // CSS px around a widget in the classic renderer
 const NODE_WIDTH = 380;
-const WIDGET_HEIGHT = 20; // px of a plain widget in the classic renderer
-const WIDGET_GAP = 4; // which it adds to every widget
 
 /** By node: the key of its ui output and what shows it. */
 const PANELS = {
@@ -20,10 +20,16 @@ const PANELS = {
 app.registerExtension({
   name: "LatentSync.widgets",
 
-  init: addStyleSheet,
+  init() {
+    addStyleSheet();
+    const load = app.loadApiJson;
+    app.loadApiJson = function (prompt, ...given) {
+      return load.call(this, withoutPresets(prompt), ...given);
+    };
+  },
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name.startsWith("LatentSync")) chain(nodeType.prototype, "onNodeCreated", hideAdvanced);
+    if (nodeData.name.startsWith("LatentSync")) arrangeWidgets(nodeType, nodeData, chain);
     const panel = PANELS[nodeData.name];
     if (!panel) return;
     chain(nodeType.prototype, "onNodeCreated", function () {
@@ -39,31 +45,24 @@ app.registerExtension({
   },
 
   // Undo, a change of tab and a run from the history make new nodes; what they had shown is in the host's outputs.
-  afterConfigureGraph: showAll,
+  afterConfigureGraph() {
+    showAll();
+    offerSamples();
+  },
   onNodeOutputsUpdated: showAll,
+  refreshComboInNodes: offerSamples,
 });
-
-/**
- * The host knows which widgets are advanced, but its classic renderer hides only those that say so themselves, and
- * leaves a gap for the height they give.
- */
-function hideAdvanced() {
-  const advanced = this.widgets?.filter((widget) => widget.options?.advanced) ?? [];
-  for (const widget of advanced) {
-    widget.advanced = true;
-    widget.computeSize = () => [0, this.isWidgetVisible(widget) ? WIDGET_HEIGHT : -WIDGET_GAP];
-  }
-  if (advanced.length) this.setSize([this.size[0], this.computeSize()[1]]);
-}
 
 function attach(node, { key, make }) {
   const panel = make({ onHeight: () => grow(node), feather: () => maskSmooth(node) });
-  node.latentsync = { key, panel };
+  const offer = new SampleOffer(() => node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]));
+  panel.element.prepend(offer.element);
+  node.latentsync = { key, panel, offer };
   const widget = node.addDOMWidget("latentsync", "latentsync", panel.element, {
     serialize: false, // nothing of it goes into the prompt
     hideOnZoom: false,
     margin: MARGIN,
-    getMinHeight: () => panel.minHeight + 2 * MARGIN,
+    getMinHeight: () => panel.minHeight + offer.height + 2 * MARGIN,
     onHide: () => panel.hide(),
     getValue: () => "",
     setValue: () => {},
@@ -83,14 +82,18 @@ function show(node, output) {
 }
 
 function showAll() {
-  for (const graph of [app.graph, ...(app.graph?.subgraphs?.values() ?? [])])
-    for (const node of graph?.nodes ?? []) {
-      const output = app.nodeOutputs?.[outputId(node)];
-      if (output && node.latentsync && output !== node.latentsync.shown) {
-        node.latentsync.shown = output;
-        show(node, output);
-      }
+  for (const node of allNodes()) {
+    const output = app.nodeOutputs?.[outputId(node)];
+    if (output && node.latentsync && output !== node.latentsync.shown) {
+      node.latentsync.shown = output;
+      show(node, output);
     }
+  }
+}
+
+async function offerSamples() {
+  const missing = await missingSamples();
+  for (const node of allNodes()) node.latentsync?.offer.show(missing);
 }
 
 /** Under which the host keeps a node's output. */
