@@ -11,6 +11,7 @@ import time
 
 from tests.comfy.browser import FrontEnd
 from tests.comfy.studio import PACK, comfy_argument, studio
+from tests.comfy.workflow_sources import file_name
 
 WORKFLOW = "quick_start"
 LIMIT = 1800  # s
@@ -43,7 +44,7 @@ def main() -> int:
         watch, front_end = Watch(), FrontEnd(browser, server.url)
         front_end.open()
         watch.reached("the page is ready")
-        front_end.load_template(PACK, WORKFLOW)
+        front_end.load_template(PACK, file_name(WORKFLOW))
         watch.reached("the workflow is open")
         if given.steps:
             front_end.set_widgets({"steps": given.steps})

@@ -4,6 +4,7 @@ The other node files import ComfyUI's names from here, so a change of the host i
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ __all__ = [
     "auto_dtype",
     "compute_device",
     "file_reference",
+    "found_by",
     "input_folder",
     "interruptible",
     "io",
@@ -89,6 +91,15 @@ def model_file(name: str, folder: str = MODEL_FOLDER) -> Path | None:
     """Where a file of `model_names` lies; None if it is not there any more."""
     path = folder_paths.get_full_path(folder, name)
     return None if path is None else Path(path)
+
+
+def found_by(*words: str, essentials: str | None = None) -> dict[str, object]:
+    """Arguments of io.Schema for people who look for a node; {} where the host is older than they are.
+
+    words: other names of what it does. essentials: of the host's short list of nodes to begin with, the heading.
+    """
+    told = {"search_aliases": list(words), "essentials_category": essentials}
+    return {field.name: told[field.name] for field in dataclasses.fields(io.Schema) if told.get(field.name)}
 
 
 def input_folder() -> Path:

@@ -17,6 +17,7 @@ SHAPES = list(MASK_SHAPES)
 PAUSES = [DEFAULTS.silence, *(choice for choice in SILENCES if choice != DEFAULTS.silence)]
 SCHEDULERS = list(SOLVERS)
 PRESET_NAMES = [CUSTOM, *PRESETS]  # custom first: a graph saved before presets were there gives what it gave
+SYNONYMS = ("dub", "dubbing", "talking", "talking head", "mouth", "wav2lip", "lipsync", "lip sync")
 # What a preset may decide of a node's inputs, with its name in LipSyncOptions.
 DECIDED = {"steps": "num_inference_steps"} | {
     name: name for name in ("guidance_scale", "mask_smooth", "silence", "blend_method", "mask_shape", "max_yaw", "fade")

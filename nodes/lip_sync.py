@@ -15,6 +15,7 @@ from .knobs import (
     PAUSES,
     PRESET_NAMES,
     SHAPES,
+    SYNONYMS,
     TAILS,
     advanced,
     audio_offset_ms,
@@ -52,6 +53,7 @@ class LatentSyncLipSync(io.ComfyNode):
             "a new one a few frames at a time, so long clips need no more memory than short ones. Frame rate, size and "
             "the sound's sample rate stay; the result is as long as the speech, and a shorter video goes back and "
             "forth unless length says otherwise.",
+            **host.found_by(*SYNONYMS, essentials="Video Generation"),
             inputs=[
                 io.Video.Input(
                     "video",

@@ -17,6 +17,7 @@ from .knobs import (
     PAUSES,
     PRESET_NAMES,
     SHAPES,
+    SYNONYMS,
     TAILS,
     advanced,
     audio_offset_ms,
@@ -53,6 +54,7 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             description="Makes the person in a batch of frames speak the audio, for graphs that are made of pictures: "
             "frames and sound go in and come out. All frames are in memory at once; LatentSync Lip Sync reads a video "
             "a few frames at a time.",
+            **host.found_by(*SYNONYMS),
             inputs=[
                 io.Image.Input(
                     "frames", tooltip="The frames of the clip, in order, from Get Video Components or any video loader."

@@ -13,12 +13,12 @@ import uuid
 from tests.comfy.browser import FrontEnd
 from tests.comfy.setup_host import ROOT
 from tests.comfy.studio import comfy_argument, studio
-from tests.comfy.workflow_sources import WORKFLOWS, Workflow
+from tests.comfy.workflow_sources import WORKFLOWS, Workflow, file_name
 
 FOLDER = ROOT / "workflows"
 TITLE_HEIGHT, MARGIN = 30, 20  # px of a node's title; around the nodes of a group
-# Places and titles, then a note and frames around groups of nodes; seeds stay as they are, so that runs are cached.
-LAY_OUT = """([nodes, groups, note]) => {
+# Places and titles, and a note; seeds stay as they are, so that runs are cached.
+LAY_OUT = """([nodes, note]) => {
     for (const [id, {place: [x, y, width, height], title}] of Object.entries(nodes)) {
         const node = app.graph.getNodeById(+id);
         node.pos = [x, y];
@@ -27,6 +27,17 @@ LAY_OUT = """([nodes, groups, note]) => {
         const after = node.widgets?.find(widget => widget.name === "control_after_generate");
         if (after) after.value = "fixed";
     }
+    const [x, y, width, height] = note.place;
+    const drawn = LiteGraph.createNode("MarkdownNote");
+    app.graph.add(drawn);
+    drawn.pos = [x, y];
+    drawn.setSize([width, height]);
+    drawn.title = "Read me";
+    drawn.widgets[0].value = note.text;
+    app.graph.setDirtyCanvas(true, true);
+}"""
+# Frames around groups of nodes, as large as these are after they were loaded.
+FRAME = """groups => {
     for (const {title, colour, nodes} of groups) {
         const group = new LiteGraph.LGraphGroup(title);
         const boxes = nodes.map(id => app.graph.getNodeById(+id));
@@ -39,14 +50,6 @@ LAY_OUT = """([nodes, groups, note]) => {
         group.font_size = 22;
         app.graph.add(group);
     }
-    const [x, y, width, height] = note.place;
-    const drawn = LiteGraph.createNode("MarkdownNote");
-    app.graph.add(drawn);
-    drawn.pos = [x, y];
-    drawn.setSize([width, height]);
-    drawn.title = "Read me";
-    drawn.widgets[0].value = note.text;
-    app.graph.setDirtyCanvas(true, true);
 }""".replace("MARGIN", str(MARGIN)).replace("TITLE", str(TITLE_HEIGHT))
 
 
@@ -56,8 +59,11 @@ def saved(front_end: FrontEnd, name: str, workflow: Workflow) -> dict:
     front_end.load_prompt(workflow.prompt())
     nodes = {key: {"place": placed.place, "title": placed.title} for key, placed in workflow.nodes.items()}
     groups = [{"title": group.title, "colour": group.colour, "nodes": group.nodes} for group in workflow.groups]
-    front_end.page.evaluate(LAY_OUT, [nodes, groups, {"text": workflow.note, "place": workflow.note_place}])
+    front_end.page.evaluate(LAY_OUT, [nodes, {"text": workflow.note, "place": workflow.note_place}])
     front_end.page.wait_for_timeout(500)
+    front_end.page.evaluate("() => app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize())))")
+    front_end.page.wait_for_timeout(2000)  # players come, and nodes grow with them
+    front_end.page.evaluate(FRAME, groups)
     graph = json.loads(front_end.page.evaluate("() => JSON.stringify(app.graph.serialize())"))  # as its own Save does
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, name))
     graph.get("extra", {}).pop("ds", None)  # where the canvas stood: the template browser shows all of it
@@ -73,7 +79,7 @@ def main() -> int:
     with studio(given.comfy) as (server, browser):
         front_end = FrontEnd(browser, server.url)
         for name in given.names or WORKFLOWS:
-            path = FOLDER / f"{name}.json"
+            path = FOLDER / f"{file_name(name)}.json"
             text = json.dumps(saved(front_end, name, WORKFLOWS[name]), indent=1, ensure_ascii=False)
             path.write_text(text + "\n", encoding="utf-8")
             print(f"{path}  {len(text)} bytes", flush=True)

@@ -19,7 +19,7 @@ from tests.comfy.server import ComfyServer
 from tests.comfy.setup_host import ROOT
 from tests.comfy.studio import PACK, comfy_argument, studio
 from tests.comfy.thumbnails import encoded, thumbnail
-from tests.comfy.workflow_sources import WORKFLOWS
+from tests.comfy.workflow_sources import WORKFLOWS, file_name
 
 SIZE = (1920, 1080)  # px of the browser's window
 # Every word is drawn, however small; no frame counter in the corner.
@@ -84,7 +84,7 @@ class Photographer:
 
     def run(self, name: str) -> dict[str, list[Path]]:
         """Open a workflow as a user does, and run it; what its nodes wrote. Raises RuntimeError."""
-        graph = self.front_end.load_template(PACK, name)
+        graph = self.front_end.load_template(PACK, file_name(name))
         if graph.missing:
             raise RuntimeError(f"{name}: the front end does not know {', '.join(graph.missing)}")
         if self.steps:
@@ -107,7 +107,7 @@ class Photographer:
         self.page.wait_for_timeout(700)
         self.keep(f"workflow_{name}")
         source = self.server.base / "input" / (TWO_PEOPLE if name == "two_speakers" else VIDEO)
-        write(thumbnail(name, source, outputs), ROOT / "workflows" / f"{name}.jpg")
+        write(thumbnail(name, source, outputs), ROOT / "workflows" / f"{file_name(name)}.jpg")
 
     def widget(self, name: str) -> None:
         """One node after its run, at its own size."""

@@ -10,14 +10,24 @@ from tests.comfy.graphs import model, node
 
 Place = tuple[int, int, int, int]  # x, y, width, height in the canvas's px; y is where the node's body begins
 
-SAMPLES_COMMAND = "python install.py --samples"
-SAMPLES = f"""**First time?** One command brings the sample clips and speeches; start it in this pack's folder, with the
-Python that ComfyUI uses (portable version: `..\\..\\..\\python_embeded\\python.exe`):
+# Words that people look for: the template browser knows file names alone, and searches their first 40 letters.
+SEARCHED = "lip_sync_dub_speech_LatentSync"
 
-`{SAMPLES_COMMAND}`
 
-Then press **R** here, so that the lists show them, and **Run**.
+def first_time(button: str) -> str:
+    """The way to the sample files, in large print. button: the node that offers it."""
+    return f"""# First time? Two clicks
+
+# 1. *Write the sample files*
+on the node *{button}*
+
+# 2. *Run*
+
+(Or, in this pack's folder: `python install.py --samples`, then **R** here.)
 """
+
+
+SAMPLES, SAMPLES_AT_BLEND = first_time("LatentSync Lip Sync"), first_time("LatentSync Blend")
 SAMPLER = {"seed": 1247, "guidance_scale": 1.5}
 STEPS = 25  # main.py's own; a preset other than "custom" has its own number where this is not changed
 PRESET = "fast"  # enough for a drawn face
@@ -49,7 +59,7 @@ class Workflow:
     nodes: dict[str, Placed]
     groups: tuple[Group, ...]
     note: str  # Markdown
-    note_place: Place = (0, 0, 380, 350)
+    note_place: Place = (0, 0, 380, 390)
 
     def prompt(self) -> dict:
         return {key: placed.node for key, placed in self.nodes.items()}
@@ -148,10 +158,10 @@ QUICK_START = Workflow(
     ),
     note=f"""## Quick start
 
+{SAMPLES}
 The person in the video says what is in the audio. Press **Run**; the player on *LatentSync Lip Sync* then shows
 source and result side by side, with sound, and the video is saved in ComfyUI's output folder.
 
-{SAMPLES}
 **Change:** the clip, the speech. The bundled model is small and made for drawn faces; put a released LatentSync
 model into `models/latentsync` for real ones, choose it in *Load LatentSync Model*, and set *preset* to *balanced*.
 """,
@@ -173,10 +183,10 @@ REPORT = Workflow(
     ),
     note=f"""## Report
 
+{SAMPLES}
 What the run did, frame by frame: the sound, where a face was found, and how far the mouth is open in the source
 (blue) and in the result (orange). Click a time on the timeline to see that frame.
 
-{SAMPLES}
 **Change:** clip and speech. Where no face is found the frame stays as it was; the words name the longest such
 stretch. Swap *Preview Image* for *Save Image* to keep the picture.
 """,
@@ -205,11 +215,11 @@ STAGES = Workflow(
     ),
     note=f"""## Every stage, wired
 
+{SAMPLES_AT_BLEND}
 The same as the quick start, one node a stage, to change something between them: other frames, another crop, a
 mask in front of a microphone. Frame rate and sound pass through unchanged; *fps* comes by a link, so it is never
 wrong.
 
-{SAMPLES}
 **Mind:** all frames are in memory here (25 MB each at 1080p). For long clips use *LatentSync Lip Sync*. The
 result is as long as the clip, not as the speech.
 """,
@@ -242,10 +252,10 @@ SECOND_SPEECH_ON_SAME_FACES = Workflow(
     ),
     note=f"""## A second speech on the same faces
 
+{SAMPLES_AT_BLEND}
 *Face Prepare* runs once; each speech has its own *Audio Encode*, *Sampler* and *Blend*. Change one speech and run
 again: only that half is computed, ComfyUI keeps the rest. Good for another take or another language.
 
-{SAMPLES}
 **Change:** the two sounds; copy a group for a third one. All frames are in memory (25 MB each at 1080p, once more
 for each result).
 """,
@@ -279,6 +289,7 @@ IMAGE_ROUTE = Workflow(
     ),
     note=f"""## Frames as IMAGE, for other packs' nodes
 
+{SAMPLES_AT_BLEND}
 Everything between clip and result is a batch of pictures, so any loader and any writer of frames fits: link
 another pack's *frames* and *fps* in place of *Get Video Components*, and give *LatentSync Blend*'s images to its
 *Video Combine*.
@@ -286,7 +297,6 @@ another pack's *frames* and *fps* in place of *Get Video Components*, and give *
 Between *Sampler* and *Blend* stand ordinary image nodes that change the small face crops only. They may be of any
 size, but must stay square and as many.
 
-{SAMPLES}
 **Mind:** all frames are in memory, 25 MB each at 1080p.
 """,
 )
@@ -322,11 +332,11 @@ RESTORED = Workflow(
     ),
     note=f"""## Restored faces
 
+{SAMPLES_AT_BLEND}
 *Face Restore* makes the generated part of the face sharper before it is put back: only what was generated, steady from
 frame to frame, and not sharper than the source is. Faces that the frame shows no larger than they were generated are
 left alone; the node's *restored* says how many were not.
 
-{SAMPLES}
 **Change:** for real faces put `GFPGANv1.4.pth` or `codeformer.pth` into `models/facerestore_models` and choose it in
 *Load LatentSync Restorer* (the bundled one is made for drawn faces), or link *Load Upscale Model* in its place.
 Nothing is downloaded by itself. CodeFormer is for non-commercial use only.
@@ -363,11 +373,11 @@ TWO_SPEAKERS = Workflow(
     ),
     note=f"""## Two speakers
 
+{SAMPLES}
 Two people in one clip, each with a speech of their own. The left one's goes straight into *LatentSync Lip Sync*, the
 right one's through a *LatentSync Speaker*. Both are heard; silence before a speech makes a person wait for their turn,
 with the mouth shut.
 
-{SAMPLES}
 **Change:** clip, speeches, turns. A third person: another *LatentSync Speaker*, linked to *speakers* of the first.
 Where left and right do not do, choose by number, by a point in the picture, or link a picture of the person.
 """,
@@ -392,11 +402,11 @@ SYNC_SCORE = Workflow(
     ),
     note=f"""## Sync score
 
+{SAMPLES}
 Do the lips go with the sound? A SyncNet tells, for the result and for the source with the new speech. The curve shows
 how well each shift of the sound fits: one clear peak at 0 is a clip in sync, and the score is its height over the
 usual. Where the lips speak other words there is no peak at 0, and the score is low.
 
-{SAMPLES}
 **Change:** link any video to *frames*; its own sound is then judged. For real faces put `stable_syncnet.pt` into
 `models/latentsync` and choose it as *syncnet*: the bundled one knows drawn faces only. An *offset_ms* that is the same
 in all clips of a camera goes, with the other sign, into *audio_offset_ms*.
@@ -413,3 +423,8 @@ WORKFLOWS = {
     "two_speakers": TWO_SPEAKERS,
     "sync_score": SYNC_SCORE,
 }
+
+
+def file_name(workflow: str) -> str:
+    """Of a workflow's files, without their ends; a link may name it, so it has no spaces."""
+    return f"{workflow}-{SEARCHED}"
