@@ -84,7 +84,8 @@ def test_the_template_browser_finds_them(front_end):
         front_end.page.wait_for_timeout(900)
         for path in WORKFLOWS:
             assert front_end.page.get_by_text(path.stem, exact=True).count(), (word, path.stem)
-    front_end.page.keyboard.press("Escape")
+    front_end.page.get_by_text(WORKFLOWS[0].stem, exact=True).first.click()  # which closes the browser
+    front_end.page.wait_for_function("() => app.graph.nodes.length > 0")
 
 
 def test_missing_samples_are_two_clicks_away(front_end, server, samples):
