@@ -7,8 +7,6 @@ POST /latentsync/samples   writes those that are missing, answers as GET; 409 {"
 import asyncio
 import os
 
-from aiohttp import web
-
 from . import host
 
 PATH = "/latentsync/samples"
@@ -19,16 +17,17 @@ def offer_samples() -> None:
     routes, one_at_a_time = host.routes(), asyncio.Lock()
     if routes is None:
         return
+    from aiohttp import web
 
     @routes.get(PATH)
-    async def tell(_: web.Request) -> web.Response:
+    async def tell(_: object) -> object:
         from ..latentsync.samples import NAMES
 
         folder = host.input_folder()
         return web.json_response({"missing": [name for name in NAMES if not (folder / name).exists()]})
 
     @routes.post(PATH)
-    async def write(request: web.Request) -> web.Response:
+    async def write(request: object) -> object:
         from ..latentsync.errors import LatentSyncError
         from ..latentsync.samples import write_samples
 

@@ -76,7 +76,7 @@ def test_no_node_covers_another(path):
             assert apart, f"node {a} covers node {b}"
 
 
-def test_the_template_browser_finds_them(front_end):
+def test_the_template_browser_finds_them(front_end, samples):
     front_end.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     search = front_end.page.get_by_placeholder(re.compile("search", re.I)).locator("visible=true").last
     for word in ("lip", "sync", "dub", "speech", "LatentSync"):
