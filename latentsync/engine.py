@@ -128,7 +128,11 @@ def lip_sync(
             longest = max(speeches, key=lambda one: one.num_samples)
             features = [one.features(longest.num_samples) for one in speeches]
             timeline = plan_time(video_path, facts, features[0], longest.path, options)
-        warn(*facts.notices, *format_warnings(output_path, facts.width, facts.height, facts.sample_aspect_ratio))
+        warn(
+            *facts.notices,
+            None if facts.is_drawn else model.faces_notice,
+            *format_warnings(output_path, facts.width, facts.height, facts.sample_aspect_ratio),
+        )
         for one in speeches:
             warn(*probe_audio(one.path).notices, *one.notices)
         warn(*time_warnings(timeline, options))

@@ -42,6 +42,7 @@ class ModelFiles:
     draft_decoder: Path | None = None  # a folder, see draft_decoder.py; where it would be, if it is not there
     framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None: as the U-Net's file
     assumed_framing: Framing = "insightface"  # says, or where that does not say it
+    faces: str | None = None  # "drawn": what it was trained on alone
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ class LipSyncModel:
     draft_decoder: AutoencoderTiny | None = None  # in place of the VAE's decoder
     low_memory: str = "none"  # see low_memory.py
     framing: Framing = "insightface"  # of the faces it was trained with, see faces/facemesh.py
+    faces: str | None = None  # see ModelFiles
+
+    @property
+    def faces_notice(self) -> str | None:
+        """What to know of a model that was trained on drawn faces alone, where a clip is not known to show such."""
+        if self.faces != "drawn":
+            return None
+        return (
+            f"the model {self.name} is made for drawn faces: the mouth of a real person comes out as a smear. Released "
+            "models are for real faces: python install.py --models latentsync-1.6"
+        )
 
 
 def bundled_model() -> ModelFiles:
@@ -93,6 +105,7 @@ def described_model(folder: Path) -> ModelFiles:
             draft_decoder=folder / names["draft_decoder"] if "draft_decoder" in names else None,
             framing=checked_framing(names["framing"], description) if "framing" in names else None,
             assumed_framing="mesh",
+            faces=names.get("faces"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -204,6 +217,7 @@ def load_model(
         draft_decoder=_load_decoder(files, decoder, device, dtype),
         low_memory=low_memory,
         framing=files.framing or facts.framing or files.assumed_framing,
+        faces=files.faces,
     )
 
 

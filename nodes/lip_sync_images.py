@@ -190,5 +190,6 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             masks = torch.from_numpy(frame_masks(track, options, protect=kept))
             shown = int((track.weights > 0).sum())
             text = [f"a face was made in {shown} of {len(images)} frames"]
-            text += [host.without_folders(line) for line in (*model.model.warnings, *track.notices, *speech.notices)]
+            said = (*model.model.warnings, model.model.faces_notice, *track.notices, *speech.notices)
+            text += [host.without_folders(line) for line in said if line]
             return io.NodeOutput(made, sound, masks, frame_boxes(track), fps, "\n".join(text))

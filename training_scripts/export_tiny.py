@@ -42,6 +42,7 @@ def export_tiny(config: TrainingConfig) -> Path:
     vae.save_pretrained(folder / "vae")
     description = {
         "name": "tiny",
+        "faces": "drawn",
         "purpose": "drawn avatars: tries out the whole product without a download; not made for real faces",
         "unet": "unet.safetensors",
         "vae": "vae",

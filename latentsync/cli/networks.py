@@ -111,7 +111,7 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     if restorer is not None:
         say(f"super-resolution: {restorer.name} ({restorer.path})")
     if choice.model is None and files.unet.parent == models.BUNDLED:
-        say(f"note: no model in {choice.checkpoints}; the bundled one is made for drawn faces, not for real ones")
+        say(f"note: no model in {choice.checkpoints}; the bundled one is taken")
     for warning in filter(None, (*model.warnings, format_warning(device, dtype))):
         say(f"warning: {warning}")
     return Networks(model, restorer, finder)

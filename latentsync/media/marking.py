@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+DRAWN = "drawn by latentsync.synthetic: nobody's face"  # the comment in a clip of drawn avatars
 STATEMENT = "AI-generated: the lips in this video were made by a generative model to speak another speech."
 # IPTC's term for pictures of which a generative model made a part, as by inpainting.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -23,16 +24,20 @@ SHADE = 0.55  # how dark the label's ground is
 
 @dataclass(frozen=True)
 class Marking:
-    """What is added to a result. entry: the provenance, see provenance.py, or None; label: text to be seen, or None."""
+    """What is added to a result. entry: the provenance, see provenance.py, or None; label: text to be seen, or None.
+
+    comment: for the container, where there is no entry.
+    """
 
     entry: Mapping[str, object] | None = None
     label: str | None = None
+    comment: str | None = None
     _labels: dict = field(default_factory=dict, repr=False, compare=False)  # drawn, by frame size
 
     def metadata(self) -> dict[str, str]:
         """Tags for the container."""
         if self.entry is None:
-            return {}
+            return {} if self.comment is None else {"comment": self.comment}
         return {
             "comment": STATEMENT,
             "software": f"{self.entry['tool']} {self.entry['version']}",

@@ -88,8 +88,8 @@ class VideoDecoder:
     """The moving picture of one file.
 
     Attributes: `stream`; `fps`, the average rate; `time_base`; `interval`, one average frame in `time_base` ticks;
-    `first`, the first frame (decoded, not converted); `origin`, its timestamp in ticks; `has_audio`; and
-    `declared_duration` of the whole file, s, 0 where it tells none.
+    `first`, the first frame (decoded, not converted); `origin`, its timestamp in ticks; `has_audio`;
+    `declared_duration` of the whole file, s, 0 where it tells none; and its `comment`.
 
     Raises `MediaError` where the file holds no usable video.
     """
@@ -168,6 +168,7 @@ class VideoDecoder:
         self.interval = max(1, round(1 / (self.fps * self.time_base)))
         self.has_audio = bool(self._container.streams.audio)
         self.declared_duration = (self._container.duration or 0) / 1e6
+        self.comment = self._container.metadata.get("comment", "")
         self._after_first: Iterator[av.VideoFrame] | None = decode_stream(self._container, stream)
         first = next(self._after_first, None)
         if first is None:

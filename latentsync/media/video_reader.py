@@ -12,6 +12,7 @@ from .color import PQ, ColorTags, RgbConverter, stream_tags
 from .container import scan_duration
 from .frame_selection import FrameSelection
 from .limits import MAX_SECONDS
+from .marking import DRAWN
 from .orientation import Orientation, frame_orientation
 from .video_decoder import VideoDecoder
 
@@ -34,6 +35,7 @@ class VideoFacts:
     pixel_format: str  # FFmpeg's name, e.g. yuv420p10le
     codec: str
     sample_aspect_ratio: Fraction  # width to height of one pixel as shown
+    is_drawn: bool = False  # says of itself that it shows drawn avatars, see synthetic/
     notices: tuple[str, ...] = ()  # what will not come out as one would expect, a line for a person each
 
     @property
@@ -107,6 +109,7 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
             pixel_format=first.format.name,
             codec=context.name,
             sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
+            is_drawn=decoder.comment == DRAWN,
             notices=tuple(_notices(decoder)),
         )
 

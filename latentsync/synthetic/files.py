@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..media.audio_writer import AudioSource, write_wav
+from ..media.marking import DRAWN, Marking
 from ..media.video_writer import VideoWriter
 from .clips import AvatarClip
 from .speech import SAMPLE_RATE
@@ -17,6 +18,7 @@ def write_speech(clip: AvatarClip, path: Path) -> None:
 def write_clip(clip: AvatarClip, path: Path, side: int = 512, audio: Path | None = None) -> None:
     """The clip as a square video of ``side`` px, with the sound of the file ``audio`` if given. Raises OutputError."""
     sound = AudioSource(audio) if audio else None
-    with VideoWriter(path, side, side, rate=Fraction(clip.fps).limit_denominator(1001), audio=sound) as writer:
+    rate = Fraction(clip.fps).limit_denominator(1001)
+    with VideoWriter(path, side, side, rate=rate, audio=sound, mark=Marking(comment=DRAWN)) as writer:
         for index in range(clip.num_frames):
             writer.write(clip.frame(index, side, side))

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ..media.audio_writer import AudioSource
+from ..media.marking import DRAWN, Marking
 from ..media.video_writer import VideoWriter
 from .avatar import Identity, Pose, draw_frame
 from .clips import AvatarClip
@@ -226,6 +227,7 @@ def write_scene(scene: Scene, path: Path, audio: Path | None = None) -> None:
     """The scene as a video file, with the sound of the file ``audio`` if given. Raises OutputError."""
     rate = Fraction(scene.fps).limit_denominator(1001)
     sound = AudioSource(audio) if audio else None
-    with VideoWriter(path, scene.width, scene.height, rate=rate, audio=sound) as writer:
+    mark = Marking(comment=DRAWN)
+    with VideoWriter(path, scene.width, scene.height, rate=rate, audio=sound, mark=mark) as writer:
         for index in range(scene.num_frames):
             writer.write(scene.frame(index))

@@ -436,7 +436,7 @@ def test_without_checkpoints_the_bundled_model_is_taken_and_told(lip_sync, tmp_p
     monkeypatch.setattr(models, "BUNDLED", small_model_folder)
     (tmp_path / "empty").mkdir()
     done = lip_sync("--checkpoints", tmp_path / "empty", model=None)
-    assert f"note: no model in {tmp_path / 'empty'}; the bundled one is made for drawn faces" in done.err
+    assert f"note: no model in {tmp_path / 'empty'}; the bundled one is taken" in done.err
     assert "note: no model" not in lip_sync(model="tiny").err
 
 

@@ -16,8 +16,10 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import VideoFrame, probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
+from latentsync.models import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
+from latentsync.synthetic.files import write_clip as write_avatar
 from latentsync.tracks.placement import place
 from latentsync.tracks.scan import scan_faces
 from tests.small_model import small_unet, small_vae
@@ -332,3 +334,17 @@ def test_outputs_over_an_input_are_refused_before_any_work(small_model, avatar_v
     with pytest.raises(OutputError, match="is the input itself"):
         lip_sync(avatar_video, speech(0.2), avatar_video, small_model, FAST)
     assert avatar_video.read_bytes() == before
+
+
+def test_a_model_for_drawn_faces_says_so_where_the_clip_is_not_known_to_be_drawn(
+    small_model, avatar_video, avatar, speech, tmp_path
+):
+    drawn_only = dataclasses.replace(small_model, faces="drawn")
+    write_avatar(avatar, tmp_path / "drawn.mp4", side=192)
+    short = dataclasses.replace(FAST, duration=0.2)
+    for source, expected in ((avatar_video, [drawn_only.faces_notice]), (tmp_path / "drawn.mp4", [])):
+        report = lip_sync(source, speech(0.2), tmp_path / "out.mp4", drawn_only, short)
+        assert report.warnings == expected
+    assert small_model.faces_notice is None
+    assert "made for drawn faces" in drawn_only.faces_notice
+    assert load_model(bundled_model()).faces_notice is not None
