@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from .. import presets
-from ..errors import AudioError
+from ..errors import AudioError, OptionError
 from ..given_paths import check_input, given_path, path_or_word
 from ..media.length_modes import LENGTH_MODES, TAIL_MODES
 from ..options import BLEND_METHODS, MASK_SHAPES, LipSyncOptions
@@ -350,13 +350,23 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, set[str]]:
 
 
 def check_inputs(arguments: argparse.Namespace) -> None:
-    """See that the files of one run are there, before the seconds that torch takes to load. Raises MediaError."""
+    """See that the files of one run are there, before the seconds that torch takes to load.
+
+    Raises MediaError, and OptionError where not one way to give the speech was chosen.
+    """
+    check_speech(arguments)
     check_input(arguments.video_path)
     sounds = (arguments.audio_path, *(file for _, file in arguments.track), arguments.output_audio)
     for sound in filter(None, sounds):
         check_input(sound, AudioError)
     if arguments.protect is not None:
         check_input(arguments.protect)
+
+
+def check_speech(arguments: argparse.Namespace) -> None:
+    """See that one speech is given or some are, not both. Raises OptionError."""
+    if bool(arguments.track) == bool(arguments.audio_path):
+        raise OptionError("give either --audio_path with one speech, or --track WHICH=FILE for each person")
 
 
 def explicit_options(argv: list[str]) -> set[str]:

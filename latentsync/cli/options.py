@@ -9,6 +9,7 @@ from ..media.video_reader import exact_rate
 from ..options import LipSyncOptions
 from ..presets import apply_preset
 from ..speakers import Speaker
+from .arguments import check_speech
 
 
 def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions:
@@ -31,8 +32,7 @@ def field_of(name: str) -> str:
 
 def speakers_of(arguments: argparse.Namespace, given: set[str]) -> list[Speaker]:
     """The Speakers of the command line. Raises OptionError."""
-    if bool(arguments.track) == bool(arguments.audio_path):
-        raise OptionError("give either --audio_path with one speech, or --track WHICH=FILE for each person")
+    check_speech(arguments)
     if arguments.track and "face" in given:
         raise OptionError("--face goes with --audio_path; with --track the face stands before the =")
     tracks = arguments.track or [(arguments.face, arguments.audio_path)]
