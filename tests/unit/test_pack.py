@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +130,41 @@ def test_what_only_newer_hosts_have_is_looked_for_first():
                 assert f'hasattr(video, "{name}")' in text, (file.name, name)
                 asked.add(name)
     assert {"get_active_trim_window", "has_pending_frame_edits"} <= asked
+
+
+def git(*arguments: str) -> set[str]:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("asks git for the files that are published")
+    run = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", *arguments], capture_output=True, text=True, check=True)
+    return set(filter(None, run.stdout.split("\0")))
+
+
+def test_the_registrys_archive_is_small_and_whole():
+    """Counted before it is compressed. git reads .comfyignore by the rules that the registry's own tool keeps to."""
+    published = git() - git("--cached", "--ignored", "--exclude-from=.comfyignore")
+    size = sum((ROOT / name).stat().st_size for name in published if (ROOT / name).is_file())
+    assert size < 45_000_000, f"{size / 1e6:.1f} MB"
+    assert not [name for name in published if name.startswith(("tests/", "docs/")) and not name.endswith(".md")]
+    for folder in ("latentsync", "nodes", "web", "locales", "workflows", "webapp", "training_scripts", "eval"):
+        assert {name for name in git() if name.startswith(f"{folder}/")} <= published
+    files = {"__init__.py", "install.py", "main.py", "gradio_app.py", "pyproject.toml", "requirements.txt", "LICENSE"}
+    assert files | {"NOTICE", "README.md", "docs/models.md"} <= published
+
+
+def test_what_the_registry_asks_for_is_there():
+    tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs Python 3.11")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    comfy, repository = settings["tool"]["comfy"], settings["project"]["urls"]["Repository"]
+    assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(comfy)
+    assert repository.startswith("https://github.com/")
+    owner = repository.removeprefix("https://github.com/")
+    for name in ("Icon", "Banner"):
+        address = comfy[name].removeprefix(f"https://raw.githubusercontent.com/{owner}/main/")
+        width, height = re.search(
+            r'width="(\d+)" height="(\d+)"', (ROOT / address).read_text(encoding="utf-8")
+        ).groups()
+        assert int(width) <= 800 if name == "Icon" else int(width) * 9 == int(height) * 21
+    assert int(comfy["requires-comfyui"].removeprefix(">=").split(".")[0]) == 0
 
 
 def test_there_are_imports_to_look_at():
