@@ -258,7 +258,7 @@ class Environment:
     def _pairs(self, from_cpu_index: bool) -> Iterator[list[str]]:
         """Arguments for pip, one list after the other, that may bring a torch and a torchvision that fit."""
         again = ["--upgrade", "--force-reinstall", "--no-deps", *PAIR]
-        if from_cpu_index:
+        if from_cpu_index and can_reach(CPU_INDEX):
             yield ["--index-url", CPU_INDEX, *again]
         yield again
         for release in self.releases(["torch"]):
