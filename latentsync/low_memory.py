@@ -1,5 +1,6 @@
 """Less memory for the networks' weights, in exchange for time or a little precision; by diffusers' own hooks."""
 
+import diffusers
 import torch
 from diffusers import ModelMixin
 
@@ -31,11 +32,13 @@ def offload_leaves(network: ModelMixin, device: torch.device) -> None:
 
     By leaves and not by blocks: the U-Net calls the layers of its last block alone where deep features are kept.
     """
+    # With streams diffusers below 0.37 fails from the second call on; without, its copies wait for the computing.
+    has_streams = tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 37)
     network.enable_group_offload(
         onload_device=device,
         offload_device=torch.device("cpu"),
         offload_type="leaf_level",
-        use_stream=device.type == "cuda",
+        use_stream=device.type == "cuda" and has_streams,
     )
 
 

@@ -1,5 +1,6 @@
 """Weights kept in 8 bits or brought layer by layer: how much smaller, how far off, and what is refused."""
 
+import diffusers
 import pytest
 import torch
 
@@ -57,6 +58,26 @@ def test_offloaded_layers_give_the_same_bits():
     whole, deep = unet(sample, 400, tokens, keep_deep_features=True)
     assert torch.equal(whole, expected)
     assert torch.equal(unet(sample, 400, tokens, return_dict=False, deep_features=deep)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "streams"),
+    [
+        ("0.35.2", "cuda", False),
+        ("0.36.0", "cuda", False),
+        ("0.37.0", "cuda", True),
+        ("1.0.0.dev0", "cuda", True),
+        ("0.37.0", "mps", False),
+        ("0.42.1", "cpu", False),
+    ],
+)
+def test_layers_are_fetched_ahead_only_where_diffusers_can(version, device, streams, monkeypatch):
+    """Below 0.37 the second step failed; no GPU is needed to see what diffusers is asked for."""
+    asked, unet = {}, small_unet()
+    monkeypatch.setattr(diffusers, "__version__", version)
+    monkeypatch.setattr(type(unet), "enable_group_offload", lambda self, **how: asked.update(how))
+    offload_leaves(unet, torch.device(device))
+    assert asked["use_stream"] is streams
 
 
 def test_a_loaded_model_saves_memory_also_in_its_vae(small_model_folder):
