@@ -20,6 +20,7 @@ import torch
 from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, InputImpl, io
+from comfy_execution.utils import get_executing_context
 from torch import nn
 
 from ..latentsync.errors import LatentSyncError, dependency_error, is_out_of_memory
@@ -109,8 +110,13 @@ def input_folder() -> Path:
 
 def routes():
     """ComfyUI's table of addresses, aiohttp's RouteTableDef; None where it runs without a server."""
-    server = sys.modules.get("server")  # not imported for this alone
-    return getattr(getattr(getattr(server, "PromptServer", None), "instance", None), "routes", None)
+    return getattr(_server(), "routes", None)
+
+
+def _server():
+    """ComfyUI's server; None where it runs without one."""
+    module = sys.modules.get("server")  # not imported for this alone
+    return getattr(getattr(module, "PromptServer", None), "instance", None)
 
 
 def temp_path(suffix: str) -> Path:
@@ -319,7 +325,7 @@ class Progress:
 
     def __init__(self):
         self._bar = comfy.utils.ProgressBar(self.STEPS)
-        self._value = 0
+        self._value, self._said = 0, ""
 
     def update(self, fraction: float, preview=None) -> None:
         """fraction: 0..1 of the node's work, never shown falling. preview: (H, W, 3) uint8 RGB or None."""
@@ -329,6 +335,13 @@ class Progress:
     def show(self, preview) -> None:
         """A new picture, no further."""
         self.update(0.0, preview)
+
+    def say(self, text: str) -> None:
+        """A line on the running node, in place of the last; nothing where the host cannot show one."""
+        context, send = get_executing_context(), getattr(_server(), "send_progress_text", None)
+        if text != self._said and context is not None and send is not None:
+            send(text, context.node_id)
+            self._said = text
 
 
 def _jpeg(picture):

@@ -42,6 +42,15 @@ from .restoration import restorer_input
 from .sockets import Model, Report, Speakers
 
 
+def stage_text(state) -> str:
+    """A line for the node: what a run (progress.Progress) is at."""
+    if state.stage != "generate":
+        return "looking for faces"
+    if not state.step:
+        return f"{state.frames_done} of about {state.frames_total} frames made"
+    return f"{state.frames_done} of about {state.frames_total} frames made, step {state.step} of {state.num_steps}"
+
+
 class LatentSyncLipSync(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -198,6 +207,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 Speaker(stack.enter_context(media.as_wav(sound)), stack.enter_context(who.as_text()))
                 for sound, who in ((audio, chosen), *((speaker.audio, speaker.face) for speaker in speakers))
             ]
+            progress.say("listening")
             source = stack.enter_context(media.as_file(video))
             heard = None if output_audio is None else stack.enter_context(media.as_wav(output_audio))
             kept = None if protect is None else stack.enter_context(media.as_mask_file(protect, source.path))
@@ -222,7 +232,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 track_cache=TrackCache(cache_folder()),
                 jobs=JobFolder(default_job_folder()),
                 measure_opening=True,
-                on_progress=lambda state: progress.update(state.fraction),
+                on_progress=lambda state: (progress.say(stage_text(state)), progress.update(state.fraction)),
                 on_preview=progress.show,
                 should_stop=host.stop_if_interrupted,
             )

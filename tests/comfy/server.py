@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -22,7 +22,7 @@ from tests.comfy.setup_host import FOLDER, comfy_of, packages_of
 
 ARGUMENTS = ("--cpu", "--disable-api-nodes")  # the latter also forbids the browser any outside address
 BOOT_SECONDS = 240
-PICTURE_WITH_METADATA, PICTURE = 4, 1  # kinds of binary messages
+PICTURE_WITH_METADATA, TEXT, PICTURE = 4, 3, 1  # kinds of binary messages
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -50,6 +50,7 @@ class Run:
     cached: tuple[str, ...] = ()  # node ids that were not run again
     events: tuple[tuple[str, dict], ...] = ()
     previews: tuple[Preview, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()  # (node id, the line that it showed)
     files: tuple[Path, ...] = ()  # what the outputs name, saved or temporary
     seconds: float = 0.0
     peak_rss: float | None = None  # MiB, of the server while this ran; None where the system does not tell
@@ -208,7 +209,7 @@ class ComfyServer:
             return thread.submit(asyncio.run, asyncio.wait_for(self._run(graph, interrupt), timeout)).result()
 
     async def _run(self, graph: dict, interrupt: Callable[[str, dict], bool] | None) -> Run:
-        client, events, previews = uuid.uuid4().hex, [], []
+        client, events, previews, texts = uuid.uuid4().hex, [], [], []
         self.reset_peak()
         started = time.monotonic()
         async with (
@@ -223,6 +224,7 @@ class ComfyServer:
                 message = await socket_.receive()
                 if message.type == aiohttp.WSMsgType.BINARY:
                     previews += preview_of(message.data)
+                    texts += text_of(message.data)
                     continue
                 if message.type != aiohttp.WSMsgType.TEXT:
                     raise ServerError(f"the connection ended while a graph ran:\n{self.log_text()[-4000:]}")
@@ -233,7 +235,8 @@ class ComfyServer:
                 if interrupt and interrupt(kind, body):
                     interrupt = None
                     self.post("/interrupt", {"prompt_id": answer["prompt_id"]})
-        return self._conclude(events, previews, answer["node_errors"], time.monotonic() - started)
+        run = self._conclude(events, previews, answer["node_errors"], time.monotonic() - started)
+        return replace(run, texts=tuple(texts))
 
     def _conclude(self, events: list, previews: list[Preview], node_errors: dict, seconds: float) -> Run:
         kind, last = events[-1]
@@ -271,6 +274,14 @@ def preview_of(message: bytes) -> list[Preview]:
         metadata = json.loads(message[8 : 8 + length])
         return [Preview(metadata.get("node_id"), message[8 + length :])]
     return [Preview(None, message[8:])] if kind == PICTURE else []
+
+
+def text_of(message: bytes) -> list[tuple[str, str]]:
+    """The node and the line of a binary message, if it is one of text."""
+    if int.from_bytes(message[:4], "big") != TEXT:
+        return []
+    length = int.from_bytes(message[4:8], "big")
+    return [(message[8 : 8 + length].decode(), message[8 + length :].decode())]
 
 
 def free_port() -> int:

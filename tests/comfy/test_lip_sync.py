@@ -1,6 +1,7 @@
 """The all-in-one node: from file to file, in the host."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -232,3 +233,12 @@ def test_a_preset_sets_what_was_left_at_its_default(server, clips, preset, sched
     settings = told["settings"]
     assert settings["scheduler"] == scheduler
     assert settings["num_inference_steps"] == 1  # changed from its default, so it wins
+
+
+def test_the_node_says_what_it_is_at(server, clips):
+    run = server.run(all_in_one(clips.talk, clips.speech, duration=0.4, steps=2, seed=77))
+    assert run.status == "success", run.message
+    lines = [text for node, text in run.texts if node == "sync"]
+    assert lines[0] == "listening"
+    assert "looking for faces" in lines
+    assert any(re.fullmatch(r"0 of about 10 frames made, step [12] of 2", line) for line in lines)

@@ -101,14 +101,19 @@ function outputId({ id, graph }) {
   return graph === graph.rootGraph ? String(id) : `${graph.id}:${id}`;
 }
 
-/** The classic renderer keeps the last live preview below the widgets; what was made of it is shown now. */
+// Widgets that the front end adds while a node runs.
+const LIVE = ["$$canvas-image-preview", "$$node-text-preview"];
+
+/** The classic renderer keeps the last live preview and line below the widgets; what was made is shown now. */
 function dropLivePreview(node) {
   node.imgs = undefined;
   delete app.nodePreviewImages?.[outputId(node)];
-  const index = node.widgets.findIndex((widget) => widget.name === "$$canvas-image-preview");
-  if (index < 0) return;
-  node.widgets[index].onRemove?.();
-  node.widgets.splice(index, 1);
+  const live = node.widgets.filter((widget) => LIVE.includes(widget.name));
+  if (!live.length) return;
+  for (const widget of live) {
+    widget.onRemove?.();
+    node.widgets.splice(node.widgets.indexOf(widget), 1);
+  }
   node.setSize([node.size[0], Math.max(node.latentsync.heightBefore ?? 0, node.computeSize()[1])]);
 }
 
