@@ -12,6 +12,7 @@ NATIVE = ("LoadVideo", "GetVideoComponents", "CreateVideo", "SaveVideo", "LoadAu
 def test_the_host_has_its_own_nodes(server):
     assert set(NATIVE) <= set(server.nodes())
     assert set(server.nodes("other_pack")) == {
+        "OtherBatchManager",
         "OtherLoadVideo",
         "OtherCombineVideo",
         "OtherNoFrames",
