@@ -18,9 +18,7 @@ class ProgressBar:
     FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
 
     def __init__(self):
-        self._bar = tqdm(
-            total=1, unit=" frames", smoothing=0, bar_format=self.FORMAT, dynamic_ncols=True, file=sys.stderr
-        )
+        self._bar: tqdm | None = None  # until there is something to show, so that warnings before it have their lines
         self._interval = 0.1 if sys.stderr.isatty() else 10.0  # s; every line stays in a log
         self._shown = time.monotonic()
 
@@ -29,6 +27,10 @@ class ProgressBar:
         if now - self._shown < self._interval and progress.frames_done < progress.frames_total:
             return
         self._shown = now
+        if self._bar is None:
+            look = {"bar_format": self.FORMAT, "dynamic_ncols": True, "file": sys.stderr}
+            self._bar = tqdm(total=progress.frames_total, unit=" frames", smoothing=0, **look)
+            self._bar.start_t -= progress.seconds  # counts from the run's begin
         self._bar.total = progress.frames_total
         self._bar.n = progress.fraction * progress.frames_total
         step = f", step {progress.step}/{progress.num_steps}" if progress.step else ""
@@ -36,4 +38,5 @@ class ProgressBar:
         self._bar.refresh()
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

@@ -401,7 +401,6 @@ def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):
 
     bar = ProgressBar()
     bar._interval = 0.0
-    bar._bar.start_t -= 10.0  # as if it had run for 10 s
     bar(Progress(frames_done=0, frames_total=100, step=5, num_steps=25, seconds=10.0, fraction=0.05))
     bar.close()
     shown = capfd.readouterr().err.rpartition("\r")[2]

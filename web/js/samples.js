@@ -14,7 +14,7 @@ export class SampleOffer {
   constructor(onShown) {
     this.onShown = onShown;
     this.words = element("div", "", { role: "status" });
-    this.button = element("button", "ls-button ls-choice", { type: "button" }, text("writeSamples"));
+    this.button = element("button", "ls-button", { type: "button" }, text("writeSamples"));
     this.button.addEventListener("click", () => this.write());
     this.element = element("div", "ls-offer", {}, this.words, this.button);
     this.element.hidden = true;
