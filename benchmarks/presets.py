@@ -11,7 +11,8 @@ PSNR        between the faces and the reference's, where the model's part is pas
 sync        the bundled SyncNet's score of the faces with the speech; more is better
 flicker     mean absolute second difference over time where the model's part is pasted, over that of the reference
 
-The last row is the reference itself with another seed: what is below that is not a loss.
+One row is the reference with DeepCache, as its scripts and pages run it; the last one the reference with another seed:
+what is below that is not a loss. Full calls count the U-Net's work alone, see stages.py.
 """
 
 import argparse
@@ -39,7 +40,9 @@ from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from latentsync.synthetic.speech import SAMPLE_RATE
 from latentsync.vae import encode
 
-REFERENCE, OTHER_SEED = "reference", "reference, other seed"
+from .stages import APPS_INTERVAL, Table, measure_unet, print_full_calls
+
+REFERENCE, OTHER_SEED, DEEPCACHE = "reference", "reference, other seed", "reference, with DeepCache"
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,17 @@ def main() -> None:
         load_model(bundled_model(), device=device, dtype=choose_dtype(name, device)) for name in ("float32", "auto")
     )
     syncnet, region, rows = load_syncnet(BUNDLED_SYNCNET, device), Region(precise, start), {}
-    names = [REFERENCE, *(name for name in arguments.presets if name != REFERENCE), OTHER_SEED]
+    names = [REFERENCE, DEEPCACHE, *(name for name in arguments.presets if name != REFERENCE), OTHER_SEED]
     with torch.inference_mode():
         for number in arguments.clips:
             clip, reference = prepare(precise, number, arguments.seconds), None
             for name in names:
-                preset = REFERENCE if name == OTHER_SEED else name
+                preset = REFERENCE if name in (OTHER_SEED, DEEPCACHE) else name
                 options = apply_preset(start, preset)
                 if name == OTHER_SEED:
                     options = replace(options, seed=arguments.seed + 1)
+                if name == DEEPCACHE:
+                    options = replace(options, cache_interval=APPS_INTERVAL)
                 model = precise if PRESETS[preset].full_precision else usual
                 result = generate(model, clip, options, syncnet, precise)
                 reference = reference or result
@@ -138,6 +143,11 @@ def main() -> None:
         cost, rms, psnr, sync, flicker = np.mean(values, axis=0)
         decibels = "" if np.isinf(psnr) else f"{psnr:.1f}"
         print(f"| {name} | {cost:.2f} | {rms:.3f} | {decibels} | {sync:.3f} | {flicker:.2f} |")
+    print()
+    with torch.inference_mode():
+        table = Table(device, repeats=2)
+        measure_unet(usual, table)
+    print_full_calls(table.cpu)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 A chunk is 16 frames. CPU seconds are of all threads and hold on a busy machine; milliseconds are wall time. Peak is the
 process's memory while the stage ran (on CUDA what torch held there). On a machine with CUDA the networks run there.
 With the part float32 the U-Net's guided call is measured in that too, in the same process. What a preset costs is
-counted: so many calls of each kind for the clip, at what they took here.
+counted: so many calls of each kind for the clip, at what they took here; and in full calls, guided ones on 16 frames,
+for each 16 frames of the result. The reference is counted with DeepCache, as its scripts and pages run it, and without.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,10 @@ from .measure import FPS, PeakMemory, wait_for, write_portrait
 CHUNK = 16  # frames
 GUIDED, PLAIN = "guided", "unguided"
 ENCODE, DECODE = "VAE encode, 16 frames twice", "VAE decode, 16 frames"
+KEPT = ", deep features kept"
+WITH_DEEPCACHE, WITHOUT = "the reference's apps, with DeepCache", "the reference without DeepCache"
+AS_REFERENCE = " by the reference"
+APPS_INTERVAL = 3  # steps that deep features serve in the reference's apps (DeepCacheSDHelper)
 PARTS = ("frames", "unet", "vae", "float32")
 
 
@@ -71,7 +76,7 @@ class Table:
 
 
 def measure_unet(model: LipSyncModel, table: Table) -> None:
-    """A call with and without guidance, whole and from kept deep features."""
+    """A call with and without guidance, whole and from kept deep features: as here, and as the reference keeps them."""
     known, tokens, sample = unet_inputs(model)
     for kind, scale in ((GUIDED, 1.5), (PLAIN, 1.0)):
         keeping: list[NoisePredictor] = []
@@ -81,7 +86,14 @@ def measure_unet(model: LipSyncModel, table: Table) -> None:
             keeping[-1](sample, 500)
 
         table.measure(f"U-Net, {kind}", whole)
-        table.measure(f"U-Net, {kind}, deep features kept", lambda keeping=keeping: keeping[-1](sample, 500))
+        table.measure(f"U-Net, {kind}{KEPT}", lambda keeping=keeping: keeping[-1](sample, 500))
+
+        def kept_by_reference(keeping=keeping):
+            keeping[-1](sample, 500)
+            for module in model.unet.up_blocks[-1].motion_modules[:-1]:  # which DeepCache does not know of
+                module(keeping[-1].deep_features, num_frames=CHUNK)
+
+        table.measure(f"U-Net, {kind}{KEPT}{AS_REFERENCE}", kept_by_reference)
 
 
 def unet_inputs(model: LipSyncModel, frames: int = CHUNK) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -127,7 +139,7 @@ class _CountingUNet:
 
     def __call__(self, sample, timestep, tokens, return_dict, keep_deep_features=False, deep_features=None):
         kind = f"U-Net, {GUIDED if len(sample) == 2 else PLAIN}"
-        self.calls[kind + (", deep features kept" if deep_features is not None else "")] += 1
+        self.calls[kind + (KEPT if deep_features is not None else "")] += 1
         return (torch.zeros_like(sample[:, :4]), torch.zeros(len(tokens), 1))
 
 
@@ -140,6 +152,34 @@ def calls_of(options: LipSyncOptions) -> Counter[str]:
         guidance_interval=options.guidance_interval, cache_interval=options.cache_interval,
     )  # fmt: skip
     return unet.calls
+
+
+def full_calls(options: LipSyncOptions, costs: Mapping[str, float], as_reference: bool = False) -> float:
+    """The U-Net's work for each 16 frames of the result, in guided calls on 16 frames; frames made twice count twice.
+
+    costs: of each kind of call on a chunk of 16 frames, as of a Table. as_reference: deep features are kept as the
+    reference's apps keep them.
+    """
+    kept = AS_REFERENCE if as_reference else ""
+    calls = calls_of(options).items()
+    chunk = sum(count * costs[kind + (kept if kind.endswith(KEPT) else "")] for kind, count in calls)
+    return chunk / costs[f"U-Net, {GUIDED}"] * options.chunk_frames / (options.chunk_frames - options.chunk_overlap)
+
+
+def reference_calls(costs: Mapping[str, float]) -> dict[str, float]:
+    """Full calls of the reference, as its scripts and pages run it and without DeepCache."""
+    reference = apply_preset(LipSyncOptions(), "reference")
+    apps = replace(reference, cache_interval=APPS_INTERVAL)
+    return {WITH_DEEPCACHE: full_calls(apps, costs, as_reference=True), WITHOUT: full_calls(reference, costs)}
+
+
+def print_full_calls(costs: Mapping[str, float]) -> None:
+    """Of the reference in both ways and of each preset."""
+    counts = reference_calls(costs)
+    counts |= {name: full_calls(apply_preset(LipSyncOptions(), name), costs) for name in PRESETS}
+    print(f"\n| | full calls | of {WITH_DEEPCACHE} |\n|---|---|---|")
+    for name, count in counts.items():
+        print(f"| {name} | {count:.1f} | {count / counts[WITH_DEEPCACHE]:.2f} |")
 
 
 def clip_seconds(options: LipSyncOptions, seconds: float, costs: dict[str, float]) -> float:
@@ -228,6 +268,8 @@ def main() -> None:
                 measure_unet(model, table)
             if "vae" in arguments.parts:
                 measure_vae(model, table)
+            if "unet" in arguments.parts:
+                print_full_calls(table.cpu)
             if {"frames", "unet", "vae"} <= set(arguments.parts):
                 print_presets(table, arguments.seconds)
             if "float32" in arguments.parts:

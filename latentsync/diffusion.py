@@ -112,6 +112,11 @@ class NoisePredictor:
         null, audio = both.to(latents.dtype).chunk(2)
         return null + self._scale * (audio - null)
 
+    @property
+    def deep_features(self) -> torch.Tensor | None:
+        """Those of the latest step that made any, (B*F, C, h, w); with guidance those without speech come first."""
+        return self._deep_features
+
     def _run(self, sample: torch.Tensor, timestep: torch.Tensor | int, tokens: torch.Tensor) -> torch.Tensor:
         with threads_of(self._unet):
             return self._called(sample, timestep, tokens)

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from benchmarks.stages import calls_of
+from benchmarks.stages import WITH_DEEPCACHE, WITHOUT, calls_of, full_calls, reference_calls
 from latentsync.errors import OptionError
 from latentsync.options import LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields, decided_fields
@@ -31,6 +31,32 @@ def test_calls_are_counted_as_the_loop_makes_them():
     kinds |= {"U-Net, unguided": 1, "U-Net, unguided, deep features kept": 1}
     assert calls_of(options) == kinds
     assert calls_of(apply_preset(LipSyncOptions(), "reference")) == {"U-Net, guided": 20}
+
+
+COSTS = {  # of a full-size call, s; shares of a guided one: 1, 0.1, 0.12, 0.6, 0.05, 0.06
+    "U-Net, guided": 30.0,
+    "U-Net, guided, deep features kept": 3.0,
+    "U-Net, guided, deep features kept by the reference": 3.6,
+    "U-Net, unguided": 18.0,
+    "U-Net, unguided, deep features kept": 1.5,
+    "U-Net, unguided, deep features kept by the reference": 1.8,
+}
+
+
+def test_full_calls_count_shares_and_frames_that_are_made_twice():
+    counts = {name: full_calls(apply_preset(LipSyncOptions(), name), COSTS) for name in PRESETS}
+    assert counts == pytest.approx(
+        {
+            "reference": 20,  # chunks beside each other
+            "quality": 25 * 16 / 12,
+            "balanced": (5 + 5 * 0.1) * 16 / 12,
+            "fast": (2 + 2 * 0.1 + 2 * 0.6 + 2 * 0.05) * 16 / 14,
+            "draft": 3 * 0.6 + 2 * 0.05,
+        }
+    )
+    assert reference_calls(COSTS) == pytest.approx({WITH_DEEPCACHE: 7 + 13 * 0.12, WITHOUT: 20})
+    doubled = {kind: 2 * cost for kind, cost in COSTS.items()}  # on a machine half as fast
+    assert full_calls(apply_preset(LipSyncOptions(), "fast"), doubled) == pytest.approx(counts["fast"])
 
 
 def test_only_what_a_preset_names_changes():
