@@ -71,7 +71,8 @@ def test_stage_2_adds_motion_that_does_nothing_yet(files):
     assert (unet.motion, meaning) == ("all", "v_prediction")
     sample, tokens = torch.randn(1, 13, 3, 8, 8), torch.randn(3, 4, 16)
     with torch.no_grad():
-        assert torch.equal(unet(sample, 5, tokens).sample, plain(sample, 5, tokens).sample)
+        made, expected = unet(sample, 5, tokens).sample, plain(sample, 5, tokens).sample
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)  # the loaded one has another number of threads
 
 
 @pytest.mark.parametrize(("wanted", "blocks"), [("off", 0), ("decoder", 2), ("all", 4)])

@@ -92,7 +92,7 @@ def test_a_user_who_is_not_there_makes_no_folder():
 def test_inputs_are_looked_at_by_kind(tmp_path, avatar_video):
     parse = build_parser().parse_args
     with pytest.raises(ValueError, match="is a folder"):
-        check_inputs(parse([f"--video_path={tmp_path}"]))
+        check_inputs(parse([f"--video_path={tmp_path}", f"--audio_path={avatar_video}"]))
     with pytest.raises(ValueError, match=r"No such file: .*gone\.wav"):
         check_inputs(parse([f"--video_path={avatar_video}", f"--track=0={tmp_path / 'gone.wav'}"]))
-    check_inputs(parse([f"--video_path={avatar_video}"]))
+    check_inputs(parse([f"--video_path={avatar_video}", f"--audio_path={avatar_video}"]))

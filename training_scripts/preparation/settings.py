@@ -4,10 +4,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentsync.errors import ModelNotFoundError, OptionError
-from latentsync.faces.facemesh import Framing
 from latentsync.file_hash import sha256_of
+
+if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
+    from latentsync.faces.facemesh import Framing
 
 FPS = 25
 SAMPLE_RATE = 16_000
@@ -49,7 +52,7 @@ class PrepareSettings:
     max_yaw: float
     det_model: Path | None
     landmark_model: Path | None
-    framing: Framing
+    framing: "Framing"
     min_face: float
     min_sharpness: float
     hyperiqa: Path | None
