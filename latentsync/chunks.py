@@ -47,7 +47,8 @@ class ChunkGenerator:
 
     Feed frames with `push`; it yields (frame, face) pairs as they become final, face (3, S, S) float32 about [-1, 1].
     `flush` ends the run. `pushed` and `flushed` are the same as work for a Denoiser, which may denoise the chunks of
-    several faces together; they return the pairs. `finish(frames, faces)` may change final faces, also their size,
+    several faces together; they return frames whose latents are final, and `finished` makes faces of these: in the same
+    order, but in any thread. `finish(frames, faces)` may change final faces, also their size,
     before they are handed out: (F, 3, S, S) -> (F, 3, S', S'). `encoded` keeps the conditioning of frames with a key;
     not for sampled posteriors, of which each is a draw of its own. Memory: one chunk of payloads, and of the frames
     before it only aligned faces and latents.
@@ -85,23 +86,36 @@ class ChunkGenerator:
     def flush(self) -> Iterator[tuple[FaceFrame, Tensor]]:
         yield from self._alone(self.flushed())
 
-    def pushed(self, frame: FaceFrame) -> Denoising[Pairs]:
+    def pushed(self, frame: FaceFrame) -> Denoising[list[FaceFrame]]:
         self._waiting.append(frame)
         if len(self._waiting) < self.options.chunk_frames:
             return []
         yield from self._generate()
         return self._release(self.options.chunk_frames - self.options.chunk_overlap)
 
-    def flushed(self) -> Denoising[Pairs]:
+    def flushed(self) -> Denoising[list[FaceFrame]]:
         if any(frame.latents is None for frame in self._waiting):
             yield from self._generate()
-        pairs = self._release(len(self._waiting))
+        final = self._release(len(self._waiting))
         self._past = []
-        return pairs
+        return final
+
+    def finished(self, final: list[FaceFrame]) -> Pairs:
+        """Their faces, seen to be faces, in the source's colours. Raises BrokenResultError."""
+        if not final:
+            return []
+        faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
+        sources = to_pixels(torch.from_numpy(np.stack([frame.aligned for frame in final])))
+        self._judge(faces, sources)
+        if self.options.colour_match:
+            faces = match_colours(faces, sources)
+        if self._finish is not None:
+            faces = self._finish(final, faces)
+        return list(zip(final, faces, strict=True))
 
     def _alone(self, work: Denoising[Pairs]) -> Iterator[tuple[FaceFrame, Tensor]]:
         denoiser = Denoiser(self.model, self.options, self._on_step, self._on_estimate)
-        for frame, face in denoiser.together([work])[0]:
+        for frame, face in self.finished(denoiser.together([work])[0]):
             yield frame, face
             frame.payload = None  # the picture itself is no longer needed
 
@@ -143,16 +157,7 @@ class ChunkGenerator:
                 # A copy, for the slice would keep all of its batch alive.
                 self._encoded.put(same[0].key, conditioning.clone(), conditioning.nbytes)
 
-    def _release(self, count: int) -> Pairs:
+    def _release(self, count: int) -> list[FaceFrame]:
         final, self._waiting = self._waiting[:count], self._waiting[count:]
-        if not final:
-            return []
-        faces = decode_faces(self.model, torch.stack([frame.latents for frame in final]))
-        sources = to_pixels(torch.from_numpy(np.stack([frame.aligned for frame in final])))
-        self._judge(faces, sources)
-        if self.options.colour_match:
-            faces = match_colours(faces, sources)
-        if self._finish is not None:
-            faces = self._finish(final, faces)
         self._past = (self._past + final)[-self.options.chunk_frames :]
-        return list(zip(final, faces, strict=True))
+        return final

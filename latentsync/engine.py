@@ -201,14 +201,15 @@ def lip_sync(
             length = _queue_length(facts, options)
             seen = overlap.ahead("align", flow.seen(overlap.ahead("decode", decoded(), FEW)), length)
             generated = overlap.queue(length)
-            pasted = overlap.ahead("paste", flow.pasted(generated, recorder), FEW)
+            finished = overlap.ahead("finish", flow.finished(generated), FEW)
+            pasted = overlap.ahead("paste", flow.pasted(finished, recorder), FEW)
             overlap.start("encode", encode)
             preview = None if on_preview is None else FacePreview(model, on_preview, preview_interval)
             denoiser = Denoiser(model, options, on_step, preview, None if job is None else job.chunks)
-            for waiting in flow.spoken(seen, denoiser):
+            for spoken in flow.spoken(seen, denoiser):
                 progress.generated(len(flow.shown))
-                generated.put(waiting)
-                del waiting
+                generated.put(spoken)
+                del spoken
             generated.end()
             overlap.join()
             if not recorder.num_faces:

@@ -1,7 +1,7 @@
 """The frames of a run on their way: their faces are seen, made to speak, and pasted back.
 
-`seen`, `spoken` and `pasted` take frames in order and give them in order; each may run in a thread of its own (see
-overlap.py).
+`seen`, `spoken`, `finished` and `pasted` take frames in order and give them in order; each may run in a thread of its
+own (see overlap.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from .audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
-from .denoising import Denoiser
+from .denoising import Denoiser, Denoising
 from .faces.tracking import FaceFinder
 from .frame_queue import FrameQueue, WaitingFrame
 from .frame_records import FrameRecorder, Part
@@ -20,7 +20,7 @@ from .options import LipSyncOptions
 from .pasting import FacePaster
 from .restoration.restorers import Restorer
 from .speakers import Speaker, Speech, cast
-from .speaking_face import SeenFace, SpeakingFace
+from .speaking_face import Job, SeenFace, SpeakingFace
 from .stage_times import StageTimes
 from .timeline import Timeline
 from .tracks.paths import ClipFaces
@@ -86,19 +86,38 @@ class FrameFlow:
 
     def spoken(
         self, frames: Iterable[tuple[WaitingFrame, list[SeenFace | None]]], denoiser: Denoiser
-    ) -> Iterator[WaitingFrame]:
-        """The same frames, each with all its faces generated."""
-        queue = FrameQueue()
+    ) -> Iterator[tuple[WaitingFrame, list[Job]]]:
+        """The same frames, each once all its faces are denoised, and what is to be done to faces before it goes on."""
+        queue, jobs = FrameQueue(), []
+
+        def handed_on() -> Iterator[tuple[WaitingFrame, list[Job]]]:
+            for waiting in queue.ready():
+                self.shown.append(waiting.frame.source_index)
+                now, jobs[:] = jobs[:], []
+                yield waiting, now
+                del waiting, now
+
         for waiting, faces in frames:
             queue.add(waiting)
             hear = self._hearing(waiting)
-            self._work(
+            jobs += self._denoised(
                 denoiser, [part.face.take(face, hear(part)) for part, face in zip(self.parts, faces, strict=True)]
             )
             del waiting, faces, hear
-            yield from self._handed_on(queue)
-        self._work(denoiser, [part.face.flush() for part in self.parts])
-        yield from self._handed_on(queue)
+            yield from handed_on()
+        jobs += self._denoised(denoiser, [part.face.flush() for part in self.parts])
+        yield from handed_on()
+
+    def finished(self, frames: Iterable[tuple[WaitingFrame, list[Job]]]) -> Iterator[WaitingFrame]:
+        """The frames with their faces: decoded, judged, in the source's colours, restored."""
+        for waiting, jobs in frames:
+            with self._stages.stage("finish faces"):
+                for job in jobs:
+                    job()
+            if jobs:
+                self._note_warnings()
+            yield waiting
+            del waiting, jobs
 
     def pasted(
         self, frames: Iterable[WaitingFrame], recorder: FrameRecorder
@@ -131,18 +150,14 @@ class FrameFlow:
                 f"{self._model.resolution} px at which it is generated, so there is nothing to gain"
             )
 
-    def _work(self, denoiser: Denoiser, works: list) -> None:
+    def _denoised(self, denoiser: Denoiser, works: list[Denoising[list[Job]]]) -> list[Job]:
         with self._stages.stage("generate"):
-            denoiser.together(works)
+            return [job for jobs in denoiser.together(works) for job in jobs]
+
+    def _note_warnings(self) -> None:
         for warning in filter(None, (part.face.warning for part in self.parts)):
             if warning not in self.warnings:
                 self.warnings.append(warning)
-
-    def _handed_on(self, queue: FrameQueue) -> Iterator[WaitingFrame]:
-        for waiting in queue.ready():
-            self.shown.append(waiting.frame.source_index)
-            yield waiting
-            del waiting
 
     def _moment(self, frame: VideoFrame) -> float:
         """s of the speech that the frame hears."""

@@ -1,4 +1,4 @@
-"""Frames that wait for their faces: several people in a picture are finished at different times."""
+"""Frames that wait for their faces: those of several people are denoised at different times."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class WaitingFrame:
     """A frame of the result on its way.
 
     protect  (H, W) float32 0..1, 1 keeps the source; None for nothing
-    awaited  faces that are still in work; finished: by number of the speaker
+    awaited  faces that are still to be denoised; finished: by number of the speaker
     is_tail  comes after the speech
     """
 
@@ -43,13 +43,9 @@ class WaitingFrame:
     awaited: int = 0
     finished: dict[int, FinishedFace] = field(default_factory=dict)
 
-    def finish(self, speaker: int, face: FinishedFace) -> None:
-        self.finished[speaker] = face
-        self.awaited -= 1
-
 
 class FrameQueue:
-    """First in, first out, and only with all faces: holds about one chunk of frames."""
+    """First in, first out, and only with all faces denoised: holds about one chunk of frames."""
 
     def __init__(self):
         self._waiting: deque[WaitingFrame] = deque()

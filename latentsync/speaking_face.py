@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .chunks import ChunkGenerator, FaceFrame, Pairs
+from .chunks import ChunkGenerator, FaceFrame
 from .denoising import Denoising
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .frame_queue import FinishedFace, WaitingFrame
@@ -22,6 +23,9 @@ from .tracks.placement import PlacedFace, Placement
 MAX_GAP = 0.25  # s of the source between two frames of one movement; more is a jump, as where a loop begins again
 # What a run keeps of frames that come again, of all its faces together: 341 and 3,640 frames at 256 px.
 ALIGNED_BYTES, ENCODED_BYTES = 64 * 2**20, 128 * 2**20
+
+
+Job = Callable[[], None]  # done once, after those before it
 
 
 @dataclass(eq=False)
@@ -40,8 +44,9 @@ class SeenFace:
 
 
 class SpeakingFace:
-    """Frames in, faces out: `look` sees a frame, `take` gives what was seen into work, in the same order; it comes back
-    to the frame when it is final. The two may run in threads of their own.
+    """Frames in, faces out: `look` sees a frame, `take` gives what was seen into work, in the same order, and returns
+    what is left to do to faces that are denoised: these jobs hand them to their frames. The three may run in threads of
+    their own, the jobs in their order.
 
     number      by which waiting frames know the face
     placement   where it is in each frame of the source; times: (N,) s of these
@@ -93,24 +98,22 @@ class SpeakingFace:
             self._aligned.put(row, aligned, aligned.nbytes)
         return SeenFace(waiting, placed, weight, aligned)
 
-    def take(self, seen: SeenFace | None, hear: Callable[[], Tensor]) -> Denoising[None]:
+    def take(self, seen: SeenFace | None, hear: Callable[[], Tensor]) -> Denoising[list[Job]]:
         """Work on the next frame. hear: gives its audio tokens (K, D)."""
         if seen is None:
-            yield from self.flush()
-            return
+            return (yield from self.flush())
         row = seen.waiting.frame.source_index
-        if self._jumps(row):
-            yield from self.flush()
+        jobs = (yield from self.flush()) if self._jumps(row) else []
         self._last = row
         seen.waiting.awaited += 1
-        self._hand_out((yield from self._chunks.pushed(FaceFrame(seen.aligned, hear(), seen, key=row))))
+        final = yield from self._chunks.pushed(FaceFrame(seen.aligned, hear(), seen, key=row))
+        return [*jobs, *self._jobs(final)]
 
-    def flush(self) -> Denoising[None]:
-        """Finish what is in work; what comes next does not continue it."""
-        self._hand_out((yield from self._chunks.flushed()))
+    def flush(self) -> Denoising[list[Job]]:
+        """End what is in work; what comes next does not continue it."""
+        final = yield from self._chunks.flushed()
         self._last = None
-        if self._restoration:
-            self._restoration.reset()
+        return [*self._jobs(final), *([self._restoration.reset] if self._restoration else [])]
 
     def _jumps(self, row: int) -> bool:
         if self._last is None:
@@ -118,12 +121,17 @@ class SpeakingFace:
         gap = abs(self._times[row] - self._times[self._last])
         return gap > MAX_GAP or self._stretches[row] != self._stretches[self._last]
 
-    def _hand_out(self, pairs: Pairs) -> None:
-        for item, face in pairs:
+    def _jobs(self, final: list[FaceFrame]) -> list[Job]:
+        for item in final:
+            item.payload.waiting.awaited -= 1
+        return [partial(self._finish, final)] if final else []
+
+    def _finish(self, final: list[FaceFrame]) -> None:
+        for item, face in self._chunks.finished(final):
             seen: SeenFace = item.payload
             item.payload = None  # the picture itself is no longer needed
             finished = FinishedFace(face, seen.aligned, seen.placed, seen.weight, seen.restored)
-            seen.waiting.finish(self._number, finished)
+            seen.waiting.finished[self._number] = finished
 
     def _restored(self, frames: list[FaceFrame], faces: Tensor) -> Tensor:
         """Generated faces (F, 3, S, S) -> (F, 3, S', S'), notes at each whether it was restored."""

@@ -1,6 +1,7 @@
 """From files to a file: what changes and what must not, length and times, progress, stopping, memory, errors."""
 
 import dataclasses
+import threading
 import weakref
 from fractions import Fraction
 from itertools import pairwise
@@ -348,3 +349,19 @@ def test_a_model_for_drawn_faces_says_so_where_the_clip_is_not_known_to_be_drawn
     assert small_model.faces_notice is None
     assert "made for drawn faces" in drawn_only.faces_notice
     assert load_model(bundled_model()).faces_notice is not None
+
+
+def test_faces_are_decoded_while_the_callers_thread_goes_on(small_model, avatar_video, speech, tmp_path):
+    """The U-Net and the VAE's encoder stay where the run was called for; what comes after them has its own thread."""
+    threads, hooks = {}, []
+    layers = {"unet": small_model.unet.conv_in, "encoder": small_model.vae.encoder, "decoder": small_model.vae.decoder}
+    for name, layer in layers.items():
+        see = lambda *_, name=name: threads.setdefault(name, set()).add(threading.current_thread().name)  # noqa: E731
+        hooks.append(layer.register_forward_pre_hook(see))
+    try:
+        lip_sync(avatar_video, speech(0.8), tmp_path / "out.mp4", small_model, TWO_STEPS)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    here = {threading.current_thread().name}
+    assert threads == {"unet": here, "encoder": here, "decoder": {"latentsync-finish"}}
