@@ -10,6 +10,7 @@ those that torch had before. The rule asks for sizes and never for times, so equ
             network(x)
 """
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ MOST = 1024  # threads that may be asked for
 
 _for_large: ContextVar[int | None] = ContextVar("threads of large networks", default=None)  # None: outside of any run
 _sizes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-_turn = threading.RLock()  # of networks with several threads: two at once would have more threads than there are cores
+_turn = threading.RLock()  # of networks that use all there is: every core, or a graphics card and its memory
 _guard = threading.Lock()  # of the two that follow
 _runs, _found = 0, 1  # how many there are in the process, and torch's threads before the first
 
@@ -75,9 +76,13 @@ def thread_count(network: object) -> int:
 
 @contextmanager
 def threads_of(network: object) -> Iterator[None]:
-    """torch works with the threads of this network here."""
+    """torch works with the threads of this network here.
+
+    Networks with several threads take turns, since two at once would have more threads than there are cores. So do
+    those on a graphics card: two at once would need the memory of both, and a host's may put the others off the card.
+    """
     count, before = thread_count(network), torch.get_num_threads()
-    if _for_large.get() is None or count == 1:
+    if _for_large.get() is None or (count == 1 and _is_on_the_cpu(network)):
         yield
         return
     with _turn:
@@ -94,4 +99,11 @@ def _is_large(network: object) -> bool:
         return True
     if network not in _sizes:
         _sizes[network] = sum(parameter.numel() for parameter in network.parameters())
-    return _sizes[network] >= LARGE and next(network.parameters()).device.type == "cpu"
+    return _sizes[network] >= LARGE and _is_on_the_cpu(network)
+
+
+def _is_on_the_cpu(network: object) -> bool:
+    """False where it is not known."""
+    return isinstance(network, nn.Module) and all(
+        parameter.device.type == "cpu" for parameter in itertools.islice(network.parameters(), 1)
+    )

@@ -107,18 +107,20 @@ def test_a_run_beside_another_knows_what_torch_had(large):
     assert seen == [3, 3]
 
 
-def test_large_networks_take_turns(large):
+@pytest.mark.parametrize("which", ["large", "on a card", "a host's"])
+def test_networks_that_use_all_there_is_take_turns(large, which):
+    network = {"large": large, "on a card": nn.Linear(4, 4, device="meta"), "a host's": object()}[which]
     at_work, most = [0], [0]
 
     def work():
         for _ in range(20):
-            with threads_of(large):
+            with threads_of(network):
                 at_work[0] += 1
                 most[0] = max(most[0], at_work[0])
                 threading.Event().wait(0.001)
                 at_work[0] -= 1
 
-    with own_threads(), Overlap() as overlap:
+    with own_threads(1 if which == "a host's" else None), Overlap() as overlap:
         overlap.start("one", work)
         overlap.start("other", work)
         overlap.join()
