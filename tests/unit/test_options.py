@@ -77,4 +77,5 @@ def test_reference_preset_turns_every_deviation_off_and_keeps_the_rest():
     assert reference.fps == 25
     assert reference.chunk_frames == 16
     fast = {"scheduler": "unipc", "guidance_interval": (0.0, 0.5), "cache_interval": 3}
-    assert replace(mine, chunk_frames=8, chunk_overlap=2, **fast).as_reference() == reference
+    edge = {"blend_method": "poisson", "mask_shape": "landmarks"}
+    assert replace(mine, chunk_frames=8, chunk_overlap=2, **fast, **edge).as_reference() == reference

@@ -45,7 +45,18 @@ def test_rates_and_channels_are_brought_to_whispers(small_model, waveform, encod
 
 @pytest.mark.parametrize(
     ("duration", "fps", "frames"),
-    [(1.0, 25.0, 25), (1.001, 25.0, 26), (0.96, 25.0, 24), (0.001, 25.0, 1), (1.0, 30000 / 1001, 30), (0.5, 1.0, 1)],
+    [
+        *[
+            (1.0, 25.0, 25),
+            (1.001, 25.0, 26),
+            (0.96, 25.0, 24),
+            (0.001, 25.0, 1),
+            (1.0, 30000 / 1001, 30),
+            (0.5, 1.0, 1),
+        ],
+        (0.28, 25.0, 7),  # 7.000000000000001
+        (1.00001, 25.0, 26),
+    ],
 )
 def test_as_many_frames_as_the_speech_lasts(duration, fps, frames):
     gate = VoiceGate(speech_activity([np.zeros(512, np.float32)]))
