@@ -181,7 +181,7 @@ def _lights(random: np.random.Generator, held_out: bool) -> dict:
         colours[1] = np.array((0.5, 0.7, 1.7)) * random.uniform(0.5, 1.2)
     around = random.uniform(0.12, 0.8) * (1.2 - 0.6 * hard)
     sky = _warmth(random, 0.4) * around
-    up = (*random.normal(0, 0.5, 3), 0, 0.9, 0.3)
+    up = random.normal((0, 0.9, 0.3), 0.5)
     return {
         "light_direction": np.array(directions, np.float32),
         "light_colour": np.array(colours, np.float32),

@@ -281,7 +281,7 @@ class Studio:
         moving = np.concatenate([pose.places, pose.normals], 1).astype(np.float32)
         self._moving.write(moving[self.skin.corners].tobytes())
         lash = pose.mesh[self._lash_vertices]
-        self._lash_moving.write(np.concatenate([lash, (*np.zeros_like(lash), 0, 0, 1)], 1).astype(np.float32).tobytes())
+        self._lash_moving.write(np.concatenate([lash, np.tile((0, 0, 1), (len(lash), 1))], 1).astype(np.float32).tobytes())
         model = camera.model(index)
         shadow = [_light_matrix(direction) for direction in shot.light_direction[:2]]
         bones = np.stack([bone.T for bone in pose.bones])

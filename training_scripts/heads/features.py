@@ -78,7 +78,7 @@ def glasses_solid(kind: str, size: float, centres: np.ndarray, front: np.ndarray
         rim += middle
         places, normals, triangles = _tube(rim, thick, closed=True)
         solids.append(Solid.of(places, triangles, 0, FRAME, SKULL, 1, normals))
-        fan = np.concatenate([[(*middle, 0, 0, 0.0006)], rim])
+        fan = np.concatenate([[middle + np.array((0, 0, 0.0006))], rim])
         outer = np.arange(len(angle))
         triangles = np.stack([np.zeros_like(outer), outer + 1, (outer + 1) % len(angle) + 1], 1)
         bulge = np.concatenate([[[0, 0, 1.0]], np.concatenate([shape * 0.14, np.ones((len(angle), 1))], 1)])

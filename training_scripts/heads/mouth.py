@@ -149,7 +149,7 @@ def _row(arch: Arch, upper: bool, random: np.random.Generator, traits: dict) -> 
                 outward * np.cos(turn) - across * np.sin(turn),
             )
             vertical = np.array((0, up, 0)) + across * tilt - outward * (0.16 if upper else 0.10)
-            place = (*place, 0, up * random.normal(0, 0.00025) + up * (0.0007 if number == 1 and upper else 0), 0)
+            place[1] += up * (random.normal(0, 0.00025) + (0.0007 if number == 1 and upper else 0))
             place = place + outward * random.normal(0, traits["crooked"]) * 0.0007
             places = place + tooth[:, :1] * across + tooth[:, 1:2] * vertical + tooth[:, 2:] * outward
             shade = np.clip(1.15 - 0.62 * surface[:, 0] ** 5, 0.3, 1) * random.uniform(0.94, 1.0)
