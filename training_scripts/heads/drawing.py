@@ -280,8 +280,9 @@ class Studio:
         pose = dressed.pose(weights, shot.gaze[index])
         moving = np.concatenate([pose.places, pose.normals], 1).astype(np.float32)
         self._moving.write(moving[self.skin.corners].tobytes())
-        lash = pose.mesh[self._lash_vertices]
-        self._lash_moving.write(np.concatenate([lash, np.tile((0, 0, 1), (len(lash), 1))], 1).astype(np.float32).tobytes())
+        lashes = np.zeros((len(self._lash_vertices), 6), np.float32)
+        lashes[:, :3], lashes[:, 5] = pose.mesh[self._lash_vertices], 1
+        self._lash_moving.write(lashes.tobytes())
         model = camera.model(index)
         shadow = [_light_matrix(direction) for direction in shot.light_direction[:2]]
         bones = np.stack([bone.T for bone in pose.bones])

@@ -102,7 +102,7 @@ def _read_template(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
             group = PARTS.get(words[0], -1)
         elif kind == "f" and group >= 0:
             ring = [[int(number or 1) - 1 for number in word.split("/")[:2]] for word in words]
-            for second, third in itertools.pairwise(ring):
+            for second, third in itertools.pairwise(ring[1:]):
                 triangles.append([ring[0][0], second[0], third[0]])
                 texture.append([ring[0][-1], second[-1], third[-1]])
                 part.append(group)

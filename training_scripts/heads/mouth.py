@@ -105,9 +105,9 @@ def _tooth(width: float, length: float, number: int, upper: bool) -> tuple[np.nd
     def power(value: np.ndarray, exponent: float) -> np.ndarray:
         return np.sign(value) * np.abs(value) ** exponent
 
-    flat = 0.5 if number < 2 else 0.7
+    flat = 0.5
     ring = power(np.cos(phi), flat)
-    x, z = ring * power(np.cos(theta), 0.62), ring * power(np.sin(theta), 0.8)
+    x, z = ring * power(np.cos(theta), 0.55), ring * power(np.sin(theta), 0.8 if number < 3 else 0.6)
     y = (power(np.sin(phi), 0.62) + 1) / 2  # 0 at the edge
     depth = (3.4, 3.4, 4.6, 6.5, 7.0, 9.0, 9.0)[number] * 1e-3
     thin = np.clip(0.35 + 0.9 * y, 0, 1) if number < 3 else np.ones_like(y)
@@ -118,7 +118,7 @@ def _tooth(width: float, length: float, number: int, upper: bool) -> tuple[np.nd
     if number == 2:  # the canine comes to a point
         edge = 0.0012 * (np.abs(x) / (width / 2)) * (1 - y) ** 2
     if number > 2:  # a groove between the cusps
-        edge = 0.0012 * (1 - y) ** 3 * np.exp(-((z / (0.2 * depth)) ** 2))
+        edge = 0.0007 * (1 - y) ** 3 * np.exp(-((z / (0.25 * depth)) ** 2))
     if number < 2:  # corners rounded towards the side
         edge = 0.0007 * (np.clip(np.abs(x) / (width / 2), 0, 1) ** 4) * (1 - y)
     places = np.stack([x, y * length + edge, z], -1).reshape(-1, 3)
@@ -157,12 +157,13 @@ def _row(arch: Arch, upper: bool, random: np.random.Generator, traits: dict) -> 
             solids.append(solid)
             middles.append(middle)
             tops.append(length)
-    solids.append(_gum(arch, up, bone, np.array(middles), np.array(tops), traits))
+    for inner in (False, True):
+        solids.append(_gum(arch, up, bone, np.array(middles), np.array(tops), traits, inner))
     return solids
 
 
-def _gum(arch: Arch, up: float, bone: int, middles: np.ndarray, tops: np.ndarray, traits: dict) -> Solid:
-    """The gum in front of the roots: its edge rises over every tooth and comes down between them."""
+def _gum(arch: Arch, up: float, bone: int, middles: np.ndarray, tops: np.ndarray, traits: dict, inner: bool) -> Solid:
+    """The gum before or (`inner`) behind the roots: its edge rises over every tooth and comes down between them."""
     lengths = np.linspace(-arch.length * 0.95, arch.length * 0.95, 97)
     nearest = np.abs(lengths[:, None] - middles[None]).argmin(1)
     spacing = np.abs(np.diff(np.sort(middles))).mean()
@@ -173,14 +174,21 @@ def _gum(arch: Arch, up: float, bone: int, middles: np.ndarray, tops: np.ndarray
     places, outward = arch.at(lengths)
     profile = ((0.0, -0.9), (0.0006, 1.3), (0.0022, 2.0), (0.006, 2.4), (0.011, 2.0), (0.014, 0.5))  # up m, out mm
     rows = []
+    behind = np.interp(np.abs(lengths) / arch.length, (0, 0.45, 1), (0.0045, 0.0075, 0.0095))[:, None]
     for rise, out in profile:
-        row = places + outward * (out * 1e-3 + 0.8e-3 - 0.9e-3 * between[:, None] ** 2)
+        reach = out * 1e-3 + 0.8e-3 - 0.9e-3 * between[:, None] ** 2
+        row = places - outward * (behind / 2 + reach) if inner else places + outward * reach
         row = row - outward * 0.14 * (margin + rise)[:, None]
         rows.append(row + np.stack([np.zeros_like(margin), up * (margin + rise), np.zeros_like(margin)], 1))
     surface = np.stack(
         [np.broadcast_to(lengths / arch.length, (6, 97)), np.broadcast_to(np.linspace(0, 1, 6)[:, None], (6, 97))], -1
     )
-    return Solid.of(np.concatenate(rows), grid_triangles(6, 97), surface.reshape(-1, 2), GUM, bone, 0.95)
+    solid = Solid.of(np.concatenate(rows), grid_triangles(6, 97), surface.reshape(-1, 2), GUM, bone, 0.95)
+    if not inner:
+        return solid
+    turned = solid.vertices.copy()  # seen from within
+    turned[:, 3:6] *= -1
+    return Solid(turned, np.ascontiguousarray(solid.triangles[:, ::-1]))
 
 
 def _tongue(arch: Arch) -> Solid:
@@ -189,14 +197,14 @@ def _tongue(arch: Arch) -> Solid:
     along = np.linspace(0, 1, rows)[:, None]
     angle = np.linspace(0, 2 * np.pi, around, endpoint=False)[None]
     round_off = np.sqrt(np.clip(1 - np.clip((along - 0.62) / 0.385, 0, 1) ** 2, 0, 1))
-    half_width = arch.half_width * (0.78 - 0.10 * along) * round_off + 1e-5
+    half_width = arch.half_width * (0.93 - 0.14 * along) * round_off + 1e-5
     half_height = 0.0085 * (1 - 0.45 * along) * round_off + 1e-5
     x = half_width * np.cos(angle)
-    arched = 0.004 * np.sin(np.pi * np.clip(along * 0.9, 0, 1)) - 0.002
+    arched = 0.0045 * np.sin(np.pi * np.clip(along * 0.85 + 0.1, 0, 1)) - 0.003
     y = half_height * np.sin(angle) + arched
     y = y - 0.0017 * np.exp(-((np.cos(angle) / 0.16) ** 2)) * (np.sin(angle) > 0) * round_off  # the furrow
     z = arch.back - 0.004 + (arch.front - 0.0085 - arch.back + 0.004) * along + 0 * angle
-    places = np.stack([x, arch.y - 0.0075 + y, z], -1).reshape(-1, 3)
+    places = np.stack([x, arch.y - 0.0052 + y, z], -1).reshape(-1, 3)
     surface = np.stack([np.cos(angle) + 0 * along, along + 0 * angle], -1).reshape(-1, 2)
     return Solid.of(places, grid_triangles(rows, around, closed=True), surface, TONGUE, TONGUE_BONE, 0.9)
 
@@ -217,8 +225,8 @@ def mouth_solids(upper: np.ndarray, lower: np.ndarray, lip_line: float, seed: in
         "gum": random.uniform(0.88, 1.06),
     }
     half_width, front, back = np.abs(upper[:, 0]).max(), upper[:, 2].max(), upper[:, 2].min()
-    edge = lip_line - random.uniform(0.0004, 0.0026)
+    edge = lip_line - random.uniform(0.0016, 0.0042)
     above = Arch(half_width * 0.86, front - 0.0040, back, edge)
-    overbite = random.uniform(0.0004, 0.0026)
+    overbite = random.uniform(0.0002, 0.0018)
     below = Arch(half_width * 0.80, front - 0.0070 - random.uniform(0, 0.0012), back, edge + overbite)
     return Solid.joined([*_row(above, True, random, traits), *_row(below, False, random, traits), _tongue(below)])

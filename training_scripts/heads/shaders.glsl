@@ -361,7 +361,7 @@ vec3 rough_normal(vec3 normal, float cells, float depth) {
 void main() {
     vec3 normal = normalize(n);
 #if MATERIAL == 0                                    // tooth: yellower at the neck, glassy at the edge
-    vec3 c = teeth * mix(vec3(1), vec3(.93, .82, .64), smoothstep(.35, 1., s.y));
+    vec3 c = teeth * .82 * mix(vec3(1), vec3(.93, .82, .64), smoothstep(.35, 1., s.y));
     c = mix(c, c * vec3(.80, .84, .90), smoothstep(.22, .0, s.y) * .6);
     c *= .95 + .1 * noise(b * 400. + pattern);
     result = vec4(shade(w, rough_normal(normal, 700., .12), normal, c, vec3(.65, .6, .55), .8, .27, ao * in_mouth(), .0022), 1);
