@@ -30,7 +30,7 @@ from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.metrics import correlation, opening_track
 from latentsync.models import LipSyncModel, find_model, load_model
-from latentsync.options import SILENCES, LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip
@@ -126,7 +126,10 @@ def _each_way(
     measure: _Measure,
     folder: Path,
 ) -> list[PauseScore]:
-    ways = {"reference": options.as_reference(), **{way: replace(options, silence=way) for way in SILENCES}}
+    ways = {
+        "reference": options.as_reference(),
+        **{way: replace(options, silence=way) for way in SETTINGS["silence"].choices},
+    }
     scores, cache = [], TrackCache(folder / "tracks")
     for bed in BEDS:
         sound = folder / f"{bed}.wav"

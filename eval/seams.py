@@ -36,7 +36,7 @@ from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.mel import SAMPLE_RATE
 from latentsync.models import LipSyncModel, find_model, load_model
-from latentsync.options import BLEND_METHODS, LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.speech_features import encode_speech
 from latentsync.synthetic.clips import AvatarClip
@@ -223,7 +223,7 @@ def table(clips: list[Clip], resolution: int, blend_mask: str, every: int = 1) -
 
     rows = [
         row(method, mask, replace(default, blend_method=method, edge_match=match, **chosen))
-        for (mask, chosen), method, match in product(masks.items(), BLEND_METHODS, (True, False))
+        for (mask, chosen), method, match in product(masks.items(), SETTINGS["blend_method"].choices, (True, False))
     ]
     rows += [row("feather", own, replace(default, mask_smooth=smooth)) for smooth in (0.0, 0.25, 0.75, 1.0)]
     for smooth in (0.0, 0.5):

@@ -1,18 +1,97 @@
-"""What a user can choose, with the defaults, and the preset that reproduces the reference."""
+"""Every setting of a run, once: the fields of LipSyncOptions are the table that all doors are made from.
 
-import math
-from dataclasses import dataclass, replace
+Name, type and choices stand in the annotation, the default and the rest in its `setting`. The command line
+(cli/arguments.py), the nodes (nodes/knobs.py) and the page (webapp/page.py) read SETTINGS. Standard library alone.
+"""
+
+import sys
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
 from .errors import OptionError
 from .media.length_modes import LengthMode, TailMode, check_modes
-from .trajectory import check_savings, check_scheduler
+from .trajectory import MAX_INFERENCE_STEPS, Scheduler, check_savings
 
+ABOVE_0, BELOW_INFINITY = sys.float_info.min, sys.float_info.max
 MAX_OFFSET = 10_000  # ms
-BLEND_METHODS = ("feather", "multiband", "poisson")
-MASK_SHAPES = ("drawn", "landmarks")
-SILENCES = ("off", "close", "source")
+MAX_DURATION = 86_400.0  # s, of a node's widget
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of the table.
+
+    default     None means `nothing`, which a node's widget says with 0 or an empty text
+    help        a line for --help; `group`: where it stands there, "" for what is no option
+    option, widget, label  its names on the command line (`name` unless given; no_`name` for what is on by default), in
+                the nodes (`name` unless given) and on the page ("": not there)
+    low, high   range, both ends included; `expected` says it in words
+    range       of a node's widget, `slider` of the page's control (low, high, step), where they are narrower
+    tooltip     of a node's input; info: a line on the page; words: of each choice there
+    nodes       "file": LatentSync Lip Sync shows it, "frames": Lip Sync Images. Nodes of one stage name what they show
+    advanced    hidden in a node until the user asks for more
+    """
+
+    default: Any
+    help: str = ""
+    group: str = ""
+    option: str = ""
+    widget: str = ""
+    label: str = ""
+    low: float | None = None
+    high: float | None = None
+    expected: str = ""
+    nothing: str = ""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    slider: tuple[float, float, float] | None = None
+    tooltip: str = ""
+    info: str = ""
+    words: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    advanced: bool = False
+    name: str = ""
+    kind: type = str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """As the command line spells it."""
+        return f"--{self.option}"
+
+    def check(self, value: Any) -> None:
+        """Raises OptionError for a value that is not one of the choices or not in the range."""
+        if self.choices and value not in self.choices:
+            raise OptionError(f"{self.option} is {value!r}; expected one of {', '.join(self.choices)}")
+        if self.low is None or (value is None and self.default is None):
+            return
+        if not self.low <= value <= self.high or (self.kind is int and value % 1):
+            shown = f"{float(value):g}" if isinstance(value, (float, Fraction)) else value
+            whole = "a whole number from " if self.kind is int else ""
+            raise OptionError(
+                f"{self.option} is {shown}; expected {self.expected or f'{whole}{self.low:g} to {self.high:g}'}"
+            )
+
+
+def setting(default: Any, help: str = "", **words: Any) -> Any:
+    """A field of the table."""
+    return field(default=default, metadata={"row": Setting(default, help, **words)})
+
+
+def settings_of(options: type) -> dict[str, Setting]:
+    """The rows of a dataclass whose fields are settings, by name."""
+    rows = {}
+    for one in fields(options):
+        kind, *_ = [part for part in get_args(one.type) if part is not type(None)] or [one.type]
+        choices = get_args(one.type) if get_origin(one.type) is Literal else ()
+        row = one.metadata["row"]
+        option = f"no_{one.name}" if kind is bool and row.default else one.name
+        rows[one.name] = replace(
+            row, name=one.name, option=row.option or option, widget=row.widget or one.name,
+            kind=str if choices else kind, choices=choices,
+        )  # fmt: skip
+    return rows
 
 
 @dataclass(frozen=True)
@@ -22,95 +101,227 @@ class LipSyncOptions:
     Raises OptionError when built with a value out of range.
     """
 
-    num_inference_steps: int = 25
-    guidance_scale: float = 1.5  # 1 or less: no guidance, half the time
-    scheduler: str = "ddim"  # see trajectory.py; the reference: ddim
-    guidance_interval: tuple[float, float] = (0.0, 1.0)  # shares of the steps between which guidance is on
-    cache_interval: int = 1  # steps in a row that share deep features, see unet.py; 1: none. The reference's apps: 3
-    seed: int = 1247
-    fps: Fraction | None = None  # None: the source's own frames and times. The reference resamples to 25.
-    start: float = 0.0  # s, of source and speech alike: a preview of what the whole run would show there
-    duration: float | None = None  # s; None: to the end of the speech
-    # For a video of another length than the speech, see media/length_modes.py. The reference: bounce, cut.
-    length: LengthMode = "bounce"
-    tail: TailMode = "cut"
-    doubled_turns: bool = False  # the reference shows the frame at which a bounce turns twice, which looks like a stop
-    # ms by which the lips come later than in the speech, which itself stays where it is; negative: earlier
-    audio_offset_ms: float = 0.0
-    mask: str = "mask"
-    # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
-    # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
-    blend_mask: str | None = None
-    mask_smooth: float = 0.5  # 0 hard edge .. 1 wide feather, a tenth of the face: docs/mask_smooth.jpg
-    chunk_frames: int = 16  # frames denoised together; the model was trained with 16
-    chunk_overlap: int = 4  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
-    clips_at_once: int = 2  # faces whose chunks are denoised together; 1 needs less memory
-    full_chunks: bool = True  # complete a short last chunk with frames before it: its normalisation spans the chunk
-    tf32: bool = True  # of float32 on NVIDIA cards: several times as fast with 10 bits, see precision.float32_products
-    posterior: Literal["mean", "sample"] = "mean"  # the mean is the VAE's best estimate; a sample adds noise
-    audio_windows: Literal["overlap", "reference"] = "overlap"  # nothing jumps where two 30 s windows meet
-    smoothing: Literal["none", "p_bias", "temporal"] = "temporal"  # the crop does not tremble with the landmarks
-    sampling: Literal["quality", "reference"] = "quality"  # anti-aliased and rounded, instead of truncated
-    colour_match: bool = True  # broad colours around the lips are the source's: model and VAE shift them (colours.py)
-    blend_method: Literal["feather", "multiband", "poisson"] = "feather"  # compared in docs/seams.md
-    mask_shape: Literal["drawn", "landmarks"] = "drawn"  # the mask as drawn, or as the face's own jaw and cheeks lie
-    edge_match: bool = True  # colour and gain along the edge are made the source's
-    blend: Literal["mask", "reference"] = "mask"  # only the generated region changes, not the whole face square
-    # In pauses of the speech the mouth closes, or the source's picture comes back. The reference leaves it to the
-    # model, which takes noise and music for a voice.
-    silence: Literal["off", "close", "source"] = "close"
+    # Of the result as a file
+    marking: bool = setting(
+        True,  # the container's metadata tell that the result is generated, see provenance.py
+        "leave out what tells in the result's metadata that it is generated (docs/responsible_use.md)",
+        group="files", nodes=("file",), advanced=True,
+        tooltip="The file's metadata tell that the result is AI-generated, and by which model. The pictures stay as "
+        "they are.",
+    )  # fmt: skip
+    visible_mark: str | None = setting(
+        None,  # a label that everybody sees, in a corner of each frame
+        "a label in the lower right corner of each frame, as 'AI-generated'",
+        group="files", unit="text", nodes=("file",), advanced=True, label="Label in the picture",
+        tooltip="A label in the lower right corner of each frame, such as AI-generated. Empty: none.",
+        info="In a corner of each frame. That it is generated stands in the file's metadata in any case.",
+    )  # fmt: skip
     # A face that is lost, tiny, turned away or covered gives way to the source's picture over so many seconds, instead
     # of from one frame to the next as in the reference.
-    fade: float = 0.16
-    max_yaw: float = 60.0  # degrees from frontal at which a face counts as turned away
-    sr_ratio: int = 2  # side of a restored face, in sides of the generated one
-    sr_strength: float = 1.0  # of restoration: 0 none .. 1 whole
-    marking: bool = True  # the container's metadata tell that the result is generated, see provenance.py
-    visible_mark: str | None = None  # a label that everybody sees, in a corner of each frame
-    extra_frames: bool = False  # the reference writes two frames more than the speech lasts
+    fade: float = setting(
+        0.16,
+        "a face that is lost, covered, tiny or turned away gives way to the source this gently",
+        group="faces", unit="seconds", low=0, high=5, expected="0 (at once) to 5 seconds",
+        nodes=("file", "frames"), advanced=True,
+        tooltip="A face that is lost, covered, tiny or turned away gives way to the source over so many seconds; with "
+        "0 it changes from one frame to the next.",
+    )  # fmt: skip
+    max_yaw: float = setting(
+        60.0,  # degrees from frontal at which a face counts as turned away
+        "faces turned further stay",
+        group="faces", unit="degrees", low=ABOVE_0, high=90, expected="more than 0 to 90 degrees", range=(1.0, 90.0),
+        nodes=("file", "frames"), advanced=True,
+        tooltip="A face turned away from the camera by more degrees than this stays as it is: 90 is a profile, which "
+        "no model draws well.",
+    )  # fmt: skip
+    # For a video of another length than the speech, see media/length_modes.py. The reference: bounce, cut.
+    length: LengthMode = setting(
+        "bounce",
+        "a video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at the last "
+        "frame, trim ends the result there; speed makes the video slower or faster, so that it lasts as long as the "
+        "speech",
+        group="time", nodes=("file", "frames"), label="If the video is shorter",
+        tooltip="A video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at "
+        "the last frame, trim ends the result there. speed makes the video slower or faster, so that it lasts as long "
+        "as the speech.",
+        info="What is shown while the speech goes on.",
+        words=(
+            *("Back and forth", "From the beginning again", "Hold the last frame", "End there"),
+            "Change the video's speed",
+        ),
+    )  # fmt: skip
+    tail: TailMode = setting(
+        "cut",
+        "a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in silence",
+        group="time", nodes=("file", "frames"), label="If the video is longer",
+        tooltip="A video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
+        "silence. Not together with trim; speed leaves no rest.",
+        info="What becomes of the rest.", words=("End with the speech", "Keep the rest, in silence"),
+    )  # fmt: skip
+    doubled_turns: bool = setting(
+        False
+    )  # the reference shows the frame at which a bounce turns twice: it looks like a stop
+    # ms by which the lips come later than in the speech, which itself stays where it is; negative: earlier
+    audio_offset_ms: float = setting(
+        0.0,
+        "let the lips come so much later than in the speech, whose sound stays; negative: earlier",
+        group="time", unit="ms", low=-MAX_OFFSET, high=MAX_OFFSET, nodes=("file", "frames"), label="Lips later by (ms)",
+        expected=f"{-MAX_OFFSET} to {MAX_OFFSET} milliseconds, positive for later lips",
+        tooltip="Lets the lips come so many milliseconds later than in the speech; negative: earlier. The sound stays "
+        "where it is. 40 is one frame at 25 frames per second.",
+        info="If lips and sound do not meet; negative is earlier.",
+    )  # fmt: skip
+    # In pauses of the speech the mouth closes, or the source's picture comes back. The reference leaves it to the
+    # model, which takes noise and music for a voice.
+    silence: Literal["close", "source", "off"] = setting(
+        "close",
+        "in pauses of the speech, also over music or noise: close the mouth, let the source's picture through, or "
+        "leave it to the model",
+        group="time", nodes=("file", "frames"), label="In pauses of the speech",
+        tooltip="In pauses of the speech, over music and noise too: close shuts the mouth, source lets the source's "
+        "picture through, off leaves it to the model, which may take any sound for a voice.",
+        info="Also over music or noise.", words=("Close the mouth", "Show the source", "Leave it to the model"),
+    )  # fmt: skip
+    fps: Fraction | None = setting(
+        None,  # the source's own frames and times. The reference resamples to 25.
+        "output frame rate, e.g. 25 or 30000/1001",
+        group="time", low=1, high=240, expected="1 to 240, or none for the source's own", nothing="the source's own",
+    )  # fmt: skip
+    start: float = setting(
+        0.0,  # s, of source and speech alike: a preview of what the whole run would show there
+        "preview: begin here",
+        group="time", unit="seconds", low=0, high=BELOW_INFINITY, range=(0.0, MAX_DURATION), nodes=("file",),
+        expected="seconds from the beginning, 0 or more",
+        tooltip="For a quick look: begin so many seconds into video and speech. 0 begins at the beginning.",
+    )  # fmt: skip
+    duration: float | None = setting(
+        None,  # s; to the end of the speech
+        "preview: length",
+        group="time", unit="seconds", low=ABOVE_0, high=BELOW_INFINITY, range=(0.0, MAX_DURATION), nodes=("file",),
+        expected="more than 0 seconds", nothing="the whole speech",
+        tooltip="For a quick look: length in seconds. 0 goes to the end of the speech.",
+    )  # fmt: skip
+    num_inference_steps: int = setting(
+        25,
+        "denoising steps, 1 to 999",
+        group="generation", option="inference_steps", widget="steps", low=1, high=MAX_INFERENCE_STEPS,
+        nodes=("file", "frames"), label="Steps", slider=(1, 60, 1),
+        tooltip="Denoising steps. More steps take proportionally longer; beyond 25 little changes.",
+        info="More is slower and a little finer.",
+    )  # fmt: skip
+    guidance_scale: float = setting(
+        1.5,  # 1 or less: no guidance, half the time
+        "weight of the speech, usually 1 to 3; 1 is twice as fast",
+        group="generation", low=0, high=20, expected="0 to 20, usually 1 to 3", slider=(1, 4, 0.1),
+        nodes=("file", "frames"), label="Weight of the speech",
+        tooltip="How strongly the lips follow the speech, usually 1 to 3. Higher moves them more and may distort them; "
+        "1 or less turns guidance off and takes half the time.",
+        info="How much the lips follow it. Above 1 takes twice the time of 1.",
+    )  # fmt: skip
+    guidance_interval: tuple[float, float] = setting(
+        (0.0, 1.0),  # shares of the steps between which guidance is on
+        "shares of the steps between which guidance is on: 0 0.5 for their first half",
+        group="generation", unit="from to",
+    )  # fmt: skip
+    scheduler: Scheduler = setting(
+        "ddim",  # see trajectory.py; the reference: ddim
+        "solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
+        group="generation",
+        tooltip="How noise is taken away from step to step. ddim is the models' own; dpmpp_2m (DPM-Solver++) and unipc "
+        "need about half as many steps.",
+    )  # fmt: skip
+    cache_interval: int = setting(
+        1,  # steps in a row that share deep features, see unet.py; 1: none. The reference's apps: 3
+        "compute the U-Net's deep layers once in so many steps: 1 always, 3 in about half the time",
+        group="generation", unit="steps", low=1, high=MAX_INFERENCE_STEPS, range=(1, 10), advanced=True,
+        expected=f"1 (off) to {MAX_INFERENCE_STEPS}, usually at most 3",
+        tooltip="The U-Net's deep layers are computed once in so many steps and kept in between: 1 computes them at "
+        "every step, 2 or 3 take about half the time and change the lips a little.",
+    )  # fmt: skip
+    chunk_overlap: int = setting(
+        4,  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
+        "of 16 frames made at a time so many are made twice and cross-faded, so that no jump shows",
+        group="generation", unit="frames", low=0, high=12, range=(0, 8),
+        tooltip="Faces are made 16 frames at a time. So many frames are made by both neighbouring chunks and "
+        "cross-faded, so that no jump shows; 0 is faster and may flicker.",
+    )  # fmt: skip
+    seed: int = setting(
+        1247,
+        "same seed, same result; -1: a random one",
+        group="generation", low=0, high=2**63 - 1, expected="a whole number from 0 to 2^63 - 1",
+        nodes=("file", "frames"), label="Seed",
+        tooltip="The random seed of the noise. The same seed gives the same lips again.",
+        info="The same number gives the same result.",
+    )  # fmt: skip
+    mask_smooth: float = setting(
+        0.5,  # 0 hard edge .. 1 wide feather, a tenth of the face: docs/mask_smooth.jpg
+        "edge of the new part: 0 hard to 1 wide feather",
+        group="generation", low=0, high=1, expected="0 (hard edge) to 1 (wide feather)", slider=(0, 1, 0.05),
+        nodes=("file", "frames"), label="Soft edge",
+        tooltip="Width of the soft edge around the new part of the face: 0 is a hard edge, 1 fades over a tenth of the "
+        "face's side.",
+        info="Of the new part of the face: 0 is hard.",
+    )  # fmt: skip
+    mask_shape: Literal["drawn", "landmarks"] = setting(
+        "drawn",  # the mask as drawn, or as the face's own jaw and cheeks lie
+        "the new part is as the model's mask, or as the face's own jaw and cheeks",
+        group="generation", nodes=("file", "frames"), advanced=True,
+        tooltip="Shape of the new part: drawn is the model's mask; landmarks also leaves out what lies beyond the "
+        "face's own jaw and cheeks, such as a collar or a hand at the chin.",
+    )  # fmt: skip
+    blend_method: Literal["feather", "multiband", "poisson"] = setting(
+        "feather",  # compared in docs/seams.md
+        "how the edge is hidden",
+        group="generation", nodes=("file", "frames"), advanced=True,
+        tooltip="How the edge of the new part is hidden: feather fades one picture into the other; multiband does so "
+        "over a wide way for broad colours and a narrow one for detail; poisson bends the new part's colours so that "
+        "they meet the source's.",
+    )  # fmt: skip
+    sr_ratio: int = setting(
+        2,  # side of a restored face, in sides of the generated one
+        "working size of --superres",
+        group="generation", low=1, high=4, expected="1, 2, 3 or 4", nodes=("file",), advanced=True,
+        tooltip="Side of a restored face, in sides of the generated one. More than the frame shows is of no use.",
+    )  # fmt: skip
+    sr_strength: float = setting(
+        1.0,  # of restoration: 0 none .. 1 whole
+        "of --superres: 0 none to 1 whole",
+        group="generation", low=0, high=1, expected="0 (no restoration) to 1 (whole)", nodes=("file",), advanced=True,
+        tooltip="How much of the restoration shows: 0 is the generated face, 1 the restored one.",
+    )  # fmt: skip
+    # No option of the command line
+    mask: str = setting("mask")
+    # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
+    # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
+    blend_mask: str | None = setting(None)
+    chunk_frames: int = setting(16, low=1, high=24, expected="1 to 24, the model was trained with 16")
+    clips_at_once: int = setting(2, low=1, high=16)  # faces denoised together; 1 needs less memory
+    full_chunks: bool = setting(True)  # complete a short last chunk with frames before it: its normalisation spans it
+    tf32: bool = setting(
+        True
+    )  # float32 on NVIDIA cards: several times as fast with 10 bits, precision.float32_products
+    posterior: Literal["mean", "sample"] = setting("mean")  # the mean is the VAE's best estimate; a sample adds noise
+    audio_windows: Literal["overlap", "reference"] = setting("overlap")  # nothing jumps where two 30 s windows meet
+    smoothing: Literal["temporal", "p_bias", "none"] = setting(
+        "temporal"
+    )  # the crop does not tremble with the landmarks
+    sampling: Literal["quality", "reference"] = setting("quality")  # anti-aliased and rounded, instead of truncated
+    colour_match: bool = setting(
+        True
+    )  # broad colours around the lips are the source's: the model shifts them (colours.py)
+    edge_match: bool = setting(True)  # colour and gain along the edge are made the source's
+    blend: Literal["mask", "reference"] = setting("mask")  # only the generated region changes, not the whole square
+    extra_frames: bool = setting(False)  # the reference writes two frames more than the speech lasts
 
     def __post_init__(self):
-        if not 1 <= self.num_inference_steps <= 999:
-            raise OptionError(f"inference_steps is {self.num_inference_steps}; expected a whole number from 1 to 999")
-        if not 0 <= self.guidance_scale <= 20:
-            raise OptionError(f"guidance_scale is {self.guidance_scale}; expected 0 to 20, usually 1 to 3")
-        check_scheduler(self.scheduler)
+        for name, row in SETTINGS.items():
+            row.check(getattr(self, name))
         check_savings(self.guidance_interval, self.cache_interval)
-        if not 0 <= self.mask_smooth <= 1:
-            raise OptionError(f"mask_smooth is {self.mask_smooth}; expected 0 (hard edge) to 1 (wide feather)")
-        if self.fps is not None and not 1 <= self.fps <= 240:
-            raise OptionError(f"fps is {float(self.fps):g}; expected 1 to 240, or none for the source's own")
-        if not 0 <= self.start < math.inf:
-            raise OptionError(f"start is {self.start}; expected seconds from the beginning, 0 or more")
-        if self.duration is not None and not 0 < self.duration < math.inf:
-            raise OptionError(f"duration is {self.duration}; expected more than 0 seconds")
         check_modes(self.length, self.tail)
-        _check_choice("blend_method", self.blend_method, BLEND_METHODS)
-        _check_choice("mask_shape", self.mask_shape, MASK_SHAPES)
-        _check_choice("silence", self.silence, SILENCES)
-        if not 0 <= self.fade <= 5:
-            raise OptionError(f"fade is {self.fade}; expected 0 (at once) to 5 seconds")
-        if not 0 < self.max_yaw <= 90:
-            raise OptionError(f"max_yaw is {self.max_yaw}; expected more than 0 to 90 degrees")
-        if self.sr_ratio not in (1, 2, 3, 4):
-            raise OptionError(f"sr_ratio is {self.sr_ratio}; expected 1, 2, 3 or 4")
-        if not 0 <= self.sr_strength <= 1:
-            raise OptionError(f"sr_strength is {self.sr_strength}; expected 0 (no restoration) to 1 (whole)")
-        if not -MAX_OFFSET <= self.audio_offset_ms <= MAX_OFFSET:
-            raise OptionError(
-                f"audio_offset_ms is {self.audio_offset_ms:g}; expected {-MAX_OFFSET} to {MAX_OFFSET} milliseconds, "
-                "positive for later lips"
-            )
-        if not 1 <= self.chunk_frames <= 24:
-            raise OptionError(f"chunk_frames is {self.chunk_frames}; expected 1 to 24, the model was trained with 16")
-        if not 0 <= self.chunk_overlap <= self.chunk_frames // 2:
+        if self.chunk_overlap > self.chunk_frames // 2:
             raise OptionError(f"chunk_overlap is {self.chunk_overlap}; expected 0 to {self.chunk_frames // 2}")
-        if not 1 <= self.clips_at_once <= 16:
-            raise OptionError(f"clips_at_once is {self.clips_at_once}; expected 1 to 16")
         if self.visible_mark is not None:
             _check_label(self.visible_mark)
-        if not 0 <= self.seed < 2**63:
-            raise OptionError(f"seed is {self.seed}; expected a whole number from 0 to 2^63 - 1")
 
     def as_reference(self) -> "LipSyncOptions":
         """These options with every deviation from the reference turned off."""
@@ -142,9 +353,7 @@ class LipSyncOptions:
         )
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+SETTINGS = settings_of(LipSyncOptions)
 
 
 def _check_label(text: str) -> None:

@@ -1,10 +1,13 @@
 """What can be chosen about the denoising trajectory; without torch, so that it can be asked before that is loaded."""
 
+from typing import Literal, get_args
+
 from .errors import OptionError
 
 MAX_INFERENCE_STEPS = 999  # with DDIM's offset of 1, a thousand steps would ask for timestep 1000
 # ddim: first order, the reference's. dpmpp_2m: DPM-Solver++ of second order, multistep. unipc: UniPC of second order.
-SCHEDULERS = ("ddim", "dpmpp_2m", "unipc")
+Scheduler = Literal["ddim", "dpmpp_2m", "unipc"]
+SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
 
 def check_scheduler(name: str) -> None:

@@ -1,7 +1,7 @@
 """Inputs that several nodes share, with the command line's defaults."""
 
 from ..latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from ..latentsync.options import BLEND_METHODS, MASK_SHAPES, MAX_OFFSET, SILENCES, LipSyncOptions
+from ..latentsync.options import MAX_OFFSET, SETTINGS, LipSyncOptions
 from ..latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, decided_fields
 from ..latentsync.trajectory import SCHEDULERS as SOLVERS
 from .host import io
@@ -12,9 +12,9 @@ MASKS = ["mask", "mask2", "mask3", "mask4"]
 SMOOTHINGS = ["temporal", "p_bias", "none"]
 LENGTHS = list(LENGTH_MODES)
 TAILS = list(TAIL_MODES)
-METHODS = list(BLEND_METHODS)
-SHAPES = list(MASK_SHAPES)
-PAUSES = [DEFAULTS.silence, *(choice for choice in SILENCES if choice != DEFAULTS.silence)]
+METHODS = list(SETTINGS["blend_method"].choices)
+SHAPES = list(SETTINGS["mask_shape"].choices)
+PAUSES = list(SETTINGS["silence"].choices)
 SCHEDULERS = list(SOLVERS)
 PRESET_NAMES = [CUSTOM, *PRESETS]  # custom first: a graph saved before presets were there gives what it gave
 SYNONYMS = ("dub", "dubbing", "talking", "talking head", "mouth", "wav2lip", "lipsync", "lip sync")

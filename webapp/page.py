@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from latentsync.options import SILENCES, LipSyncOptions
+from latentsync.options import LipSyncOptions
 from latentsync.presets import DEFAULT_PRESET
 
 from . import quality
@@ -167,7 +167,7 @@ def _details(options: LipSyncOptions) -> dict:
         )  # fmt: skip
     with gr.Row():
         made["silence"] = gr.Dropdown(
-            [(PAUSES[key], key) for key in SILENCES], value=options.silence, label="In pauses of the speech",
+            [(words, key) for key, words in PAUSES.items()], value=options.silence, label="In pauses of the speech",
             info="Also over music or noise.",
         )  # fmt: skip
         made["mask_smooth"] = gr.Slider(

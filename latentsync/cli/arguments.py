@@ -7,9 +7,7 @@ from pathlib import Path
 from .. import presets
 from ..errors import AudioError, OptionError
 from ..given_paths import check_input, given_path, path_or_word
-from ..media.length_modes import LENGTH_MODES, TAIL_MODES
-from ..options import BLEND_METHODS, MASK_SHAPES, LipSyncOptions
-from ..trajectory import SCHEDULERS
+from ..options import SETTINGS, Setting
 from .option_parser import OptionParser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,14 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
         "bundled one for the bundled model, else stable_syncnet.pt of --checkpoints if it is there (default: auto)",
     )
-    files.add_argument(
-        "--no_marking",
-        action="store_true",
-        help="leave out what tells in the result's metadata that it is generated (docs/responsible_use.md)",
-    )
-    files.add_argument(
-        "--visible_mark", metavar="TEXT", help="a label in the lower right corner of each frame, as 'AI-generated'"
-    )
+    add_settings(files, "marking", "visible_mark")
     files.add_argument(
         "--job_dir",
         type=given_path,
@@ -86,56 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WHICH=FILE",
         help="in place of --audio_path, once for each person: --track left=a.wav --track right=b.wav. All are heard",
     )
-    faces.add_argument(
-        "--fade",
-        type=float,
-        default=0.16,
-        metavar="SECONDS",
-        help="a face that is lost, covered, tiny or turned away gives way to the source this gently (default: 0.16)",
-    )
-    faces.add_argument(
-        "--max_yaw", type=float, default=60.0, metavar="DEGREES", help="faces turned further stay (default: 60)"
-    )
+    add_settings(faces, "fade", "max_yaw")
     faces.add_argument(
         "--no_track_cache",
         action="store_true",
         help="find the faces anew; else a second speech on the same video takes them from the user's cache folder",
     )
     times = parser.add_argument_group("time")
-    times.add_argument(
-        "--length",
-        choices=LENGTH_MODES,
-        default="bounce",
-        help="a video shorter than the speech: bounce goes back and forth, loop begins again, hold stands still at the "
-        "last frame, trim ends the result there; speed makes the video slower or faster, so that it lasts as long as "
-        "the speech (default: bounce)",
-    )
-    times.add_argument(
-        "--tail",
-        choices=TAIL_MODES,
-        default="cut",
-        help="a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
-        "silence (default: cut)",
-    )
-    times.add_argument(
-        "--audio_offset_ms",
-        type=float,
-        default=0.0,
-        metavar="MS",
-        help="let the lips come so much later than in the speech, whose sound stays; negative: earlier (default: 0)",
-    )
-    times.add_argument(
-        "--silence",
-        choices=["close", "source", "off"],
-        default="close",
-        help="in pauses of the speech, also over music or noise: close the mouth, let the source's picture through, or "
-        "leave it to the model (default: close)",
-    )
-    times.add_argument(
-        "--fps", type=parse_fps, help="output frame rate, e.g. 25 or 30000/1001 (default: the source's own)"
-    )
-    times.add_argument("--start", type=float, default=0.0, help="preview: begin here, in seconds (default: 0)")
-    times.add_argument("--duration", type=float, help="preview: length in seconds (default: the whole speech)")
+    add_settings(times, "length", "tail", "audio_offset_ms", "silence", "fps", "start", "duration")
     quality = parser.add_argument_group("generation")
     quality.add_argument(
         "--preset",
@@ -145,59 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         "does as the reference implementation; an explicit option wins. Compared in docs/performance.md "
         f"(default: {presets.DEFAULT_PRESET})",
     )
-    quality.add_argument("--inference_steps", type=int, default=25, help="denoising steps, 1 to 999")
-    quality.add_argument(
-        "--guidance_scale",
-        type=float,
-        default=1.5,
-        help="weight of the speech, usually 1 to 3; 1 is twice as fast",
-    )
-    quality.add_argument(
-        "--guidance_interval",
-        type=float,
-        nargs=2,
-        default=(0.0, 1.0),
-        metavar=("FROM", "TO"),
-        help="shares of the steps between which guidance is on: 0 0.5 for their first half",
-    )
-    quality.add_argument(
-        "--scheduler",
-        choices=SCHEDULERS,
-        default="ddim",
-        help="solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
-    )
-    quality.add_argument(
-        "--cache_interval",
-        type=int,
-        default=1,
-        metavar="STEPS",
-        help="compute the U-Net's deep layers once in so many steps: 1 always, 3 in about half the time",
-    )
-    quality.add_argument(
-        "--chunk_overlap",
-        type=int,
-        default=4,
-        metavar="FRAMES",
-        help="of 16 frames made at a time so many are made twice and cross-faded, so that no jump shows",
-    )
-    quality.add_argument(
-        "--seed", type=int, default=1247, help="same seed, same result (default: 1247); -1: a random one"
-    )
-    quality.add_argument(
-        "--mask_smooth", type=float, default=0.5, help="edge of the new part: 0 hard to 1 wide feather (default: 0.5)"
-    )
-    quality.add_argument(
-        "--mask_shape",
-        choices=MASK_SHAPES,
-        default="drawn",
-        help="the new part is as the model's mask, or as the face's own jaw and cheeks (default: drawn)",
-    )
-    quality.add_argument(
-        "--blend_method",
-        choices=BLEND_METHODS,
-        default=LipSyncOptions.blend_method,
-        help=f"how the edge is hidden (default: {LipSyncOptions.blend_method})",
-    )
+    add_settings(quality, "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler", "cache_interval")
+    add_settings(quality, "chunk_overlap", "seed", "mask_smooth", "mask_shape", "blend_method")
     quality.add_argument(
         "--protect",
         type=given_path,
@@ -219,10 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="who builds GFPGAN's or CodeFormer's network: spandrel, or its authors' own package (gfpgan, "
         "codeformer-pip), which has to be installed; the results are the same (default: spandrel)",
     )
-    quality.add_argument(
-        "--sr_ratio", type=int, choices=[1, 2, 3, 4], default=2, help="working size of --superres (default: 2)"
-    )
-    quality.add_argument("--sr_strength", type=float, default=1.0, help="of --superres: 0 none to 1 whole (default: 1)")
+    add_settings(quality, "sr_ratio", "sr_strength")
     quality.add_argument(
         "--codeformer_fidelity", type=float, default=0.5, help="0 most restored to 1 most faithful (default: 0.5)"
     )
@@ -307,10 +202,42 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--ray_address", metavar="ADDRESS", help="of a running cluster, or auto (default: a Ray of this machine)"
     )
+    for group in parser._action_groups:  # settings that have no place of their own above
+        options = parser._option_string_actions
+        add_settings(group, *(n for n, row in SETTINGS.items() if row.group == group.title and row.flag not in options))
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="only errors")
     talk.add_argument("--verbose", action="store_true", help="also what the libraries log, and stack traces")
     return parser
+
+
+def add_settings(group: argparse._ArgumentGroup, *names: str) -> None:
+    """Add the rows of the table of settings that have these names."""
+    for row in map(SETTINGS.get, names):
+        group.add_argument(row.flag, help=row.help + default_words(row), **argparse_words(row))
+
+
+def argparse_words(row: Setting) -> dict:
+    """What argparse is to know of a setting beside its name and help."""
+    if row.kind is bool:
+        return {"action": "store_true"}
+    words = {"default": row.default, "type": {Fraction: parse_fps}.get(row.kind, row.kind)}
+    if row.choices:
+        return words | {"choices": row.choices}
+    if row.name == "sr_ratio":
+        return words | {"choices": range(int(row.low), int(row.high) + 1)}
+    metavar = tuple(row.unit.upper().split())
+    if len(metavar) == 2:
+        return words | {"type": float, "nargs": 2, "metavar": metavar}
+    return words | ({"metavar": metavar[0]} if metavar else {})
+
+
+def default_words(row: Setting) -> str:
+    """The default in brackets, but for what presets decide."""
+    default = row.nothing if row.default is None else row.default
+    if row.kind is bool or default == "" or any(row.name in preset.options for preset in presets.PRESETS.values()):
+        return ""
+    return f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
 
 
 def parse_fps(text: str) -> Fraction:

@@ -2,11 +2,10 @@
 
 import argparse
 import secrets
-from dataclasses import fields
 
 from ..errors import OptionError
 from ..media.video_reader import exact_rate
-from ..options import LipSyncOptions
+from ..options import SETTINGS, LipSyncOptions
 from ..presets import apply_preset
 from ..speakers import Speaker
 from .arguments import check_speech
@@ -14,20 +13,15 @@ from .arguments import check_speech
 
 def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions:
     """LipSyncOptions of the command line; an explicit option wins over the preset."""
-    known = {field.name for field in fields(LipSyncOptions)}
-    values = {field_of(name): value for name, value in vars(arguments).items() if field_of(name) in known}
+    rows = {row.option: row for row in SETTINGS.values() if row.group}
+    values = {row.name: getattr(arguments, option) for option, row in rows.items()}
+    values |= {row.name: values[row.name] != row.default for row in rows.values() if row.kind is bool}
     values["guidance_interval"] = tuple(arguments.guidance_interval)
-    values["marking"] = not arguments.no_marking
     if arguments.fps is not None:
         values["fps"] = exact_rate(arguments.fps)
     if arguments.seed == -1:
         values["seed"] = secrets.randbelow(2**32)
-    return apply_preset(LipSyncOptions(**values), arguments.preset, {field_of(name) for name in given} & known)
-
-
-def field_of(name: str) -> str:
-    """The field of LipSyncOptions that an option sets, if there is one."""
-    return {"inference_steps": "num_inference_steps"}.get(name, name)
+    return apply_preset(LipSyncOptions(**values), arguments.preset, {rows[name].name for name in given & rows.keys()})
 
 
 def speakers_of(arguments: argparse.Namespace, given: set[str]) -> list[Speaker]:

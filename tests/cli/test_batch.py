@@ -176,7 +176,7 @@ def test_all_rows_that_cannot_be_done_are_listed_before_any_is(do, avatar_video,
     assert (code, out) == (2, "")
     expected = {
         3: "No such file",
-        4: "mask_smooth is 2.0",
+        4: "mask_smooth is 2;",
         5: "is written by line 2 too",
         6: "the input itself",
         7: "Cannot tell the format",

@@ -9,7 +9,7 @@ from latentsync.cli.arguments import build_parser
 from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from latentsync.options import BLEND_METHODS, MASK_SHAPES, SILENCES, LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS
 from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
@@ -114,10 +114,10 @@ def test_choices_are_the_librarys(nodes):
         assert set(inputs_of(nodes[node])["face"][1]["options"]) == choices
     assert inputs_of(nodes["LatentSyncRestoreLoader"])["backend"][1]["options"] == list(Backend.__args__)
     for node in ("LatentSyncBlend", "LatentSyncLipSync", "LatentSyncLipSyncImages"):
-        assert set(inputs_of(nodes[node])["blend_method"][1]["options"]) == set(BLEND_METHODS)
-        assert set(inputs_of(nodes[node])["mask_shape"][1]["options"]) == set(MASK_SHAPES)
+        for name in ("blend_method", "mask_shape"):
+            assert tuple(inputs_of(nodes[node])[name][1]["options"]) == SETTINGS[name].choices
     for node in ("LatentSyncAudioEncode", "LatentSyncLipSync", "LatentSyncLipSyncImages"):
-        assert set(inputs_of(nodes[node])["silence"][1]["options"]) == set(SILENCES)
+        assert tuple(inputs_of(nodes[node])["silence"][1]["options"]) == SETTINGS["silence"].choices
     for node, name in (
         ("LatentSyncLipSync", "length"),
         ("LatentSyncLipSyncImages", "length"),

@@ -9,13 +9,14 @@ import torch
 
 from latentsync.errors import OptionError
 from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.options import BLEND_METHODS, MASK_SHAPES, LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.pasting import FacePaster
 
 SHAPE = (480, 640)
 POINTS = np.array([[260.0, 150], [340, 160], [297, 201]])
 CONTOUR = np.array([[240.0, 190], [250, 250], [295, 275], [345, 255], [362, 195], [298, 205]])
-WAYS = list(product(BLEND_METHODS, MASK_SHAPES, (True, False)))
+METHODS = SETTINGS["blend_method"].choices
+WAYS = list(product(METHODS, SETTINGS["mask_shape"].choices, (True, False)))
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -79,7 +80,7 @@ def test_an_enlarged_face_is_compared_at_its_own_side():
     assert np.array_equal(pasted, frame)
 
 
-@pytest.mark.parametrize("method", BLEND_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_weight_of_the_face_goes_from_the_frame_to_the_face(method):
     frame, matrix = noise(6, *SHAPE, 3), matrix_of(128)
     aligned, face = warp_faces([frame], matrix[None], 128)[0], as_face(noise(7, 128, 128, 3))
