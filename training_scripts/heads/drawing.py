@@ -65,7 +65,7 @@ class Studio:
     Raises HeadsUnavailableError, which says what to install, without EGL, moderngl or anny.
     """
 
-    def __init__(self, size: int = 288, cache: Path | str | None = None):
+    def __init__(self, size: int = 320, cache: Path | str | None = None):
         self.size = size
         self.mesh = load_head_mesh(cache)
         self.skin = finer_skin(self.mesh)
