@@ -19,11 +19,11 @@ from .mouth import HAIR, LENS, Solid, mouth_solids
 from .people import Person
 
 BAKED = 1024  # px: side of a person's textures
-SHADOWS = 512  # px
+SHADOWS = 400  # px
 SAMPLES = 1.5  # a side of each pixel
 NECK = np.array((0.0, -0.105, -0.085))  # m from the eyes' middle: what the head turns about
 BEARD_LAYERS, BROW_LAYERS = 3, 2
-FACE_LIGHT = (0.03, 0.75)  # brightness of a well exposed face: of the darkest skin, and what the lightest adds
+FACE_LIGHT = (0.03, 0.68)  # brightness of a well exposed face: of the darkest skin, and what the lightest adds
 SCALP_FUR = {"buzz": 0.006, "short": 0.008, "curly": 0.012, "afro": 0.015}  # m
 
 
@@ -32,7 +32,7 @@ def _shaders() -> dict[str, str]:
     text = (Path(__file__).parent / "shaders.glsl").read_text()
     pieces = dict(re.findall(r"^//// (\S+)\n(.*?)(?=^//// |\Z)", text, re.S | re.M))
     shared, light = pieces.pop("common"), pieces.pop("light")
-    lit = ("skin.frag", "fur.frag", "solid.frag", "lash.frag")
+    lit = ("skin.frag", "cloth.frag", "fur.frag", "solid.frag", "lash.frag")
     for name, code in pieces.items():
         if not code.startswith("#version"):
             pieces[name] = "#version 330\n" + shared + (light if name in lit else "") + code
@@ -73,6 +73,7 @@ class Studio:
         self._measures = Measures(self.mesh, self.skin.matrix)
         self._prepare()
         self._dressed: tuple[int, Dressed] | None = None
+        self._personal: list = []  # what of the last person is to be released
 
     def _prepare(self) -> None:
         """Programs, textures and buffers that all people share."""
@@ -81,11 +82,13 @@ class Studio:
         context, code = self._context, _shaders()
 
         def program(vertex: str, fragment: str, material: int = 0):
-            chosen = code[fragment].replace("#version 330\n", f"#version 330\n#define MATERIAL {material}\n")
+            defined = f"#version 330\n#define MATERIAL {material}\n#define SHADOW_SIDE {SHADOWS}.\n"
+            chosen = code[fragment].replace("#version 330\n", defined)
             return context.program(vertex_shader=code[vertex], fragment_shader=chosen)
 
         self._programs = {
             "skin": program("skin.vert", "skin.frag"),
+            "cloth": program("skin.vert", "cloth.frag"),
             "fur": program("skin.vert", "fur.frag"),
             "lash": program("skin.vert", "lash.frag"),
             **{f"solid {number}": program("solid.vert", "solid.frag", number) for number in range(LENS + 1)},
@@ -125,18 +128,24 @@ class Studio:
         self._open_buffer = context.buffer(reserve=count * 16)
         fixed = np.concatenate([self._rest_place[skin.corners], skin.uv], 1).astype(np.float32)
         self._fixed = context.buffer(fixed.tobytes())
-        triangles = skin.triangles[(self._rest_place[skin.corners][skin.triangles][:, :, 1] > 0.43).all(1)]
+        triangles = skin.triangles[(self._rest_place[skin.corners][skin.triangles][:, :, 1] > 0.47).all(1)]
         self._skin_index = context.buffer(triangles.astype(np.int32).tobytes())
         self._skin_triangles = triangles
+        dressed = (self._cloth[skin.corners][triangles] > 0.99).all(1)
+        bare_index, cloth_index = (
+            context.buffer(triangles[which].astype(np.int32).tobytes()) for which in (~dressed, dressed)
+        )
         layout = [(self._moving, "3f 3f", "place", "normal"), (self._fixed, "3f 2f", "rest", "uv")]
         # The driver drops what a program does not use; moderngl wants only what is left.
-        self._skin_array = self._array(
-            "skin", [*layout, (self._open_buffer, "1f 3f", "open", "fur_kind")], self._skin_index
+        self._skin_array = self._array("skin", [*layout, (self._open_buffer, "1f 3f", "open", "fur_kind")], bare_index)
+        self._cloth_array = self._array(
+            "cloth", [*layout, (self._open_buffer, "1f 3f", "open", "fur_kind")], cloth_index
         )
         self._bake_array = self._array(
             "bake", [(self._fixed, "3f 2f", "rest", "uv"), (self._zone_buffer, "4f", "zones")], self._skin_index
         )
-        self._skin_depth = self._array("depth", [(self._moving, "3f 3f", "place", "normal")], self._skin_index)
+        coarse = context.buffer(skin.coarse.astype(np.int32).tobytes())
+        self._skin_depth = self._array("depth", [(self._moving, "3f 3f", "place", "normal")], coarse)
         # Lashes: the mesh's own vertices.
         chosen = mesh.triangles[mesh.part == LASHES]
         used, triangles = np.unique(chosen, return_inverse=True)
@@ -240,6 +249,8 @@ class Studio:
         furred = kinds * (dressed.fur_lengths > 0)
         index = self._skin_triangles[(furred[skin.corners][self._skin_triangles].sum(2) > 0).any(1)]
         layout = [(self._moving, "3f 3f", "place", "normal"), (self._fixed, "3f 2f", "rest", "uv")]
+        for old in self._personal:
+            old.release()
         index_buffer = self._context.buffer(index.astype(np.int32).tobytes())
         self._fur_array = self._array("fur", [*layout, (self._open_buffer, "1f 3f", "open", "fur_kind")], index_buffer)
         solid = dressed.solid
@@ -255,6 +266,8 @@ class Studio:
         }
         index_buffer = self._context.buffer(solid.triangles[material != LENS].tobytes())
         self._solid_depth = self._array("depth_solid", content, index_buffer)
+        arrays = [self._fur_array, self._solid_depth, *self._solids.values()]
+        self._personal = [*arrays, buffer, *(array.index_buffer for array in arrays)]
 
     def _frames(self, dressed: "Dressed", shot: Shot, weights: np.ndarray) -> Iterator[np.ndarray]:
         """Draw every frame: the person, then what the camera makes of it."""
@@ -262,6 +275,7 @@ class Studio:
         background = background_picture(shot, self.size)
         camera = _Camera(shot, dressed, len(weights))
         developer = _Developer(shot, background, self.size)
+        self._light(dressed, shot, camera)
         exposure = None
         for index, row in enumerate(weights):
             raw = self._draw(dressed, shot, camera, index, row, exposure or 1.0)
@@ -270,13 +284,40 @@ class Studio:
                 raw[..., :3] *= exposure
             yield developer.develop(raw, camera.travel(index) * self.size, index)
 
+    def _drawn(self) -> list[str]:
+        """Programs that draw the person at hand."""
+        return ["skin", "cloth", "fur", "lash", *(f"solid {number}" for number in self._solids)]
+
+    def _light(self, dressed: "Dressed", shot: Shot, camera: "_Camera") -> None:
+        """What programs are told once a shot."""
+        look = dressed.person.look
+        still = {
+            **look,
+            "camera": camera.matrix.T,
+            "eye": camera.place,
+            "shadow_matrix": np.stack([matrix.T for matrix in _light_matrices(shot)]),
+            "shadow_blur": shot.shadow_blur,
+            "light_direction": shot.light_direction,
+            "light_colour": shot.light_colour,
+            "sky": shot.sky,
+            "ground": shot.ground,
+            "sky_direction": shot.sky_direction,
+            "tongue_colour": look["tongue"],
+            "bump": 0.0011,
+            "fur_lengths": dressed.fur_lengths,
+            "beard_curl": look["wave"],
+        }
+        del still["tongue"]  # which in the shaders is where the tongue goes
+        for name in self._drawn():
+            self._set(name, {**still, "fur_shift": 0.0})
+
     def _draw(
         self, dressed: "Dressed", shot: Shot, camera: "_Camera", index: int, weights: np.ndarray, exposure: float
     ) -> np.ndarray:
         """(H, W, 4) float32 linear light and coverage, premultiplied."""
         import moderngl
 
-        context, look = self._context, dressed.person.look
+        context = self._context
         pose = dressed.pose(weights, shot.gaze[index])
         moving = np.concatenate([pose.places, pose.normals], 1).astype(np.float32)
         self._moving.write(moving[self.skin.corners].tobytes())
@@ -284,7 +325,7 @@ class Studio:
         lashes[:, :3], lashes[:, 5] = pose.mesh[self._lash_vertices], 1
         self._lash_moving.write(lashes.tobytes())
         model = camera.model(index)
-        shadow = [_light_matrix(direction) for direction in shot.light_direction[:2]]
+        shadow = _light_matrices(shot)
         bones = np.stack([bone.T for bone in pose.bones])
         context.disable(moderngl.BLEND)
         context.enable(moderngl.DEPTH_TEST)
@@ -295,39 +336,27 @@ class Studio:
                 continue
             self._set("depth", {"matrix": (matrix @ model).T})
             self._skin_depth.render()
-            self._set("depth_solid", {"matrix": (matrix @ model).T, "bones": bones})
-            self._solid_depth.render()
-        shared = {
-            **{key: value for key, value in look.items() if not isinstance(value, str)},
+            if target is self._shadow_targets[0]:  # hair and teeth in the main light alone
+                self._set("depth_solid", {"matrix": (matrix @ model).T, "bones": bones})
+                self._solid_depth.render()
+        moving = {
             "model": model.T,
-            "camera": camera.matrix.T,
-            "eye": camera.place,
             "bones": bones,
-            "shadow_matrix": np.stack([matrix.T for matrix in shadow]),
-            "shadow_blur": shot.shadow_blur,
-            "light_direction": shot.light_direction,
-            "light_colour": shot.light_colour,
-            "sky": shot.sky,
-            "ground": shot.ground,
-            "sky_direction": shot.sky_direction,
             "mouth_middle": pose.mouth_middle,
             "mouth_size": pose.mouth_size,
             "tongue": pose.tongue,
-            "tongue_colour": look["tongue"],
-            "bump": 0.0011,
             "exposure": exposure,
-            "fur_lengths": dressed.fur_lengths,
-            "fur_shift": 0.0,
-            "beard_curl": look["wave"],
         }
         self._large.use()
         self._large.clear(0, 0, 0, 0)
         context.enable(moderngl.CULL_FACE)
         shadows = dict(zip(("shadow_0", "shadow_1"), self._shadow_maps, strict=True))
-        for name in ("skin", "fur", "lash", *(f"solid {number}" for number in self._solids)):
-            self._set(name, shared)
+        for name in self._drawn():
+            self._set(name, moving)
         self._bind("skin", colours=self._baked[0], surface=self._baked[1], **shadows)
         self._skin_array.render()
+        self._bind("cloth", colours=self._baked[0], **shadows)
+        self._cloth_array.render()
         for number, array in self._solids.items():
             if number not in (HAIR, LENS):
                 self._bind(f"solid {number}", **shadows)
@@ -336,13 +365,14 @@ class Studio:
         if HAIR in self._solids:
             self._bind(f"solid {HAIR}", strand_noise=self._strands, **shadows)
             self._solids[HAIR].render()
-        context.enable(moderngl.BLEND)
+        context.enable(moderngl.BLEND | moderngl.CULL_FACE)
         context.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
         self._bind("fur", fur=self._baked[2], strands=self._strands, **shadows)
-        layers = BEARD_LAYERS if dressed.fur_lengths.max() > 0.0015 else BROW_LAYERS
+        layers = BEARD_LAYERS if dressed.fur_lengths.max() > 0.002 else BROW_LAYERS
         for layer in range(1, layers + 1):
             self._set("fur", {"fur_shift": layer / layers})
             self._fur_array.render()
+        context.disable(moderngl.CULL_FACE)
         self._lash_array.render()
         if LENS in self._solids:
             self._solids[LENS].render()
@@ -580,6 +610,11 @@ def _rigid(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return _shift(b) @ turn @ _shift(-a)
 
 
+def _light_matrices(shot: Shot) -> list[np.ndarray]:
+    """World to shadow map of the two lights that have one."""
+    return [_light_matrix(direction) for direction in shot.light_direction[:2]]
+
+
 def _light_matrix(direction: np.ndarray) -> np.ndarray:
     """(4, 4) world to the shadow map of a light that far away."""
     side = np.cross((0, 1, 0) if abs(direction[1]) < 0.95 else (1, 0, 0), direction)
@@ -595,7 +630,7 @@ class _Camera:
     def __init__(self, shot: Shot, dressed: Dressed, num_frames: int):
         self._shot, self._dressed = shot, dressed
         models = [self.model(index) for index in range(num_frames)]
-        face = np.array((0, -0.035, 0.01, 1))
+        face = np.array((0, -0.035, -0.03, 1))
         way = np.stack([(model @ face)[:3] for model in models])
         aim = way.mean(0)
         self.place = np.array((aim[0], aim[1], aim[2] + shot.distance))
@@ -632,7 +667,7 @@ class _Camera:
         reach = max(4, int(0.045 / self._shot.height * size))
         face = raw[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
         bright = (face[..., :3] @ np.array((0.25, 0.65, 0.10)))[face[..., 3] > 0.9]
-        level = float(np.mean(bright)) if bright.size else 0.2
+        level = float(np.percentile(bright, 70)) if bright.size else 0.2
         wanted = FACE_LIGHT[0] + FACE_LIGHT[1] * float(np.mean(person.look["skin"])) ** 0.8
         return wanted * 2**self._shot.exposure / max(level, 1e-3)
 
@@ -648,7 +683,9 @@ class _Developer:
         film = gained * (1 + gained / 7.0) / (1 + gained)  # a shoulder for what is bright
         film = np.clip(film / 1.0, 0, 1)
         seen = np.where(film <= 0.0031308, film * 12.92, 1.055 * np.maximum(film, 1e-9) ** (1 / 2.4) - 0.055)
-        self._curve = np.clip(0.5 + (seen - 0.5) * shot.contrast, 0, 1).astype(np.float32)
+        self._curve = (np.clip(0.5 + (seen - 0.5) * shot.contrast, 0, 1) * 255 + 0.5).astype(np.uint8)
+        grey = np.tile((0.2126, 0.7152, 0.0722), (3, 1))
+        self._colour = ((1 - shot.saturation) * grey + shot.saturation * np.eye(3)) @ np.diag(shot.white_balance)
 
     def develop(self, raw: np.ndarray, travel: np.ndarray, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of linear light and coverage (H, W, 4); travel (2,) px while the shutter is open."""
@@ -663,13 +700,10 @@ class _Developer:
         behind = cv2.warpAffine(
             self._background, move, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        light = (raw[..., :3] + behind * (1 - np.clip(raw[..., 3:], 0, 1))) * self._shot.white_balance
-        if self._shot.saturation != 1:
-            grey = light @ np.array((0.2126, 0.7152, 0.0722), np.float32)
-            light = grey[..., None] + (light - grey[..., None]) * self._shot.saturation
-        place = np.sqrt(np.clip(light, 0, 7.99) / 8.0) * 4095
-        seen = self._curve[place.astype(np.int32)]
-        return (seen * 255 + 0.5).astype(np.uint8)
+        light = raw[..., :3] + behind * (1 - raw[..., 3:])
+        light = cv2.transform(light, self._colour)
+        place = np.sqrt(np.clip(light, 0, 7.99, out=light), out=light) * (4095 / 8.0**0.5)
+        return self._curve[place.astype(np.uint16)]
 
 
 def _streak(travel: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def beard_zone(template: np.ndarray, kind: str) -> np.ndarray:
     top = 0.672 + np.clip(x - 0.03, 0, 1) * 0.85
     sides = _step(0.004, -0.006, y - top) * _step(0.028, 0.038, x) * _step(0.02, 0.04, z) * (x < 0.0735)
     sides *= _step(0.60, 0.616, y + 0.25 * np.clip(z - 0.05, 0, 1))
-    jaw = _step(0.652, 0.640, y) * _step(0.595, 0.612, y + 0.10 * z) * _step(0.03, 0.05, z)
+    jaw = _step(0.652, 0.640, y) * _step(0.604, 0.622, y + 0.10 * z) * _step(0.03, 0.05, z)
     if kind == "moustache":
         zone = moustache
     elif kind == "goatee":

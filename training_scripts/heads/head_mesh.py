@@ -169,12 +169,14 @@ class FineSkin:
     corners    (M,) int32, the fine vertex of each
     uv         (M, 2) float32
     triangles  (K, 3) int32, corners
+    coarse     (J, 3) int32, corners: the mesh's own triangles, good enough to throw shadows
     """
 
     matrix: sparse.csr_matrix
     corners: np.ndarray
     uv: np.ndarray
     triangles: np.ndarray
+    coarse: np.ndarray
 
 
 def _halved(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,6 +237,8 @@ def finer_skin(mesh: HeadMesh) -> FineSkin:
     uv = np.concatenate([mesh.uv, mesh.uv[corner_edges].mean(1)])
     # Only what is used: the mesh's other parts go, and rows without a corner.
     used, triangles = np.unique(triangles, return_inverse=True)
+    plain = np.searchsorted(used, skin)  # the mesh's own corners are all still there
     rows, fine_corners = np.unique(corners[used], return_inverse=True)
     matrix = sparse.vstack([old, middle]).tocsr().astype(np.float32)[rows]
-    return FineSkin(matrix, fine_corners.astype(np.int32), uv[used], triangles.reshape(-1, 3).astype(np.int32))
+    triangles = triangles.reshape(-1, 3).astype(np.int32)
+    return FineSkin(matrix, fine_corners.astype(np.int32), uv[used], triangles, plain.astype(np.int32))

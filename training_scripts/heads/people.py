@@ -261,7 +261,9 @@ def _hair(random: np.random.Generator, tone: float, age: float) -> tuple[str, np
     if random.random() < 0.03:
         name, grey = str(random.choice(list(DYED))), 0.0
         colour = np.array(DYED[name], np.float32)
-    return ("grey" if grey > 0.6 else name), linear(np.clip(colour * (1 + random.normal(0, 0.08, 3)), 8, 245))
+    return ("grey" if grey > 0.6 else name), linear(
+        np.clip(colour * (1 + random.normal(0, 0.08) + random.normal(0, 0.02, 3)), 8, 245)
+    )
 
 
 def _cut(random: np.random.Generator, sex: str, old: float) -> str:

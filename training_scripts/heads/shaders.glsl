@@ -27,17 +27,21 @@ uniform float exposure;
 
 float lit(sampler2D map, mat4 matrix, vec3 place, float bias) {
     vec3 s = (matrix * vec4(place, 1)).xyz * .5 + .5;
-    float sum = 0.;
-    // Four reads of the map, turned from pixel to pixel so that no steps are seen.
+    // Three reads of the map, turned from pixel to pixel so that no steps are seen.
     float turn = fract(52.983 * fract(dot(gl_FragCoord.xy, vec2(.06711, .00584)))) * 6.283;
-    vec2 a = vec2(cos(turn), sin(turn)) * shadow_blur * .6;
-    for (int i = 0; i < 4; i++) {
-        float depth = texture(map, s.xy + a * (i < 2 ? 1. : .45)).r;
-        sum += clamp(1. - (s.z - bias - depth) * 900., 0., 1.);
-        a = i == 1 ? vec2(-a.y, a.x) : -a;
-    }
-    return sum * .25;
+    float side = SHADOW_SIDE;
+    vec2 a = vec2(cos(turn), sin(turn)) * shadow_blur * .6 * side, m = s.xy * side, c = vec2(-a.y, a.x) * .87;
+    vec3 depth = vec3(texelFetch(map, ivec2(clamp(m + a, 0., side - 1.)), 0).r,
+                      texelFetch(map, ivec2(clamp(m - a * .5 + c, 0., side - 1.)), 0).r,
+                      texelFetch(map, ivec2(clamp(m - a * .5 - c, 0., side - 1.)), 0).r);
+    return dot(clamp(1. - (s.z - bias - depth) * 900., 0., 1.), vec3(.3334));
 }
+float lit_once(vec3 place, float bias) {              // one read of the first light's map: for what is drawn in layers
+    vec3 s = (shadow_matrix[0] * vec4(place, 1)).xyz * .5 + .5;
+    return clamp(1. - (s.z - bias - texelFetch(shadow_0, ivec2(clamp(s.xy * SHADOW_SIDE, 0., SHADOW_SIDE - 1.)), 0).r) * 500., 0., 1.);
+}
+float sharp(float x) { x *= x; x *= x; x *= x; return x * x * x; }   // the 24th power
+float fifth(float x) { float y = x * x; return y * y * x; }
 vec3 around(vec3 n) { return mix(ground, sky, .5 + .5 * dot(n, sky_direction)); }
 
 // Light that comes back from a surface. scatter: how far each colour goes round the edge of the shadow, 0..1.
@@ -45,7 +49,7 @@ vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss
     vec3 v = normalize(eye - place);
     float nv = clamp(dot(n, v), .02, 1.);
     vec3 sum = albedo * around(soft) * open;
-    float fresnel = .028 + .6 * pow(1. - nv, 5.) * (1. - rough * .7);
+    float fresnel = .028 + .6 * fifth(1. - nv) * (1. - rough * .7);
     sum += around(reflect(-v, n)) * fresnel * gloss * open * open * .8;
     float a2 = rough * rough * rough * rough;
     for (int i = 0; i < 3; i++) {
@@ -56,12 +60,12 @@ vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss
         facing *= facing * .35 + .65;                 // a softer end of the wrapped light
         // What is lit only round the edge is not in its own shadow.
         float thrown = 1. - (1. - free) * smoothstep(-.05, .3, smooth_);
-        vec3 passed = pow(vec3(thrown), 1. - .55 * scatter);
+        vec3 passed = mix(vec3(thrown), vec3(sqrt(thrown)), scatter);  // light spreads into the shadow's edge
         sum += albedo * light_colour[i] * facing * passed * mix(1., open, .75);
         vec3 h = normalize(l + v);
         float nh = clamp(dot(n, h), 0., 1.), nl = clamp(plain, 0., 1.);
-        float d = a2 / (3.1416 * pow(nh * nh * (a2 - 1.) + 1., 2.));
-        float f = .028 + .972 * pow(1. - clamp(dot(l, h), 0., 1.), 5.);
+        float e = nh * nh * (a2 - 1.) + 1., d = a2 / (3.1416 * e * e);
+        float f = .028 + .972 * fifth(1. - clamp(dot(l, h), 0., 1.));
         float k = rough * rough * .5 + .02;
         float g = 1. / ((nv * (1. - k) + k) * (nl * (1. - k) + k) * 4.);
         sum += light_colour[i] * min(d * f * g, 6.) * nl * gloss * free * open;
@@ -282,6 +286,23 @@ void main() {
     result = vec4(min(exposure * shade(w, normal, soft, c.rgb * c.rgb, scatter, c.a * 2.5, s.r, open, .0035), vec3(8.)), 1.);
 }
 
+//// cloth.frag
+in vec3 w, n, r, b;
+in vec2 t;
+in float ao;
+uniform sampler2D colours;
+out vec4 result;
+void main() {
+    vec3 c = texture(colours, t).rgb, normal = normalize(n);
+    vec3 sum = around(normal) * ao;
+    float shadow = lit_once(w, .008);
+    for (int i = 0; i < 3; i++) {
+        float facing = clamp(dot(normal, light_direction[i]) * .9 + .1, 0., 1.);
+        sum += light_colour[i] * facing * (i == 0 ? shadow : 1.) * ao;
+    }
+    result = vec4(min(exposure * sum * c * c, vec3(8.)), 1.);
+}
+
 //// fur.frag
 in vec3 w, n, r, b;
 in vec2 t;
@@ -307,9 +328,10 @@ void main() {
     colour *= (.45 + .55 * fur_shift) * (.6 + .7 * strand);
     vec3 soft = normalize(n);
     vec3 sum = colour * around(soft) * ao;
+    float shadow = lit_once(w, .006);
     for (int i = 0; i < 3; i++) {
         float nl = clamp(dot(soft, light_direction[i]) * .7 + .3, 0., 1.);
-        float free = i == 0 ? lit(shadow_0, shadow_matrix[0], w, .006) : 1.;
+        float free = i == 0 ? shadow : 1.;
         sum += light_colour[i] * (colour * nl + .012 * nl * nl) * free * ao;
     }
     result = vec4(min(sum * exposure, vec3(8.)) * alpha, alpha);
@@ -394,13 +416,14 @@ void main() {
     vec3 along = normalize(a), v = normalize(eye - w);
     vec3 c = hair * (.55 + .8 * k) * open;
     vec3 sum = c * around(normal) * open;
+    float shadow = lit_once(w, .010), tv = dot(along, v);
     for (int i = 0; i < 3; i++) {
         vec3 l = light_direction[i];
-        float free = i == 0 ? lit(shadow_0, shadow_matrix[0], w, .008) : i == 1 ? lit(shadow_1, shadow_matrix[1], w, .008) : 1.;
-        float tl = dot(along, l), tv = dot(along, v), nl = dot(normal, l);
+        float free = i == 0 ? shadow : 1.;
+        float tl = dot(along, l), nl = dot(normal, l);
         float across = sqrt(max(0., 1. - tl * tl));
         float gleam = max(0., across * sqrt(max(0., 1. - tv * tv)) - tl * tv - .12 * abs(k - .5));
-        sum += light_colour[i] * free * (c * across * clamp(nl * .6 + .4, 0., 1.) * .8 + (vec3(.03) + c * .3) * pow(gleam, 24.) * clamp(nl + .3, 0., 1.)) * open;
+        sum += light_colour[i] * free * (c * across * clamp(nl * .6 + .4, 0., 1.) * .8 + (vec3(.03) + c * .3) * sharp(gleam) * clamp(nl + .3, 0., 1.)) * open;
     }
     result = vec4(sum, 1.);
 #elif MATERIAL == 5                                  // frame of glasses
