@@ -20,7 +20,7 @@ from .people import Person
 
 BAKED = 1024  # px: side of a person's textures
 SHADOWS = 400  # px
-SAMPLES = 1.5  # a side of each pixel
+SAMPLES = 1.4  # a side of each pixel
 NECK = np.array((0.0, -0.105, -0.085))  # m from the eyes' middle: what the head turns about
 BEARD_LAYERS, BROW_LAYERS = 3, 2
 FACE_LIGHT = (0.03, 0.68)  # brightness of a well exposed face: of the darkest skin, and what the lightest adds
@@ -32,10 +32,16 @@ def _shaders() -> dict[str, str]:
     text = (Path(__file__).parent / "shaders.glsl").read_text()
     pieces = dict(re.findall(r"^//// (\S+)\n(.*?)(?=^//// |\Z)", text, re.S | re.M))
     shared, light = pieces.pop("common"), pieces.pop("light")
-    lit = ("skin.frag", "cloth.frag", "fur.frag", "solid.frag", "lash.frag")
+    lit = ("skin.frag", "cloth.frag", "fur.vert", "fur.frag", "hair.vert", "hair.frag", "solid.frag", "lash.frag")
     for name, code in pieces.items():
         if not code.startswith("#version"):
-            pieces[name] = "#version 330\n" + shared + (light if name in lit else "") + code
+            pieces[name] = (
+                "#version 330\n"
+                + ("#define FRAGMENT\n" if name.endswith("frag") else "")
+                + shared
+                + (light if name in lit else "")
+                + code
+            )
     return pieces
 
 
@@ -83,15 +89,20 @@ class Studio:
 
         def program(vertex: str, fragment: str, material: int = 0):
             defined = f"#version 330\n#define MATERIAL {material}\n#define SHADOW_SIDE {SHADOWS}.\n"
-            chosen = code[fragment].replace("#version 330\n", defined)
-            return context.program(vertex_shader=code[vertex], fragment_shader=chosen)
+            vertex, fragment = (code[name].replace("#version 330\n", defined) for name in (vertex, fragment))
+            return context.program(vertex_shader=vertex, fragment_shader=fragment)
 
         self._programs = {
             "skin": program("skin.vert", "skin.frag"),
             "cloth": program("skin.vert", "cloth.frag"),
-            "fur": program("skin.vert", "fur.frag"),
+            "fur": program("fur.vert", "fur.frag"),
             "lash": program("skin.vert", "lash.frag"),
-            **{f"solid {number}": program("solid.vert", "solid.frag", number) for number in range(LENS + 1)},
+            **{
+                f"solid {number}": program("hair.vert", "hair.frag")
+                if number == HAIR
+                else program("solid.vert", "solid.frag", number)
+                for number in range(LENS + 1)
+            },
             "bake": program("bake.vert", "bake.frag"),
             "depth": program("depth.vert", "depth.frag"),
             "depth_solid": program("depth_solid.vert", "depth.frag"),
@@ -105,6 +116,7 @@ class Studio:
         self._masks = masks
         self._baked = [context.texture((BAKED, BAKED), 4) for _ in range(3)]
         self._bake_target = context.framebuffer(self._baked)
+        self._bake_singly = [context.framebuffer([texture]) for texture in self._baked]
         side = round(self.size * SAMPLES)
         self._large = context.framebuffer(
             [context.renderbuffer((side, side), 4, dtype="f2")], context.depth_renderbuffer((side, side))
@@ -215,7 +227,8 @@ class Studio:
             if key in program:
                 uniform = program[key]
                 used = 4 * uniform.dimension * uniform.array_length  # the driver shortens arrays
-                uniform.write(np.ascontiguousarray(value, np.float32).tobytes()[:used])
+                kind = np.int32 if isinstance(value, int) else np.float32
+                uniform.write(np.ascontiguousarray(value, kind).tobytes()[:used])
 
     def _bind(self, name: str, **textures) -> None:
         """Textures of a program by their names."""
@@ -234,7 +247,10 @@ class Studio:
         self._zone_buffer.write(self._zones.tobytes())
         self._context.disable(moderngl.DEPTH_TEST | moderngl.BLEND)
         self._bake_target.use()
-        self._bake_target.clear(0.4, 0.3, 0.25, 0.0)
+        # What lies beside the skin in its textures is seen at their seams.
+        beside = (*np.sqrt(look["skin"]), 0.2), (0.5, 1, 0.5, 1), (0, 0, 0, 0)
+        for target, values in zip(self._bake_singly, beside, strict=True):
+            target.clear(*(float(value) for value in values))
         self._set("bake", {**look, "scalp_hair": float(dressed.person.description["cut"] != "bald")})
         self._bind("bake", masks=self._masks)
         self._bake_array.render()
@@ -297,6 +313,7 @@ class Studio:
             "eye": camera.place,
             "shadow_matrix": np.stack([matrix.T for matrix in _light_matrices(shot)]),
             "shadow_blur": shot.shadow_blur,
+            "lights": int(np.flatnonzero(shot.light_colour.max(1) > 0).max(initial=0)) + 1,
             "light_direction": shot.light_direction,
             "light_colour": shot.light_colour,
             "sky": shot.sky,
@@ -353,6 +370,12 @@ class Studio:
         shadows = dict(zip(("shadow_0", "shadow_1"), self._shadow_maps, strict=True))
         for name in self._drawn():
             self._set(name, moving)
+        # Hair first: what it covers needs no costly skin.
+        if HAIR in self._solids:
+            context.disable(moderngl.CULL_FACE)
+            self._bind(f"solid {HAIR}", strand_noise=self._strands, **shadows)
+            self._solids[HAIR].render()
+            context.enable(moderngl.CULL_FACE)
         self._bind("skin", colours=self._baked[0], surface=self._baked[1], **shadows)
         self._skin_array.render()
         self._bind("cloth", colours=self._baked[0], **shadows)
@@ -361,14 +384,10 @@ class Studio:
             if number not in (HAIR, LENS):
                 self._bind(f"solid {number}", **shadows)
                 array.render()
-        context.disable(moderngl.CULL_FACE)
-        if HAIR in self._solids:
-            self._bind(f"solid {HAIR}", strand_noise=self._strands, **shadows)
-            self._solids[HAIR].render()
         context.enable(moderngl.BLEND | moderngl.CULL_FACE)
         context.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
         self._bind("fur", fur=self._baked[2], strands=self._strands, **shadows)
-        layers = BEARD_LAYERS if dressed.fur_lengths.max() > 0.002 else BROW_LAYERS
+        layers = BEARD_LAYERS if dressed.fur_lengths.max() > 0.010 else BROW_LAYERS
         for layer in range(1, layers + 1):
             self._set("fur", {"fur_shift": layer / layers})
             self._fur_array.render()
@@ -437,6 +456,25 @@ class Measures:
         self.inner_upper = upper[self.rest[upper, 1].argmin()]
         self.corners = [lips[self.rest[lips, 0].argmax()], lips[self.rest[lips, 0].argmin()]]
         self.lips = lips
+        # Pairs of inner lips, from the middle to the side, by which a mouth is closed at rest.
+        self.pairs = []
+        for x in np.arange(0, 0.0205, 0.004):
+            column = lips[np.abs(np.abs(self.rest[lips, 0]) - x) < 0.0018]
+            drop = falls[column] / falls[column].max()
+            upper, lower = column[drop < 0.35], column[drop > 0.65]
+            if len(upper) and len(lower):
+                pair = upper[self.rest[upper, 1].argmin()], lower[self.rest[lower, 1].argmax()]
+                self.pairs.append((float(x), *pair))
+        coarse_falls = -mesh.shapes["jawOpen"][:, 1]
+        line = float(self.rest[[self.inner_upper, self.inner_lower], 1].mean())
+        near = (
+            np.exp(-(((vertices[:, 1] - line) / 0.007) ** 2))
+            * (np.abs(vertices[:, 0]) < 0.024)
+            * (vertices[:, 2] > 0.12)
+        )
+        share = np.clip(coarse_falls / 0.030, 0, 1)
+        self.raises = near * share  # (V,) how far the lower lip's surroundings go along when it is raised
+        self.lowers = near * np.clip(1 - coarse_falls / 0.008, 0, 1)
         self.followed = [self.inner_upper, self.inner_lower, *self.corners]
         rows = matrix[self.followed]
         self.lip_moves = np.stack([rows @ move for move in self.moves])  # (K, 4, 3)
@@ -467,6 +505,7 @@ class Dressed:
         vertices = mesh.vertices.copy()
         for name, weight in person.weights(mesh.shapes.keys()).items():
             vertices += np.float32(weight) * mesh.shapes[name]
+        vertices = _closed(vertices, measures)
         centres = [(vertices[eye].max(0) + vertices[eye].min(0)) / 2 for eye in measures.eyes]
         vertices -= (centres[0] + centres[1]) / 2
         self.vertices = vertices
@@ -547,6 +586,21 @@ class Dressed:
         )
         eyes = [_about(centre, _rotation(1, gaze[0]) @ _rotation(0, -gaze[1])) for centre in self.eyes]
         return Pose(vertices, places, normals, [np.eye(4), jaw, jaw, *eyes], middle, size, tongue)
+
+
+def _closed(vertices: np.ndarray, measures: Measures) -> np.ndarray:
+    """The mesh (V, 3) with lips that touch: shapes of the lips may have left a gap."""
+    x, gaps = [], []
+    for place, upper, lower in measures.pairs:
+        above, below = measures.matrix[[upper, lower]] @ vertices
+        usual = measures.rest[upper, 1] - measures.rest[lower, 1]
+        x.append(place)
+        gaps.append(above[1] - below[1] - min(usual, 0.0002))
+    gap = np.interp(np.abs(measures.mesh.vertices[:, 0]), [*x, 0.024], [*gaps, 0])
+    gap = np.clip(gap, 0, 0.006).astype(np.float32)
+    vertices = vertices.copy()
+    vertices[:, 1] += gap * (0.65 * measures.raises - 0.35 * measures.lowers)
+    return vertices
 
 
 def _adjacency(triangles: np.ndarray, count: int):

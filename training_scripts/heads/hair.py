@@ -183,8 +183,12 @@ def hair_solid(
             place = np.where(eyes[:, None], line[-1] + (0, 0, 0.0005), place)
         direction = _unit(place - line[-1])
         line.append(place)
+    lines = np.stack(line, 1)
+    order = np.argsort(-np.linalg.norm(lines[:, -1] - roots.mean(0), axis=1))  # the outermost first: they hide others
     solids = [
-        _ribbons(np.stack(line, 1), outward, cut.width * random.uniform(0.8, 1.2, cut.ribbons), tree, skin_out, random)
+        _ribbons(
+            lines[order], outward[order], cut.width * random.uniform(0.8, 1.2, cut.ribbons), tree, skin_out, random
+        )
     ]
     if person.description["cut"] == "tied":
         solids.append(_knot(places, scalp, random))

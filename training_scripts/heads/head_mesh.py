@@ -196,7 +196,9 @@ def finer_skin(mesh: HeadMesh) -> FineSkin:
     low, high = FINE
     middles[:, 0] = np.abs(middles[:, 0])
     fine = ((middles > low) & (middles < high)).all(1)
-    chosen, coarse = skin[fine], skin[~fine]
+    # A ring of triangles is there twice: else the background would shine through where fine and coarse edges meet.
+    seam = np.intersect1d(mesh.corners[skin[fine]], mesh.corners[skin[~fine]])
+    chosen, coarse = skin[fine], skin[~fine | np.isin(mesh.corners[skin], seam).any(1)]
     count = len(mesh.vertices)
     by_vertex = mesh.corners[chosen]
     edges, of_triangle = _halved(by_vertex)

@@ -24,7 +24,9 @@ uniform sampler2D shadow_0, shadow_1;
 uniform float shadow_blur;                          // in texture coordinates
 uniform vec3 eye;                                   // the camera, world
 uniform float exposure;
+uniform int lights;                                 // how many of the three shine
 
+#ifdef FRAGMENT
 float lit(sampler2D map, mat4 matrix, vec3 place, float bias) {
     vec3 s = (matrix * vec4(place, 1)).xyz * .5 + .5;
     // Three reads of the map, turned from pixel to pixel so that no steps are seen.
@@ -36,6 +38,7 @@ float lit(sampler2D map, mat4 matrix, vec3 place, float bias) {
                       texelFetch(map, ivec2(clamp(m - a * .5 - c, 0., side - 1.)), 0).r);
     return dot(clamp(1. - (s.z - bias - depth) * 900., 0., 1.), vec3(.3334));
 }
+#endif
 float lit_once(vec3 place, float bias) {              // one read of the first light's map: for what is drawn in layers
     vec3 s = (shadow_matrix[0] * vec4(place, 1)).xyz * .5 + .5;
     return clamp(1. - (s.z - bias - texelFetch(shadow_0, ivec2(clamp(s.xy * SHADOW_SIDE, 0., SHADOW_SIDE - 1.)), 0).r) * 500., 0., 1.);
@@ -44,6 +47,7 @@ float sharp(float x) { x *= x; x *= x; x *= x; return x * x * x; }   // the 24th
 float fifth(float x) { float y = x * x; return y * y * x; }
 vec3 around(vec3 n) { return mix(ground, sky, .5 + .5 * dot(n, sky_direction)); }
 
+#ifdef FRAGMENT
 // Light that comes back from a surface. scatter: how far each colour goes round the edge of the shadow, 0..1.
 vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss, float rough, float open, float bias) {
     vec3 v = normalize(eye - place);
@@ -52,7 +56,7 @@ vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss
     float fresnel = .028 + .6 * fifth(1. - nv) * (1. - rough * .7);
     sum += around(reflect(-v, n)) * fresnel * gloss * open * open * .8;
     float a2 = rough * rough * rough * rough;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < lights; i++) {
         vec3 l = light_direction[i];
         float free = i == 0 ? lit(shadow_0, shadow_matrix[0], place, bias) : i == 1 ? lit(shadow_1, shadow_matrix[1], place, bias) : 1.;
         float plain = dot(n, l), smooth_ = dot(soft, l);
@@ -72,6 +76,7 @@ vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss
     }
     return sum;
 }
+#endif
 
 //// depth.vert
 #version 330
@@ -257,6 +262,32 @@ void main() {
     gl_Position = camera * world;
 }
 
+//// fur.vert
+in vec3 place, normal, rest;
+in vec2 uv;
+in float open;
+uniform mat4 model, camera;
+uniform float fur_shift;                            // how far this layer of hairs stands off, 0..1 of their length
+uniform vec3 fur_lengths;                           // scalp, brow, beard, m
+in vec3 fur_kind;
+out vec3 w, n, r, b;
+out vec2 t;
+out vec3 light;
+void main() {
+    float away = dot(fur_kind, fur_lengths) * fur_shift;
+    vec3 p = place + (normal * .75 + vec3(0, -.5, .05) * fur_kind.z + vec3(0, .3, 0) * fur_kind.y) * away;
+    vec4 world = model * vec4(p, 1);
+    w = world.xyz; n = mat3(model) * normal; r = rest; t = uv; b = place;
+    vec3 up = normalize(n);
+    float shadow = lit_once(w, .006);
+    light = around(up) * open;
+    for (int i = 0; i < lights; i++) {
+        float facing = clamp(dot(up, light_direction[i]) * .7 + .3, 0., 1.);
+        light += light_colour[i] * facing * (i == 0 ? shadow : 1.) * open;
+    }
+    gl_Position = camera * world;
+}
+
 //// skin.frag
 in vec3 w, n, r, b;
 in vec2 t;
@@ -296,7 +327,7 @@ void main() {
     vec3 c = texture(colours, t).rgb, normal = normalize(n);
     vec3 sum = around(normal) * ao;
     float shadow = lit_once(w, .008);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < lights; i++) {
         float facing = clamp(dot(normal, light_direction[i]) * .9 + .1, 0., 1.);
         sum += light_colour[i] * facing * (i == 0 ? shadow : 1.) * ao;
     }
@@ -304,9 +335,8 @@ void main() {
 }
 
 //// fur.frag
-in vec3 w, n, r, b;
+in vec3 w, n, r, b, light;
 in vec2 t;
-in float ao;
 uniform sampler2D fur, strands;
 uniform vec3 hair, pattern;
 uniform float fur_shift, brow_tone, beard_curl;
@@ -326,14 +356,7 @@ void main() {
     if (alpha < .03) discard;
     vec3 colour = mix(hair * (f.g > .25 && f.g < .75 ? brow_tone : .9), vec3(.46, .45, .44), f.b);
     colour *= (.45 + .55 * fur_shift) * (.6 + .7 * strand);
-    vec3 soft = normalize(n);
-    vec3 sum = colour * around(soft) * ao;
-    float shadow = lit_once(w, .006);
-    for (int i = 0; i < 3; i++) {
-        float nl = clamp(dot(soft, light_direction[i]) * .7 + .3, 0., 1.);
-        float free = i == 0 ? shadow : 1.;
-        sum += light_colour[i] * (colour * nl + .012 * nl * nl) * free * ao;
-    }
+    vec3 sum = light * (colour + .008);
     result = vec4(min(sum * exposure, vec3(8.)) * alpha, alpha);
 }
 
@@ -361,11 +384,53 @@ void main() {
     gl_Position = camera * world;
 }
 
+//// hair.vert
+in vec3 place, normal, along;
+in vec2 surface;
+in float open;
+uniform mat4 model, camera;
+out vec3 light, gleam;
+out vec2 s;
+out float which;
+void main() {                                       // lit at its vertices: hair is drawn many times over
+    vec3 w = (model * vec4(place, 1)).xyz, n = normalize(mat3(model) * normal), a = normalize(mat3(model) * along);
+    vec3 v = normalize(eye - w);
+    if (dot(n, v) < 0.) n = -n;
+    float shadow = lit_once(w, .010), tv = dot(a, v), deep = mix(.55, 1., smoothstep(0., .35, surface.y));
+    light = around(n) * deep;
+    gleam = vec3(0);
+    for (int i = 0; i < lights; i++) {
+        vec3 l = light_direction[i];
+        float free = i == 0 ? shadow : 1., tl = dot(a, l), nl = dot(n, l), across = sqrt(max(0., 1. - tl * tl));
+        light += light_colour[i] * free * across * clamp(nl * .6 + .4, 0., 1.) * .8 * deep;
+        float shine = max(0., across * sqrt(max(0., 1. - tv * tv)) - tl * tv);
+        gleam += light_colour[i] * free * sharp(shine) * clamp(nl + .3, 0., 1.) * deep;
+    }
+    s = surface; which = open;
+    gl_Position = camera * vec4(w, 1);
+}
+
+//// hair.frag
+in vec3 light, gleam;
+in vec2 s;
+in float which;
+uniform vec3 hair;
+uniform sampler2D strand_noise;
+out vec4 result;
+void main() {                                       // strands on a ribbon, s.x across -1..1, s.y along 0..1
+    float k = texture(strand_noise, vec2(s.x * .10 + which * 7.3, s.y * .25 + which * 3.7)).r;
+    float cover = 1.2 - smoothstep(.4, 1., abs(s.x)) * .8 - smoothstep(.6, 1., s.y) * .75;
+    if (k > cover) discard;
+    vec3 c = hair * (.5 + .85 * k) * (.6 + .4 * fract(which * 8.));
+    vec3 sum = light * c + gleam * (vec3(.03) + c * .3) * (.4 + 1.2 * k);
+    result = vec4(min(sum * exposure, vec3(8.)), 1.);
+}
+
 //// solid.frag
 in vec3 w, n, a, b;
 in vec2 s;
 in float ao;
-uniform vec3 teeth, gums, tongue_colour, iris, sclera, hair, frame, pattern, mouth_middle;
+uniform vec3 teeth, gums, tongue_colour, iris, sclera, frame, pattern, mouth_middle;
 uniform vec2 mouth_size;
 uniform sampler2D strand_noise;
 out vec4 result;
@@ -406,26 +471,6 @@ void main() {
     vec3 c = mix(ring, white, smoothstep(limbus - .035, limbus + .045, d));
     c = mix(vec3(.004), c, smoothstep(.155, .185, d));
     result = vec4(shade(w, normal, normal, c, vec3(.25, .15, .12), 1.1, .09, mix(.45, 1., ao), .003), 1);
-#elif MATERIAL == 4                                  // hair: strands on a ribbon, s.x across -1..1, s.y along 0..1
-    float k = texture(strand_noise, vec2(s.x * .10 + ao * 7.3, s.y * .25 + ao * 3.7)).r;
-    float cover = 1.2 - smoothstep(.4, 1., abs(s.x)) * .8 - smoothstep(.6, 1., s.y) * .75;
-    if (k > cover) discard;
-    if (!gl_FrontFacing) normal = -normal;
-    float open = .55 + .45 * fract(ao * 8.);
-    open *= mix(.6, 1., smoothstep(0., .35, s.y));
-    vec3 along = normalize(a), v = normalize(eye - w);
-    vec3 c = hair * (.55 + .8 * k) * open;
-    vec3 sum = c * around(normal) * open;
-    float shadow = lit_once(w, .010), tv = dot(along, v);
-    for (int i = 0; i < 3; i++) {
-        vec3 l = light_direction[i];
-        float free = i == 0 ? shadow : 1.;
-        float tl = dot(along, l), nl = dot(normal, l);
-        float across = sqrt(max(0., 1. - tl * tl));
-        float gleam = max(0., across * sqrt(max(0., 1. - tv * tv)) - tl * tv - .12 * abs(k - .5));
-        sum += light_colour[i] * free * (c * across * clamp(nl * .6 + .4, 0., 1.) * .8 + (vec3(.03) + c * .3) * sharp(gleam) * clamp(nl + .3, 0., 1.)) * open;
-    }
-    result = vec4(sum, 1.);
 #elif MATERIAL == 5                                  // frame of glasses
     result = vec4(shade(w, normal, normal, frame, vec3(0), 2.0, .25, ao, .003), 1);
 #else                                                // lens: hardly there, but for what it mirrors
@@ -433,7 +478,7 @@ void main() {
     vec3 v = normalize(eye - w), back = reflect(-v, normal);
     float fresnel = .02 + .6 * pow(1. - clamp(dot(normal, v), 0., 1.), 5.);
     vec3 mirror = around(back) * fresnel;
-    for (int i = 0; i < 3; i++) mirror += light_colour[i] * smoothstep(.95, .99, dot(back, light_direction[i])) * .15;
+    for (int i = 0; i < lights; i++) mirror += light_colour[i] * smoothstep(.95, .99, dot(back, light_direction[i])) * .15;
     result = vec4(mirror, .03 + fresnel);
 #endif
     result.rgb = min(result.rgb * exposure, vec3(8.));
