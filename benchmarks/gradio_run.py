@@ -46,10 +46,11 @@ def main() -> int:
 def drive(page: AppPage, given: argparse.Namespace, watch: Watch, folder: Path) -> None:
     page.example(given.example)
     watch.reached(f"the example is drawn and its {page.faces.count()} face(s) found")
+    if given.steps:
+        page.open_more()
     page.choose("preset", LABELS[given.preset])
     page.wait_for_preset(given.preset)
     if given.steps:
-        page.open_more()
         page.set("Steps", given.steps)
     page.set("Preview length", 1)
     for button, what in (("preview", "a preview of 1 s"), ("run", "the whole video")):

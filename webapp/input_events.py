@@ -1,5 +1,6 @@
 """What happens when a video, a speech or a choice comes in."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class InputEvents:
             button.click(self.filler(example), None, filled, **QUIET)
         level = [parts.steps, parts.guidance, parts.silence, parts.preset, parts.model]
         for choice in (parts.preset, parts.model):
-            choice.change(set_level, [parts.preset, parts.model], level, **QUIET)
+            choice.change(None, [parts.preset, parts.model], level, js=level_script(parts), **QUIET)
         if parts.restorer is not None:
             details = [parts.strength, parts.ratio, parts.fidelity]
             parts.restorer.change(restorer_details, parts.restorer, details, **QUIET)
@@ -124,11 +125,20 @@ class InputEvents:
         return fill_in
 
 
-def set_level(preset: str, model: str) -> tuple:
-    """What a preset sets, which may then be changed, and what to know of preset and model."""
-    options = quality.preset_options(preset, model)
-    hints = gr.Dropdown(info=quality.hint(preset)), gr.Dropdown(info=model_hint(model))
-    return options.num_inference_steps, options.guidance_scale, options.silence, *hints
+def level_script(parts: Parts) -> str:
+    """What a preset sets, which may then be changed, and what to know of preset and model: (preset, model) => values.
+
+    In the browser, as a late answer of the server would put back what a visitor has changed meanwhile.
+    """
+
+    def level(preset: str, model: str) -> tuple:
+        options = quality.preset_options(preset, model)
+        hints = ({"__type__": "update", "info": hint} for hint in (quality.hint(preset), model_hint(model)))
+        return options.num_inference_steps, options.guidance_scale, options.silence, *hints
+
+    models = [model for _, model in parts.model.choices]
+    table = {preset: {model: level(preset, model) for model in models} for _, preset in parts.preset.choices}
+    return f"(preset, model) => ({json.dumps(table)})[preset][model]"
 
 
 def restorer_details(restorer: str) -> tuple:

@@ -3,8 +3,9 @@
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from latentsync.presets import PRESETS
 from webapp.quality import hint
 
 READY = "#player .ls-empty"  # what the page loads last
@@ -84,15 +85,18 @@ class AppPage:
 
     def set(self, label: str, value: float) -> None:
         """A number or slider."""
-        field = self.page.get_by_label(label).and_(self.page.locator("input[type=number]")).first
+        field = self.field(label)
         field.fill(f"{value:g}")
         field.press("Tab")
 
+    def field(self, label: str) -> Locator:
+        """Of a number or slider."""
+        return self.page.get_by_label(label).and_(self.page.locator("input[type=number]")).first
+
     def choose(self, part: str, option: str) -> None:
         """part: "preset" or "model"."""
-        field = self.page.locator(f"#{part} input")
-        field.fill(option)
-        field.press("Enter")
+        self.page.locator(f"#{part} input").click()
+        self.page.get_by_role("option", name=option, exact=True).click()
 
     def open_more(self) -> None:
         self.page.get_by_role("button", name="More settings").click()
@@ -103,9 +107,10 @@ class AppPage:
 
     def set_quick(self, steps: int) -> None:
         """The draft preset with so many steps."""
-        self.choose("preset", "Draft")
-        self.wait_for_preset("draft")
         self.open_more()
+        self.field("Steps").wait_for()  # first: Gradio sets what it has missed a moment after it is there
+        self.choose("preset", "Draft")
+        expect(self.field("Steps")).to_have_value(f"{PRESETS['draft'].options['num_inference_steps']}")
         self.set("Steps", steps)
 
     def press(self, button: str) -> None:

@@ -38,6 +38,22 @@ def test_from_upload_to_the_saved_video(visit, talk, words, tmp_path, app):
     assert page.page.locator("#player .ls-summary").inner_text().startswith("20 of 20 frames with a face")
 
 
+def test_what_is_changed_after_a_preset_stays(visit):
+    """However late the server answers."""
+    page, late = visit(), []
+    page.open_more()
+    page.field("Steps").wait_for()
+    page.context.route("**/queue/join*", lambda request: late.append(request))
+    page.choose("preset", "Draft")
+    page.set("Steps", 1)
+    for request in late:
+        request.continue_()
+    page.wait_for_preset("draft")
+    page.page.wait_for_timeout(300)
+    assert page.field("Weight of the speech").input_value() == "1"
+    assert page.field("Steps").input_value() == "1"
+
+
 def test_a_preview_shows_the_part_that_was_asked_for(visit, talk, words):
     page = visit()
     page.give_both(talk, words)
