@@ -71,7 +71,7 @@ class Shot:
             distance=float(np.exp(random.uniform(np.log(0.45), np.log(2.2)))),
             height=float(random.uniform(0.215, 0.33)),  # at 320 px a face is 190 to 290 px of its aligned square
             offset=random.normal((0, 0.010), (0.010, 0.006)).astype(np.float32),
-            exposure=float(np.clip(random.normal(0, 0.35), -0.9, 0.8)),
+            exposure=float(np.clip(random.normal(-0.05, 0.32), -0.9, 0.7)),
             white_balance=np.exp(
                 random.normal(0, 1, 1) * (0.07, 0, -0.07) + random.normal(0, (0.02, 0.025, 0.02))
             ).astype(np.float32),

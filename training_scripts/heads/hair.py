@@ -41,7 +41,7 @@ class Cut:
 
 CUTS = {
     "short": Cut(520, (0.016, 0.030), 0.55, 0.1, 0.008, "forward"),
-    "swept": Cut(560, (0.05, 0.09), 0.5, 0.15, 0.016, "back"),
+    "swept": Cut(560, (0.05, 0.09), 0.3, 0.35, 0.014, "back"),
     "parted": Cut(560, (0.05, 0.10), 0.45, 0.4, 0.014, "aside"),
     "fringe": Cut(620, (0.06, 0.15), 0.3, 0.7, 0.012, "forward"),
     "bob": Cut(640, (0.14, 0.22), 0.25, 0.9, 0.014, "aside", width=0.011, steps=9),
@@ -172,7 +172,9 @@ def hair_solid(
         _, near = tree.query(place)
         height = ((place - skin[near]) * skin_out[near]).sum(1)
         wanted = clearance * min(1, step / 2)
-        place = place + skin_out[near] * np.clip(wanted - height, 0, None)[:, None]
+        # Hair that is tied lies on the head; other hair must only not go into it.
+        off = wanted - height if person.description["cut"] == "tied" else np.clip(wanted - height, 0, None)
+        place = place + skin_out[near] * off[:, None]
         if not fringe:  # hair that hangs frames the face
             low = (place[:, 1] < 0.045) & (place[:, 2] > -0.06)
             side = np.where(place[:, 0] < 0, -1, 1)

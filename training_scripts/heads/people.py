@@ -26,8 +26,8 @@ HAIR_COLOURS = {
     "dark brown": (48, 33, 24),
     "brown": (82, 56, 38),
     "light brown": (120, 88, 58),
-    "blond": (178, 142, 92),
-    "light blond": (214, 186, 140),
+    "blond": (176, 148, 108),
+    "light blond": (210, 188, 152),
     "red": (128, 58, 30),
     "grey": (140, 137, 134),
     "white": (214, 211, 206),
@@ -194,9 +194,9 @@ def _describe(random: np.random.Generator, sex: str, age: float, ancestry: np.nd
         "freckles": freckled,
     }
     # Lips: the tone, redder and darker the lighter the skin; dark lips are partly brown.
-    blood = random.uniform(0.45, 1.0)
-    lips = skin * (np.array((0.92, 0.52, 0.52)) ** blood) * random.uniform(0.8, 1.02)
-    lips += np.array((0.03, 0.0, 0.006)) * random.random() * (tone < 5)
+    blood = random.uniform(0.4, 1.3)
+    lips = skin * (np.array((0.95, 0.48, 0.50)) ** blood) * random.uniform(0.8, 1.05)
+    lips += np.array((0.05, 0.0, 0.008)) * random.random() * (tone < 5)
     look = {
         "male": male,
         "old": old,

@@ -237,6 +237,7 @@ void main() {
         scalp = 0.; dense = 0.; brow = 0.;
     }
     out_colour = vec4(sqrt(clamp(colour, 0., 1.)), clamp(gloss * .4, 0., 1.));
+    height += (hash(r * 40000.) - .5) * .006;         // else the steps of eight bits are seen as contours
     out_surface = vec4(clamp(rough, .05, 1.), scatter, clamp(height, 0., 1.), open);
     float kind = brow > .05 ? .5 : dense > .02 ? 1. : 0.;
     out_fur = vec4(max(max(brow * brow_strength * .8, dense), edge * scalp_hair), kind, beard_grey * step(.4, noise(q * 700.)), lip);
@@ -437,7 +438,7 @@ out vec4 result;
 float in_mouth() {                                   // how much of the outside a place in the mouth sees
     float area = mouth_size.x * mouth_size.y * 2.2 + 2e-6;
     vec3 d = b - mouth_middle;
-    float deep = max(0., -d.z - .004);
+    float deep = max(0., -d.z - .006);
     vec2 beyond = max(abs(d.xy) - mouth_size, 0.);
     float hidden = dot(beyond, beyond);
     return area / (area + deep * deep * 1.3 + hidden * 3.);
