@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from latentsync.checkpoints import build_unet
+from latentsync.latent_space import SCALING_FACTOR
 from latentsync.models import BUNDLED_WHISPER, LipSyncModel
 from latentsync.precision import suit_to_device
 from latentsync.unet import LatentSyncUNet
@@ -50,7 +51,7 @@ def full_size_vae(widths: tuple[int, ...] = (128, 256, 512, 512)) -> Autoencoder
         block_out_channels=widths,
         layers_per_block=2,
         latent_channels=4,
-        scaling_factor=0.18215,
+        scaling_factor=SCALING_FACTOR,
     )
 
 

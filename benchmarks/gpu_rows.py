@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentsync.demo import GUIDANCE, IDENTITY, NEW_SPEECH, OWN_SPEECH
 from latentsync.diffusion import NoisePredictor, denoise
 from latentsync.engine import lip_sync
+from latentsync.latent_space import SCALING_FACTOR
 from latentsync.low_memory import free_unused, offload_leaves, save_memory
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.pictures import psnr_of, squared_error
@@ -201,7 +202,7 @@ class Check:
                 return {"skipped": "this card has less memory than that"}
             known, tokens, sample = unet_inputs(model)
             NoisePredictor(model.unet, known, tokens, BALANCED.guidance_scale, cache_interval=2)(sample, 500)
-            decode_faces(model, sample[0].movedim(0, 1) * 0.18215)
+            decode_faces(model, sample[0].movedim(0, 1) * SCALING_FACTOR)
             wait_for(self.device)
         return {"fits": True, "how": "with less to take"}
 

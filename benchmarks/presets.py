@@ -56,7 +56,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Result:
-    """faces: (F, 3, S, S) about [-1, 1]; latents: (F, 4, h, w) of them."""
+    """faces: (F, 3, S, S) about [-1, 1]; latents: (F, C, h, w) of them."""
 
     faces: Tensor
     latents: Tensor
@@ -70,7 +70,7 @@ class Region:
     def __init__(self, model: LipSyncModel, options: LipSyncOptions):
         side = model.resolution
         self.pixels = generation_mask(side, model.blend_mask or options.mask).squeeze() < 0.5
-        latents = latent_mask(generation_mask(side, options.mask), side // 8)
+        latents = latent_mask(generation_mask(side, options.mask), side // model.latents.ratio)
         self.latents = latents.squeeze() < 0.5
 
     def latent_rms(self, result: Result, reference: Result) -> float:

@@ -26,7 +26,7 @@ from torch import nn
 
 from latentsync.diffusion import NoisePredictor, denoise
 from latentsync.masks import generation_mask
-from latentsync.models import LATENT_SCALE, LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.models import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces
 from latentsync.presets import PRESETS, apply_preset
@@ -98,9 +98,11 @@ def measure_unet(model: LipSyncModel, table: Table) -> None:
 
 def unet_inputs(model: LipSyncModel, frames: int = CHUNK) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Conditioning, tokens and latents of one chunk, random."""
-    side, generator = model.resolution // LATENT_SCALE, torch.Generator().manual_seed(0)
+    space, generator = model.latents, torch.Generator().manual_seed(0)
+    side = model.resolution // space.ratio
     width = model.unet.config.cross_attention_dim
-    shapes = (1, 9, frames, side, side), (frames, 50, width), (1, 4, frames, side, side)
+    known = space.conditioned_channels - space.channels
+    shapes = (1, known, frames, side, side), (frames, 50, width), (1, space.channels, frames, side, side)
     return tuple(torch.randn(shape, generator=generator).to(model.device) for shape in shapes)
 
 
@@ -110,7 +112,8 @@ def measure_vae(model: LipSyncModel, table: Table, draft: bool = True) -> None:
     faces = torch.randint(0, 256, (CHUNK, side, side, 3), generator=generator, dtype=torch.uint8)
     mask = generation_mask(side, "mask")
     table.measure(ENCODE, lambda: condition(model, faces, mask, generator=generator))
-    latents = torch.randn(CHUNK, 4, side // LATENT_SCALE, side // LATENT_SCALE, generator=generator)
+    small = side // model.latents.ratio
+    latents = torch.randn(CHUNK, model.latents.channels, small, small, generator=generator)
     table.measure(DECODE, lambda: decode_faces(model, latents))
     if not draft:
         return

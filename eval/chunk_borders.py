@@ -34,7 +34,7 @@ from latentsync.given_paths import given_path, path_or_word
 from latentsync.masks import generation_mask
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.models import LATENT_SCALE, LipSyncModel, find_model, load_model
+from latentsync.models import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces
 from latentsync.schedulers import ddim_scheduler
@@ -105,8 +105,8 @@ def chunked(faces: Faces, model: LipSyncModel, options: LipSyncOptions, shift: i
 
 def overlapped_at_every_step(faces: Faces, model: LipSyncModel, options: LipSyncOptions) -> np.ndarray:
     """(F, 3, S, S): all chunks denoised together, the predictions of shared frames cross-faded at each step."""
-    generator, side = torch.Generator().manual_seed(options.seed), model.resolution // LATENT_SCALE
-    noise = shared_noise((1, 4, len(faces), side, side), generator)
+    generator, side = torch.Generator().manual_seed(options.seed), model.resolution // model.latents.ratio
+    noise = shared_noise((1, model.latents.channels, len(faces), side, side), generator)
     mask = generation_mask(model.resolution, options.mask)
     conditioning = condition(model, torch.from_numpy(faces.aligned), mask, generator=generator)
     conditioning = rearrange(conditioning, "f c h w -> 1 c f h w")

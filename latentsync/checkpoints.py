@@ -30,7 +30,7 @@ RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
 KNOWN_RESOLUTIONS: dict[str, int] = {}
 # Of the U-Net, not in shapes; heads of motion modules that are not told are as many as the others.
 UNSEEN_FIELDS = ("num_attention_heads", "motion_num_attention_heads", "norm_num_groups", "motion_norm_num_groups")
-NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step")
+NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step", "latent_ratio")
 DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type", "framing")
 MAX_POSITIONS = 4096  # frames a motion module could tell apart; released ones tell 24
 SIDES = 8, 4096  # px, of faces that a model may work at
@@ -49,6 +49,7 @@ class UNetFacts:
     resolution: int | None  # face side in pixels, where the file or its description says
     prediction_type: str = "epsilon"  # what the output means, see diffusion.py; all released ones predict the noise
     framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None where nothing tells
+    latent_ratio: int = 8  # px of the face per latent, see latent_space.py
 
 
 class Resolution(NamedTuple):
@@ -290,6 +291,7 @@ def _facts(state_dict: Mapping[str, torch.Tensor], config: Mapping, described: M
         resolution=described.get("resolution"),
         prediction_type=described["prediction_type"],
         framing=described.get("framing"),
+        latent_ratio=described.get("latent_ratio", UNetFacts.latent_ratio),
     )
 
 
@@ -331,13 +333,15 @@ def save_unet(
     resolution: int | None = None,
     prediction_type: str = "epsilon",
     framing: Framing = "insightface",
+    latent_ratio: int = UNetFacts.latent_ratio,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a U-Net under the reference's names, whole or not at all.
 
-    `.safetensors` also carries heads, norm groups, resolution, prediction type, framing and step as metadata; any other
-    suffix gives the reference's torch file `{"global_step", "state_dict"}`, which it can load and of which all that is
-    known again is what a JSON file beside it says. `dtype` None keeps the U-Net's. Raises OutputError.
+    `.safetensors` also carries heads, norm groups, resolution, prediction type, framing, pixels per latent and step as
+    metadata; any other suffix gives the reference's torch file `{"global_step", "state_dict"}`, which it can load and
+    of which all that is known again is what a JSON file beside it says. `dtype` None keeps the U-Net's. Raises
+    OutputError.
     """
     state_dict = {
         key: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype)
@@ -346,7 +350,7 @@ def save_unet(
     if Path(path).suffix == ".safetensors":
         described = {field: unet.config[field] for field in UNSEEN_FIELDS}
         described |= {"resolution": resolution, "global_step": global_step, "prediction_type": prediction_type}
-        described |= {"framing": framing}
+        described |= {"framing": framing, "latent_ratio": latent_ratio}
         write_weights(path, state_dict, {key: str(value) for key, value in described.items() if value is not None})
     else:
         write_weights(path, {"global_step": global_step or 0, "state_dict": state_dict})

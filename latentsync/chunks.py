@@ -15,7 +15,7 @@ from .colours import match_colours
 from .denoising import Chunk, Denoiser, Denoising
 from .diffusion import shared_noise
 from .masks import generation_mask
-from .models import LATENT_SCALE, LipSyncModel
+from .models import LipSyncModel
 from .options import LipSyncOptions
 from .pipeline import OnEstimate, OnStep, condition, decode_faces, to_pixels
 from .plausibility import FaceJudge, check_finite
@@ -28,7 +28,7 @@ class FaceFrame:
 
     aligned: (S, S, 3) uint8; tokens: (K, D); payload: whatever the caller wants back with the result. key: the same
     for frames whose aligned faces are the same, None where that is not known.
-    conditioning: (9, h, w) and latents: (4, h, w) once they are known.
+    conditioning: (2C + 1, h, w) and latents: (C, h, w) once they are known.
     """
 
     aligned: np.ndarray
@@ -68,9 +68,9 @@ class ChunkGenerator:
         self._on_step, self._on_estimate, self._finish = on_step, on_estimate, finish
         self._encoded = encoded if options.posterior == "mean" else None
         self.mask = generation_mask(model.resolution, options.mask)
-        side = model.resolution // LATENT_SCALE
+        side = model.resolution // model.latents.ratio
         # One draw for the whole clip, before any other, as in the reference: equal noise keeps frames alike.
-        self._noise = shared_noise((1, 4, 1, side, side), generator)
+        self._noise = shared_noise((1, model.latents.channels, 1, side, side), generator)
         self._waiting: list[FaceFrame] = []  # not yet final; the first ones may have latents from the chunk before
         self._judge = FaceJudge(model, self.mask, options.num_inference_steps)
         self._past: list[FaceFrame] = []  # final ones, context for a short last chunk

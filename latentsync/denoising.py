@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 class Chunk:
     """Consecutive frames of one face.
 
-    noise         (1, 4, 1, h, w), shared by all frames
-    conditioning  (F, 9, h, w)
+    noise         (1, C, 1, h, w), shared by all frames
+    conditioning  (F, 2C + 1, h, w)
     tokens        (F, K, D)
     faces         F of (S, S, 3) uint8, what the conditioning was made from
     """
@@ -38,14 +38,14 @@ class Chunk:
 
 
 Denoising = Generator[Chunk, Tensor, Result]
-"""Work that yields chunks, is sent the clean latents (F, 4, h, w) of each, and returns its result."""
+"""Work that yields chunks, is sent the clean latents (F, C, h, w) of each, and returns its result."""
 
 
 class ChunkMemory(Protocol):
     """What an interrupted run has made already, asked for and added to in the order of the run."""
 
     def recall(self, chunks: Sequence[Chunk]) -> list[Tensor] | None:
-        """Latents (F, 4, h, w) of chunks that were denoised together; None where they have to be made."""
+        """Latents (F, C, h, w) of chunks that were denoised together; None where they have to be made."""
         ...
 
     def keep(self, chunks: Sequence[Chunk], latents: Sequence[Tensor]) -> None:
@@ -88,7 +88,7 @@ class Denoiser:
         return results
 
     def _denoised(self, chunks: Sequence[Chunk]) -> Iterator[Tensor]:
-        """Latents (F, 4, h, w) of each chunk; those of one length beside each other go together."""
+        """Latents (F, C, h, w) of each chunk; those of one length beside each other go together."""
         limit = self._options.clips_at_once if self._model.low_memory == "none" else 1
         for _, equal in groupby(chunks, key=lambda chunk: len(chunk.conditioning)):
             batch = list(equal)

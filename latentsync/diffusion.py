@@ -1,4 +1,4 @@
-"""Noise, guidance and the denoising loop, as pure functions of latents (B, 4, F, h, w)."""
+"""Noise, guidance and the denoising loop, as pure functions of latents (B, C, F, h, w)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ class NoisePredictor:
         self._age = 0  # steps that the deep features served
 
     def __call__(self, latents: torch.Tensor, timestep: torch.Tensor | int, guided: bool = True) -> torch.Tensor:
-        """Prediction (B, 4, F, h, w) of noisy latents of that shape; timestep: a number or 0-dim tensor, or (B,)."""
+        """Prediction (B, C, F, h, w) of noisy latents of that shape; timestep: a number or 0-dim tensor, or (B,)."""
         sample = torch.cat((latents.to(self._unet.dtype), self._conditioning), dim=1)
         if not (guided and self._scale > 1):
             return self._run(sample, timestep, self._tokens).to(latents.dtype)
@@ -144,7 +144,7 @@ def predict_noise(
     tokens: torch.Tensor,
     guidance_scale: float = 1.0,
 ) -> torch.Tensor:
-    """Predicted noise (B, 4, F, h, w) with classifier-free guidance against silent (all-zero) tokens.
+    """Predicted noise (B, C, F, h, w) with classifier-free guidance against silent (all-zero) tokens.
 
     Of a U-Net that predicts the velocity (see `ddim_scheduler`) the velocity: guidance is the same for both. Arguments
     as for `NoisePredictor`.
@@ -166,11 +166,11 @@ def denoise(
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     cache_interval: int = 1,
 ) -> torch.Tensor:
-    """Turn noise into clean latents (B, 4, F, h, w); shapes as in `NoisePredictor`.
+    """Turn noise into clean latents (B, C, F, h, w); shapes as in `NoisePredictor`.
 
     Latents keep their dtype between steps (the U-Net computes in its own), and nothing is read back from their device.
     `on_step(step_index, num_steps, latents)` is called after each step and may raise to stop; `on_estimate(clean)`
-    before it, with the clean latents (B, 4, F, h, w) that the step's prediction implies. Of n steps number i, from 0,
+    before it, with the clean latents (B, C, F, h, w) that the step's prediction implies. Of n steps number i, from 0,
     is guided where i / n is at least guidance_interval[0] and below guidance_interval[1]. The scheduler's state is made
     anew. Call under `torch.inference_mode` or `torch.no_grad`.
 

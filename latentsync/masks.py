@@ -45,5 +45,5 @@ def generation_mask(resolution: int, name: str = "mask") -> Tensor:
 
 
 def latent_mask(mask: Tensor, latent_size: int) -> Tensor:
-    """(S, S) keep-mask -> (h, h) for the latents, by nearest interpolation: pixel (8i, 8j) at the usual ratio."""
+    """(S, S) keep-mask -> (h, h) for the latents, by nearest interpolation: pixel (8i, 8j) at 1/8."""
     return F.interpolate(mask[None, None], size=(latent_size, latent_size), mode="nearest")[0, 0]

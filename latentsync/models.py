@@ -13,10 +13,11 @@ from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .faces.facemesh import Framing, checked_framing
 from .file_hash import sha256_of
 from .json_files import read_json
+from .latent_space import STABLE_DIFFUSION, LatentSpace
 from .lora import merge_lora, read_lora
 from .low_memory import save_memory
 from .precision import cuda_dtype, has_fast_bfloat16, suit_to_device
-from .unet import OUT_CHANNELS, LatentSyncUNet
+from .unet import LatentSyncUNet
 from .vae import ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
 
@@ -25,7 +26,6 @@ BUNDLED_WHISPER = BUNDLED / "whisper" / "tiny.en.pt"
 RELEASED_UNET_NAMES = ("latentsync_unet.safetensors", "latentsync_unet.pt")
 WHISPER_OF_WIDTH = {384: "tiny.pt", 768: "small.pt"}
 DECODERS = ("auto", "vae", "draft")
-LATENT_SCALE = 8  # px of the face per latent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -67,6 +67,7 @@ class LipSyncModel:
     low_memory: str = "none"  # see low_memory.py
     framing: Framing = "insightface"  # of the faces it was trained with, see faces/facemesh.py
     faces: str | None = None  # see ModelFiles
+    latents: LatentSpace = STABLE_DIFFUSION  # of the VAE that the U-Net was trained with
 
     @property
     def faces_notice(self) -> str | None:
@@ -190,11 +191,11 @@ def load_model(
         if adapter.base_sha256 not in (None, sha256_of(files.unet)):
             warnings += (f"{adapter.name} was trained on another U-Net than {files.unet.name}; it may not suit it",)
     vae = load_vae(files.vae, device=device, dtype=dtype)
-    shape = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
-    if shape != (OUT_CHANNELS, LATENT_SCALE):
-        raise CheckpointError(
-            f"the VAE {files.vae} gives {shape[0]} channels at 1/{shape[1]} of the side; the U-Net works on "
-            f"{OUT_CHANNELS} at 1/{LATENT_SCALE}. Expected sd-vae-ft-mse, or the VAE that the U-Net was trained with."
+    latents = LatentSpace.of(vae.config)
+    check_latents(files.unet, unet, facts, files.vae, latents)
+    if side.value % latents.ratio:
+        raise OptionError(
+            f"the resolution is {side.value}; expected a multiple of {latents.ratio}, the px of a latent of {files.vae}"
         )
     suit_to_device(unet, device, dtype)
     suit_to_device(vae, device, dtype)
@@ -214,14 +215,29 @@ def load_model(
         lora_path=None if lora is None else Path(lora),
         lora_strength=lora_strength,
         is_trained=files.is_trained,
-        draft_decoder=_load_decoder(files, decoder, device, dtype),
+        draft_decoder=_load_decoder(files, decoder, latents, device, dtype),
         low_memory=low_memory,
         framing=files.framing or facts.framing or files.assumed_framing,
         faces=files.faces,
+        latents=latents,
     )
 
 
-def _load_decoder(files: ModelFiles, decoder: str, device, dtype: torch.dtype) -> AutoencoderTiny | None:
+def check_latents(
+    unet_path: Path, unet: LatentSyncUNet, facts: UNetFacts, vae_path: Path, latents: LatentSpace
+) -> None:
+    """Raises CheckpointError where the U-Net was not trained on such latents."""
+    known, taken = LatentSpace(unet.config.out_channels, facts.latent_ratio), unet.config.in_channels
+    if (known.channels, known.ratio) != (latents.channels, latents.ratio) or taken != known.conditioned_channels:
+        raise CheckpointError(
+            f"the VAE {vae_path} gives {latents}; the U-Net {unet_path} works on {known}, with {taken} channels in. "
+            "Expected the VAE that it was trained with, sd-vae-ft-mse for released ones."
+        )
+
+
+def _load_decoder(
+    files: ModelFiles, decoder: str, latents: LatentSpace, device, dtype: torch.dtype
+) -> AutoencoderTiny | None:
     if decoder not in DECODERS:
         raise OptionError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}")
     folder = files.draft_decoder
@@ -229,7 +245,14 @@ def _load_decoder(files: ModelFiles, decoder: str, device, dtype: torch.dtype) -
         return None
     if folder is None:
         raise OptionError(f"the model {files.name} has no draft decoder; choose decoder 'vae' or 'auto'")
-    return load_draft_decoder(folder, device=device, dtype=dtype)
+    loaded = load_draft_decoder(folder, device=device, dtype=dtype)
+    known = LatentSpace.of(loaded.config)
+    if (known.channels, known.ratio) != (latents.channels, latents.ratio):
+        raise CheckpointError(
+            f"the draft decoder {folder} decodes {known}; the model {files.name} has {latents}. Put the one made for "
+            "its VAE there, or decode with the VAE"
+        )
+    return loaded
 
 
 def _load_whisper(files: ModelFiles, facts: UNetFacts, device: torch.device | str) -> AudioEncoder:

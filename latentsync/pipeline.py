@@ -1,6 +1,6 @@
 """The stages of generation as functions on tensors: encode, denoise, decode.
 
-Frames of one chunk lie side by side in F, chunks of several faces in B.
+Frames of one chunk lie side by side in F, chunks of several faces in B; latents have C channels (latent_space.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def to_pixels(faces: Tensor) -> Tensor:
 def condition(
     model: LipSyncModel, faces: Tensor, mask: Tensor, *, generator: torch.Generator, posterior: str = "mean"
 ) -> Tensor:
-    """What the U-Net knows of the picture: mask, masked latents and reference latents, (F, 9, h, w) float32.
+    """What the U-Net knows of the picture: mask, masked latents and reference latents, (F, 2C + 1, h, w) float32.
 
     faces: (F, S, S, 3) uint8; mask: (S, S) keep-mask. The reference of each frame is the frame itself. With
     posterior="sample" the masked image is drawn before the reference image, as in the reference.
@@ -64,10 +64,10 @@ def generate(
     on_step: OnStep | None = None,
     on_estimate: OnEstimate | None = None,
 ) -> Tensor:
-    """Denoise one chunk: clean latents (F, 4, h, w) float32.
+    """Denoise one chunk: clean latents (F, C, h, w) float32.
 
-    noise: (1, 4, 1, h, w), shared by all frames; conditioning: (F, 9, h, w); tokens: (F, K, D). `on_step` as in
-    `denoise`; `on_estimate(clean)` is given what the latents (F, 4, h, w) will be about, at each step.
+    noise: (1, C, 1, h, w), shared by all frames; conditioning: (F, 2C + 1, h, w); tokens: (F, K, D). `on_step` as in
+    `denoise`; `on_estimate(clean)` is given what the latents (F, C, h, w) will be about, at each step.
     """
     return generate_clips(model, [noise], [conditioning], [tokens], options, on_step, on_estimate)[0]
 
@@ -102,7 +102,7 @@ def generate_clips(
 
 
 def decode_faces(model: LipSyncModel, latents: Tensor) -> Tensor:
-    """Latents (F, 4, h, w) -> faces (F, 3, S, S) float32, about [-1, 1], on the CPU.
+    """Latents (F, C, h, w) -> faces (F, 3, S, S) float32, about [-1, 1], on the CPU.
 
     Raises BrokenResultError where values are not finite: a sign of float16 overflow or of a damaged model.
     """

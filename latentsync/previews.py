@@ -15,7 +15,7 @@ OnPreview = Callable[[np.ndarray], None]
 
 
 class FacePreview:
-    """`preview(clean)`: shows the middle face of the chunk that these latents (F, 4, h, w) would become.
+    """`preview(clean)`: shows the middle face of the chunk that these latents (F, C, h, w) would become.
 
     on_preview  given (S, S, 3) uint8 RGB; may raise to stop
     interval    s between two of them at least; each costs the decoding of one face. 0: each time

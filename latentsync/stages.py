@@ -166,7 +166,7 @@ def sample_faces(
     does. The track's mask counts, not that of the options. With silence "source" the weights fall in pauses.
 
     vae: another VAE instead of the model's. `on_step(step, num_steps, latents)` after each denoising step with the
-    chunk's latents (1, 4, F, h, w), and `on_chunk(frames_done, num_frames, preview)` with a finished face (S, S, 3)
+    chunk's latents (1, C, F, h, w), and `on_chunk(frames_done, num_frames, preview)` with a finished face (S, S, 3)
     uint8, may raise to stop. on_preview, preview_interval: see FacePreview.
 
     Raises OptionError for a track of another resolution or framing than the model's, BrokenResultError for pictures

@@ -18,7 +18,8 @@ from torch import nn
 from .attention import SlicedAttention
 from .errors import OptionError
 
-# Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents.
+# Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents; for the
+# latents of Stable Diffusion. Of C channels: 3 C + 1.
 IN_CHANNELS = 4 + 1 + 4 + 4
 OUT_CHANNELS = 4
 MOTION_NORM_GROUPS = 32  # in the reference's motion modules, whatever `norm_num_groups` is elsewhere
@@ -191,7 +192,7 @@ class LatentSyncUNet(UNetMotionModel):
             keep_deep_features: also return the deep features, as the last of a tuple.
             deep_features: those of an earlier call with the same B and F, in place of new ones.
 
-        Returns an object whose `.sample` is (B, 4, F, h, w), or a tuple of it. Raises OptionError when there are more
+        Returns an object whose `.sample` is (B, C, F, h, w), or a tuple of it. Raises OptionError when there are more
         frames than the motion modules know positions for.
         """
         num_frames = sample.shape[2]

@@ -1,9 +1,9 @@
 """The image autoencoder: frames to latents and back.
 
-LatentSync uses Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.18215, posterior samples rather than means.
+Released models use Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.18215, and the reference samples of the
+posterior rather than means. Shapes below: (F, C, h, w) are latents as `latent_space.LatentSpace` of the VAE tells.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,6 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from .cpu_threads import threads_of
 from .errors import (
-    CheckpointError,
     ForeignCheckpointError,
     IncompleteCheckpointError,
     ModelNotFoundError,
@@ -24,9 +23,9 @@ from .errors import (
     is_out_of_memory,
 )
 from .json_files import read_json, shown
+from .latent_space import SCALING_FACTOR, LatentSpace
 from .weight_files import building, read_weights
 
-SCALING_FACTOR = 0.18215
 FOLDER_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
@@ -46,11 +45,11 @@ class ImageAutoencoder(Protocol):
     """
 
     def encode_mean(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Images (F, 3, S, S) in [-1, 1], RGB -> the posterior's mean, scaled by 0.18215: (F, 4, S/8, S/8)."""
+        """Images (F, 3, S, S) in [-1, 1], RGB -> the posterior's mean, scaled: (F, C, h, w)."""
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (F, 4, S/8, S/8) -> images (F, 3, S, S), about [-1, 1]."""
+        """Scaled latents (F, C, h, w) -> images (F, 3, S, S), about [-1, 1]."""
         ...
 
 
@@ -109,7 +108,7 @@ def encode(
     sample: bool = True,
     batch_size: int | None = None,
 ) -> torch.Tensor:
-    """Scaled latents (F, 4, S/8, S/8) of images (F, 3, S, S) in [-1, 1], RGB, on the device of the VAE or the images.
+    """Scaled latents (F, C, h, w) of images (F, 3, S, S) in [-1, 1], RGB, on the device of the VAE or the images.
 
     `sample` draws from the posterior, as the reference does, in one draw for all F; otherwise its mean is taken.
     `batch_size` bounds how many images are encoded at once, which changes no result beyond rounding; it is halved
@@ -129,23 +128,27 @@ def encode(
         )
     posterior = DiagonalGaussianDistribution(parameters)
     latents = posterior.sample(generator) if sample else posterior.mode()
-    return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return LatentSpace.of(vae.config).scaled(latents)
 
 
 def decode(
     vae: AutoencoderKL | AutoencoderTiny | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None
 ) -> torch.Tensor:
-    """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, 4, S/8, S/8). Gradients flow.
+    """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, C, h, w). Gradients flow.
 
     `batch_size` as in `encode`.
     """
     if isinstance(vae, ImageAutoencoder):
         with threads_of(vae):
             return in_batches(vae.decode, latents, batch_size)
-    latents = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
-    latents = latents + (vae.config.shift_factor or 0.0)
+    latents = LatentSpace.of(vae.config).raw(latents.to(device=vae.device, dtype=vae.dtype))
     with threads_of(vae):
         return in_batches(lambda part: vae.decode(part).sample, latents, batch_size)
+
+
+def width_per_pixel(vae: AutoencoderKL) -> int:
+    """Channels of the first level, per pixel of the picture: what the memory of its work goes by."""
+    return -(-vae.config.block_out_channels[0] // vae.config.get("patch_size", 1) ** 2)
 
 
 def in_batches(
@@ -195,18 +198,12 @@ def _read_config(folder: Path) -> dict | None:
 def _check_config(config: Mapping, num_tensors: int) -> None:
     """Raises CheckpointError for what would build without end, or scale latents to nothing."""
     layers, widths = config.get("layers_per_block", 1), config.get("block_out_channels", ())
-    scale, shift = config["scaling_factor"], config["shift_factor"] or 0.0
     if not (isinstance(layers, int) and layers * len(widths) <= num_tensors):
         raise IncompleteCheckpointError(
             f"the VAE's description tells of {shown(layers)} layers in {len(widths)} blocks, but the file has "
             f"{num_tensors} tensors. Download it again, together with its config.json."
         )
-    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (scale, shift))
-    if not numbers or not scale > 0:
-        raise CheckpointError(
-            f"the VAE's description has scaling_factor {shown(scale)} and shift_factor {shown(shift)}; expected "
-            f"{SCALING_FACTOR} and 0. Repair its config.json."
-        )
+    LatentSpace.of(config)
 
 
 def _config_from_shapes(tensors: Mapping[str, torch.Tensor], original: bool) -> dict:

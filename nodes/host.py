@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import comfy.utils
@@ -24,6 +25,9 @@ from comfy_execution.utils import get_executing_context
 from torch import nn
 
 from ..latentsync.errors import LatentSyncError, dependency_error, is_out_of_memory
+
+if TYPE_CHECKING:
+    from ..latentsync.latent_space import LatentSpace
 
 __all__ = [
     "HIDDEN",
@@ -350,19 +354,20 @@ def _jpeg(picture):
     return "JPEG", Image.fromarray(picture), PREVIEW_SIDE
 
 
-def native_vae(vae, scaling_factor: float, reload: Callable[[], None]) -> "NativeAutoencoder":
+def native_vae(vae, latents: "LatentSpace", reload: Callable[[], None]) -> "NativeAutoencoder":
     """ComfyUI's VAE for the library. Raises ValueError for one that cannot work here.
 
-    scaling_factor: of the latents the U-Net knows; reload: brings the other networks back, see NativeAutoencoder.
+    latents: those that the U-Net knows; reload: brings the other networks back, see NativeAutoencoder.
     """
     channels, ratio = getattr(vae, "latent_channels", None), getattr(vae, "downscale_ratio", None)
-    if (channels, ratio) != (4, 8):
+    if (channels, ratio) != (latents.channels, latents.ratio):
         ratio = "another scale" if callable(ratio) or ratio is None else f"1/{ratio}"
         raise ValueError(
-            f"the linked VAE gives {channels} channels at {ratio} of the size; LatentSync works on 4 channels at 1/8. "
-            "Load sd-vae-ft-mse, or leave the socket empty to use the model's own VAE"
+            f"the linked VAE gives {channels} channels at {ratio} of the size; the model works on {latents}. Load the "
+            "VAE that it was trained with (sd-vae-ft-mse for released models), or leave the socket empty to use the "
+            "model's own"
         )
-    return NativeAutoencoder(vae, scaling_factor, reload)
+    return NativeAutoencoder(vae, latents, reload)
 
 
 class NativeAutoencoder:
@@ -372,17 +377,17 @@ class NativeAutoencoder:
     for which it may evict the other networks: `reload` is called after each use to have them back.
     """
 
-    def __init__(self, vae, scaling_factor: float, reload: Callable[[], None]):
-        self._vae, self._scale, self._reload = vae, scaling_factor, reload
+    def __init__(self, vae, latents: "LatentSpace", reload: Callable[[], None]):
+        self._vae, self._latents, self._reload = vae, latents, reload
 
     def encode_mean(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(F, 3, S, S) in [-1, 1] -> scaled latents (F, 4, S/8, S/8) float32."""
+        """(F, 3, S, S) in [-1, 1] -> scaled latents (F, C, h, w) float32."""
         latents = self._vae.encode(pixels.movedim(1, -1).add(1).div(2).clamp(0, 1).cpu())
         self._reload()
-        return latents.to(pixels.device).float() * self._scale
+        return self._latents.scaled(latents.to(pixels.device).float())
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (F, 4, h, w) -> (F, 3, 8h, 8w) float32 in [-1, 1]."""
-        pixels = self._vae.decode((latents / self._scale).float().cpu())
+        """Scaled latents (F, C, h, w) -> (F, 3, S, S) float32 in [-1, 1]."""
+        pixels = self._vae.decode(self._latents.raw(latents).float().cpu())
         self._reload()
         return pixels.movedim(-1, 1).mul(2).sub(1)

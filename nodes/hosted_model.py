@@ -54,16 +54,16 @@ class HostedModel(host.Carried):
 
     def memory_required(self, parts: tuple[str, ...], num_frames: int, guided: bool) -> int:
         """Bytes beside the weights; the parts work one after another, so the largest counts."""
-        from ..latentsync.models import LATENT_SCALE
         from ..latentsync.pipeline import PIXELS_AT_ONCE
+        from ..latentsync.vae import width_per_pixel
 
         size = self.model.dtype.itemsize
-        side = self.model.resolution // LATENT_SCALE
+        side = self.model.resolution // self.model.latents.ratio
         needs = {"whisper": WHISPER_BYTES}
         if "unet" in parts:
             values = num_frames * (2 if guided else 1) * side**2 * self.model.unet.config.block_out_channels[0]
             needs["unet"] = UNET_VALUES * values * size
         if "vae" in parts:
             pixels = max(PIXELS_AT_ONCE, self.model.resolution**2)
-            needs["vae"] = VAE_VALUES * pixels * self.model.vae.config.block_out_channels[0] * size
+            needs["vae"] = VAE_VALUES * pixels * width_per_pixel(self.model.vae) * size
         return max(needs[part] for part in parts)

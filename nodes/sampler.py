@@ -107,7 +107,7 @@ class LatentSyncSampler(io.ComfyNode):
             if vae is not None:
                 vae = host.native_vae(
                     vae,
-                    model.model.vae.config.scaling_factor,
+                    model.model.latents,
                     lambda: host.load([model.unet], model.memory_required(parts, **hold)),
                 )
                 with model.on_device("vae") as loaded:

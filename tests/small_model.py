@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from latentsync.checkpoints import save_unet
+from latentsync.latent_space import LatentSpace
 from latentsync.models import BUNDLED_WHISPER
 from latentsync.unet import LatentSyncUNet
 
@@ -24,7 +25,7 @@ def small_unet(**options) -> LatentSyncUNet:
 
 
 def small_vae(gain: float = 0.4, **options) -> AutoencoderKL:
-    """Eight times smaller latents, as every VAE here; `gain` keeps its pictures within their range."""
+    """Eight times smaller latents, as released ones; `gain` keeps its pictures within their range."""
     torch.manual_seed(1)
     arguments = {
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -42,10 +43,13 @@ def small_vae(gain: float = 0.4, **options) -> AutoencoderKL:
 
 
 def write_small_model(folder: Path, resolution: int = 64, **vae_options) -> Path:
-    """The folder of a described model: config.json, unet.safetensors, vae/, and the bundled Whisper."""
+    """The folder of a described model: config.json, unet.safetensors for the VAE, vae/, and the bundled Whisper."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_unet(small_unet(), folder / "unet.safetensors", resolution=resolution)
-    small_vae(**vae_options).save_pretrained(folder / "vae")
+    vae = small_vae(**vae_options)
+    latents = LatentSpace.of(vae.config)
+    unet = small_unet(in_channels=latents.conditioned_channels, out_channels=latents.channels)
+    save_unet(unet, folder / "unet.safetensors", resolution=resolution, latent_ratio=latents.ratio)
+    vae.save_pretrained(folder / "vae")
     described = {
         "name": "small",
         "unet": "unet.safetensors",

@@ -1,6 +1,6 @@
 """Latents of a whole store, encoded once: for data that is small enough to lie on disk in that form too.
 
-They lie beside the clips, in ``latents/<VAE>-<mask>/<key>.npy``: (2, F, 4, s, s) float16, clean and masked, scaled
+They lie beside the clips, in ``latents/<VAE>-<mask>/<key>.npy``: (2, F, C, s, s) float16, clean and masked, scaled
 posterior means. <VAE> is a hash of its weights, so that another VAE never reads them.
 """
 
@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentsync.errors import MediaError
+from latentsync.latent_space import LatentSpace
 from latentsync.media.output_file import written_whole
 from latentsync.vae import encode
 
@@ -26,7 +27,7 @@ ENCODED_AT_ONCE = 25  # frames
 
 def hash_of(vae: AutoencoderKL) -> str:
     """Twelve hexadecimal digits of the VAE's weights and scale."""
-    digest = hashlib.sha256(repr((vae.config.scaling_factor, vae.config.shift_factor)).encode())
+    digest = hashlib.sha256(repr(LatentSpace.of(vae.config)).encode())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()))
@@ -44,7 +45,7 @@ class ClipLatents:
         return self.folder / f"{self.store.keys[i]}.npy"
 
     def of(self, i: int) -> np.ndarray:
-        """(2, F, 4, s, s) float16, memory-mapped: clean and masked. Raises MediaError, with the path."""
+        """(2, F, C, s, s) float16, memory-mapped: clean and masked. Raises MediaError, with the path."""
         try:
             return np.load(self.path(i), mmap_mode="r")
         except (OSError, ValueError, EOFError) as reason:

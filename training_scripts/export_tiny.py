@@ -35,6 +35,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         resolution=config.resolution,
         prediction_type=facts.prediction_type,
         framing=facts.framing or "mesh",
+        latent_ratio=facts.latent_ratio,
     )
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
     vae.register_to_config(_name_or_path="vae")  # else where it lay on this machine

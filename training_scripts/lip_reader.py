@@ -29,7 +29,7 @@ HELD_OUT = 0.05  # share of the clips, the last ones, that only measure
 
 
 class LipReader(nn.Module):
-    """Scaled latents (N, 4, s, s) -> opening and spread of the lips (N, 2)."""
+    """Scaled latents (N, C, s, s) -> opening and spread of the lips (N, 2)."""
 
     def __init__(self, config: LipReaderConfig, latent_channels: int, size: int):
         super().__init__()
@@ -101,7 +101,7 @@ def _fit(reader: LipReader, latents: ClipLatents, clips: list[int], settings: Li
 
 
 def _pair(latents: ClipLatents, clip: int, place: float) -> tuple[Tensor, Tensor]:
-    """One frame's clean latents (4, s, s) and lips (2,); place: 0..1 along the clip."""
+    """One frame's clean latents (C, s, s) and lips (2,); place: 0..1 along the clip."""
     clean = latents.of(clip)[0]
     frame = int(place * len(clean))
     return torch.from_numpy(clean[frame].astype(np.float32)), _lips(latents, clip)[frame]

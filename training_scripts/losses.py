@@ -24,7 +24,7 @@ def vae_loss(
 
     The colour term is there because a small VAE learns shapes long before it keeps unusual colours.
 
-    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, 4, s, s) of the posterior;
+    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, C, s, s) of the posterior;
     mouth: (S, S), 1 where inference pastes, else 0.
     Returns the loss and its unweighted parts.
     """
@@ -65,7 +65,7 @@ def noise_loss(
 ) -> Tensor:
     """Squared error of the U-Net's output, weighted where and when it shows.
 
-    predicted, target: (B, 4, F, h, w); region_weight: (h, w), see `region_weights`; alphas_cumprod: the schedule's
+    predicted, target: (B, C, F, h, w); region_weight: (h, w), see `region_weights`; alphas_cumprod: the schedule's
     table; timesteps: (B,).
     An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
     makes it count as what is seen, which is what keeps colours from drifting at high noise. The weight is capped, and

@@ -16,7 +16,7 @@ from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_face
 from latentsync.faces.tracking import FaceTracker
 from latentsync.pipeline import to_pixels
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.vae import encode
+from latentsync.vae import decode, encode
 
 from .config import TrainingConfig, parse_config
 from .make_synthetic_dataset import training_clip
@@ -71,7 +71,7 @@ def soften(faces: np.ndarray, vae: AutoencoderKL, config: TrainingConfig, genera
         latents = latents.repeat_interleave(config.restorer.variants, 0)
         noise = torch.randn(latents.shape, generator=generator)
         strength = config.restorer.latent_noise * torch.rand((len(latents), 1, 1, 1), generator=generator)
-        decoded = vae.decode((latents + strength * noise) / vae.config.scaling_factor).sample
+        decoded = decode(vae, latents + strength * noise)
         levels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         softened.append(rearrange(levels, "(n v) c h w -> n v h w c", v=config.restorer.variants).numpy())
     return np.concatenate(softened)

@@ -19,6 +19,7 @@ from latentsync.checkpoints import build_unet as unet_of_tensors
 from latentsync.checkpoints import read_unet_facts, save_unet
 from latentsync.errors import OptionError
 from latentsync.faces.facemesh import Framing
+from latentsync.latent_space import LatentSpace
 from latentsync.masks import generation_mask
 from latentsync.unet import LatentSyncUNet
 from latentsync.vae import load_vae
@@ -48,14 +49,15 @@ def train_unet(config: UNetTrainingConfig) -> Path:
         log.info("%s is there already", target)
         return target
     accelerator = make_accelerator(config.mixed_precision, config.optimizer.gradient_accumulation_steps)
+    vae = load_vae(config.model.vae)
     torch.manual_seed(config.seed)
-    unet, prediction_type = build_unet(config.model)
+    unet, prediction_type = build_unet(config.model, LatentSpace.of(vae.config))
     learned = add_adapter(unet, config.lora) if config.lora.rank else choose_trainable(unet, config.model.trainable)
     if config.gradient_checkpointing:
         checkpoint_blocks(unet)
     if config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
         unet.set_attn_processor(Float32Attention())
-    store, vae = ClipStore(config.data.clips), load_vae(config.model.vae)
+    store = ClipStore(config.data.clips)
     _check_framing(store, config.model.initial)
     known, held_out = _clips(store, config)
     latents = _latents(store, vae, config, accelerator, known)
@@ -81,7 +83,7 @@ def train_unet(config: UNetTrainingConfig) -> Path:
     run.resume()
     validation = Validation(config, store, held_out or known, losses) if config.validation.every else None
     _steps(config, run, clips, losses, validation)
-    _export(config, run, unet, prediction_type, store.framing, target)
+    _export(config, run, unet, prediction_type, store.framing, losses.latent_ratio, target)
     run.close()
     return target
 
@@ -169,6 +171,7 @@ def _export(
     unet: LatentSyncUNet,
     prediction_type: str,
     framing: Framing,
+    latent_ratio: int,
     target: Path,
 ) -> None:
     run.swap_average()
@@ -183,6 +186,7 @@ def _export(
             resolution=config.data.resolution,
             prediction_type=prediction_type,
             framing=framing,
+            latent_ratio=latent_ratio,
         )
     run.swap_average()
     run.accelerator.wait_for_everyone()

@@ -35,7 +35,7 @@ class Batch:
     tokens: Tensor  # (B, F, K, D) float32
     frames: Tensor | None  # (B, F, S, S, 3) uint8
     reference_frames: Tensor | None  # the same
-    latents: Tensor | None  # (B, 3, F, 4, s, s) float32: clean, masked and reference
+    latents: Tensor | None  # (B, 3, F, C, s, s) float32: clean, masked and reference
     mel: Tensor | None  # (B, 1, 80, W) float32
     lips: Tensor | None  # (B, F, 2) float32
     broken: list[str]  # what could not be read and was replaced

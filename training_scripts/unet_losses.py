@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from latentsync.diffusion import mixed_noise, one_step_clean, shared_noise
 from latentsync.errors import OptionError
+from latentsync.latent_space import LatentSpace
 from latentsync.masks import generation_mask, latent_mask
 from latentsync.schedulers import ddim_scheduler
 from latentsync.syncnet.syncnet_files import load_syncnet
@@ -25,7 +26,7 @@ from .unet_config import NoiseConfig, UNetTrainingConfig
 
 
 def draw_noise(shape: tuple[int, ...], config: NoiseConfig, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
-    """Noise (B, 4, F, h, w) float32 and timesteps (B,), each clip's from its own CPU generator, noise first."""
+    """Noise (B, C, F, h, w) float32 and timesteps (B,), each clip's from its own CPU generator, noise first."""
     noise, timesteps = [], []
     for generator in generators:
         single = (1, *shape[1:])
@@ -75,7 +76,8 @@ class UNetLosses:
         self.alphas = self.scheduler.alphas_cumprod.to(device)
         side = config.data.resolution
         self.mask = generation_mask(side, config.data.mask).to(device)
-        size = side // 2 ** (len(vae.config.block_out_channels) - 1)
+        self.latent_ratio = LatentSpace.of(vae.config).ratio
+        size = side // self.latent_ratio
         self.hole = latent_mask(self.mask, size)
         paste = latent_mask(generation_mask(side, loss.paste_mask).to(device), size)
         self.region = region_weights(self.hole, paste, mask_weight=loss.mask_weight, paste_weight=loss.paste_weight)
@@ -97,7 +99,7 @@ class UNetLosses:
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The U-Net's input (B, 13, F, h, w), timesteps (B,), noisy and clean latents and the noise (B, 4, F, h, w)."""
+        """The U-Net's input (B, 3C + 1, F, h, w), timesteps (B,), noisy and clean latents and noise (B, C, F, h, w)."""
         generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds.tolist()]
         if batch.latents is not None:
             latents = rearrange(batch.latents, "b n f c h w -> n b c f h w")
@@ -113,7 +115,7 @@ class UNetLosses:
         return torch.cat([noisy, hole, masked, reference], 1), timesteps, noisy, clean, noise
 
     def _encoded(self, frames: Tensor, reference_frames: Tensor, generator: torch.Generator) -> Tensor:
-        """(3, 4, F, h, w): clean, masked and reference."""
+        """(3, C, F, h, w): clean, masked and reference."""
         pixels = to_pixels(frames)
         parts = (pixels, pixels * self.mask, to_pixels(reference_frames))
         sample = self.config.data.posterior == "sample"
@@ -125,7 +127,7 @@ class UNetLosses:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum and the parts, unweighted; call it under autocast, which only the VAE's decoder follows.
 
-        predicted: the U-Net's output (B, 4, F, h, w); the rest as `prepare` gave it.
+        predicted: the U-Net's output (B, C, F, h, w); the rest as `prepare` gave it.
         """
         loss, parts = self.config.loss, {}
         wanted = noise

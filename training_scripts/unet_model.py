@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from latentsync.checkpoints import UNSEEN_FIELDS, load_unet, unet_config_from_state_dict
 from latentsync.errors import IncompleteCheckpointError, OptionError
+from latentsync.latent_space import STABLE_DIFFUSION, LatentSpace
+from latentsync.models import check_latents
 from latentsync.unet import LatentSyncUNet
 from latentsync.unet_keys import to_reference_key
 
@@ -23,8 +25,10 @@ MOTION_BLOCKS = {"off": "none", "all": "all", "decoder": "decoder"}
 CHECKPOINTED = (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D)
 
 
-def build_unet(config: ModelConfig) -> tuple[LatentSyncUNet, str]:
+def build_unet(config: ModelConfig, latents: LatentSpace = STABLE_DIFFUSION) -> tuple[LatentSyncUNet, str]:
     """The U-Net to start from, float32, in training mode, and what its output means (see `ddim_scheduler`).
+
+    latents: of ``config.vae``.
 
     Of an initial file motion modules that the configuration does not want are left out, those that it wants and the
     file lacks start as the identity. Raises ModelNotFoundError and CheckpointError's subclasses.
@@ -32,6 +36,8 @@ def build_unet(config: ModelConfig) -> tuple[LatentSyncUNet, str]:
     motion = MOTION_BLOCKS[config.motion]
     if config.initial is None:
         unet = LatentSyncUNet(
+            in_channels=latents.conditioned_channels,
+            out_channels=latents.channels,
             motion_blocks=motion,
             block_out_channels=tuple(config.block_out_channels),
             layers_per_block=config.layers_per_block,
@@ -45,6 +51,7 @@ def build_unet(config: ModelConfig) -> tuple[LatentSyncUNet, str]:
             nn.init.zeros_(layer.bias)
         return unet.train(), config.prediction_type or "epsilon"
     loaded, facts = load_unet(config.initial, dtype=torch.float32)
+    check_latents(config.initial, loaded, facts, config.vae, latents)
     if loaded.motion == motion:
         unet = loaded
         for parameter in unet.parameters():

@@ -93,7 +93,7 @@ class Validation:
         return np.concatenate(made), true
 
     def _latents(self, pixels: Tensor) -> Tensor:
-        """(1, 4, F, s, s) float32."""
+        """(1, C, F, s, s) float32."""
         return rearrange(encode(self.losses.vae, pixels, sample=False).float(), "f c h w -> 1 c f h w")
 
     def score(self, clip: int, made: np.ndarray) -> dict[str, float]:

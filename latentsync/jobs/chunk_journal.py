@@ -35,11 +35,11 @@ class ChunkJournal:
         self.holds_chunks = journal.has_more()
 
     def recall(self, chunks: Sequence[Chunk]) -> list[Tensor] | None:
-        """Latents (F, 4, h, w) float32 of chunks that were denoised together; None where they have to be made."""
+        """Latents (F, C, h, w) float32 of chunks that were denoised together; None where they have to be made."""
         if not self._reads_on:
             return None
         record = self._journal.read()
-        shapes = [(len(chunk.conditioning), 4, *chunk.conditioning.shape[-2:]) for chunk in chunks]
+        shapes = [(len(chunk.conditioning), chunk.noise.shape[1], *chunk.conditioning.shape[-2:]) for chunk in chunks]
         sizes = [int(np.prod(shape)) for shape in shapes]
         if record is None or record[0] != _header(chunks) or len(record[1]) != 4 * sum(sizes):
             self._reads_on = False

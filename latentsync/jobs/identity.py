@@ -47,7 +47,12 @@ def job_facts(
             model.low_memory,
             *sorted({str(parameter.dtype) for parameter in model.unet.parameters()}),
         ],
-        "model": {**known["model"], **networks, "prediction_type": model.prediction_type},
+        "model": {
+            **known["model"],
+            **networks,
+            "prediction_type": model.prediction_type,
+            "latents": repr(model.latents),
+        },
         "video": sha256_of(video_path),
         "speakers": [[_face(speaker.face), sha256_of(speaker.audio_path)] for speaker in speakers],
         "finder": type(finder).__name__,

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import OptionError
+from ..vae import encode
 from .pairs import Clips, PairBatch, fixed_pairs, load_pairs, usable_clips
 from .stable_syncnet import StableSyncNet, stack_frames
 
@@ -55,14 +56,13 @@ def pair_scores(cosines: np.ndarray, labels: np.ndarray, threshold: float = THRE
 
 
 def prepare_frames(batch: PairBatch, vae: AutoencoderKL | None, device: torch.device | str) -> Tensor:
-    """Faces as SyncNet's kind of frames: (B, 3, F, S, S) in [-1, 1], or scaled latents (B, 4, F, s, s)."""
+    """Faces as SyncNet's kind of frames: (B, 3, F, S, S) in [-1, 1], or scaled latents (B, C, F, s, s)."""
     frames = rearrange(batch.frames.to(device), "b f h w c -> b c f h w").float() / 127.5 - 1
     if vae is None:
         return frames
-    flat = rearrange(frames, "b c f h w -> (b f) c h w").to(vae.dtype)
     with torch.no_grad():
-        latents = torch.cat([vae.encode(part).latent_dist.mean.float() for part in flat.split(TOGETHER)])
-    return rearrange(latents * vae.config.scaling_factor, "(b f) c h w -> b c f h w", b=len(frames))
+        latents = encode(vae, rearrange(frames, "b c f h w -> (b f) c h w"), sample=False, batch_size=TOGETHER)
+    return rearrange(latents.float(), "(b f) c h w -> b c f h w", b=len(frames))
 
 
 @torch.no_grad()

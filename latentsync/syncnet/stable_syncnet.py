@@ -53,7 +53,8 @@ class EncoderConfig:
 class SyncNetConfig:
     """A SyncNet. `resolution` is the side of the whole face in pixels, of latents the side of their pictures.
 
-    Latents (`latent`) have a share of 1/8 of that side and are looked at whole or in their lower half, as pixels are.
+    Latents (`latent`) are looked at whole or in their lower half, as pixels are. One is `latent_ratio` px of
+    that side.
     """
 
     audio: EncoderConfig
@@ -62,6 +63,7 @@ class SyncNetConfig:
     resolution: int = 256
     lower_half: bool = True
     latent: bool = False
+    latent_ratio: int = 8
     num_heads: int = NUM_HEADS
     norm_num_groups: int = NUM_GROUPS
 
@@ -92,7 +94,7 @@ class SyncNetConfig:
     @property
     def side(self) -> int:
         """Of the face, or of its latents."""
-        return self.resolution // 8 if self.latent else self.resolution
+        return self.resolution // self.latent_ratio if self.latent else self.resolution
 
     @property
     def picture_size(self) -> tuple[int, int]:

@@ -34,7 +34,7 @@ RELEASED_FACTORS: dict[tuple[str, tuple[bool, ...]], tuple[Factor, ...]] = {
     )
 }
 AUDIO_FACTORS_25 = (2, 2, 2, 2, 2, 2)  # 25 frames; shrinks at the same levels as the one beside latents
-SETTINGS = {"num_frames": int, "resolution": int, "lower_half": bool, "latent_space": bool}
+SETTINGS = {"num_frames": int, "resolution": int, "lower_half": bool, "latent_space": bool, "latent_ratio": int}
 SETTINGS |= {"num_heads": int, "norm_num_groups": int}
 NAMES_SHOWN = 4
 

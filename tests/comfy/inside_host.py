@@ -447,7 +447,8 @@ def check_memory() -> None:
             work(*inputs)
         return live.peak
 
-    model = SimpleNamespace(unet=unet, vae=vae, dtype=torch.float16, resolution=side)
+    latents = importlib.import_module("pack.latentsync.latent_space").STABLE_DIFFUSION
+    model = SimpleNamespace(unet=unet, vae=vae, dtype=torch.float16, resolution=side, latents=latents)
     asked = hosted.HostedModel(model, None, None, None).memory_required
     small, frames = side // 8, 16
     need = taken(unet, lambda x, tokens: unet(x, 500, tokens), (2, 13, frames, small, small), (2 * frames, 50, 384))

@@ -19,6 +19,7 @@ from latentsync.jobs.chunk_journal import ChunkJournal
 from latentsync.jobs.identity import job_facts
 from latentsync.jobs.job_folder import JobFolder, default_job_folder
 from latentsync.jobs.journal import Journal
+from latentsync.latent_space import LatentSpace
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
 from latentsync.tracks.cache import TrackCache, cache_folder
@@ -176,6 +177,7 @@ def test_what_the_latents_depend_on_makes_another_job(small_model, avatar_video,
             dataclasses.replace(small_model, unet=small_unet().half()),
             dataclasses.replace(small_model, lora_path=speech(0.2)),
             dataclasses.replace(small_model, prediction_type="v_prediction"),
+            dataclasses.replace(small_model, latents=LatentSpace(4, 8, 0.2)),
         ],
         3: [dataclasses.replace(OPTIONS, seed=1), dataclasses.replace(OPTIONS, clips_at_once=1)],
         4: ["another"],

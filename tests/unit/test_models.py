@@ -174,7 +174,7 @@ def test_missing_or_unfit_vae_is_an_error(changeable):
     with pytest.raises(ModelNotFoundError, match=r"no VAE at .*vae.*sd-vae-ft-mse"):
         load_model(find_model(None, changeable))
     small_vae(latent_channels=8).save_pretrained(changeable / "vae")
-    with pytest.raises(CheckpointError, match=r"8 channels at 1/8 of the side; the U-Net works on 4 at 1/8"):
+    with pytest.raises(CheckpointError, match=r"8 channels at 1/8 of the side; the U-Net .* on 4 channels at 1/8"):
         load_model(find_model(None, changeable))
     shutil.rmtree(changeable / "vae")
     three = {
