@@ -24,7 +24,7 @@ SAMPLES = 1.4  # a side of each pixel
 NECK = np.array((0.0, -0.105, -0.085))  # m from the eyes' middle: what the head turns about
 BEARD_LAYERS, BROW_LAYERS = 3, 2
 FACE_LIGHT = (0.03, 0.58)  # brightness of a well exposed face: of the darkest skin, and what the lightest adds
-SCALP_FUR = {"buzz": 0.006, "short": 0.008, "curly": 0.012, "afro": 0.015}  # m
+SCALP_FUR = {"buzz": 0.005}  # m: other cuts are ribbons
 
 
 def _shaders() -> dict[str, str]:

@@ -27,12 +27,11 @@ uniform float exposure;
 uniform int lights;                                 // how many of the three shine
 
 #ifdef FRAGMENT
-float lit(sampler2D map, mat4 matrix, vec3 place, float bias) {
+float lit(sampler2D map, mat4 matrix, vec3 place, float bias, vec2 a) {
     vec3 s = (matrix * vec4(place, 1)).xyz * .5 + .5;
-    // Three reads of the map, turned from pixel to pixel so that no steps are seen.
-    float turn = fract(52.983 * fract(dot(gl_FragCoord.xy, vec2(.06711, .00584)))) * 6.283;
+    // Three reads of the map about the place; `a` turns from pixel to pixel so that no steps are seen.
     float side = SHADOW_SIDE;
-    vec2 a = vec2(cos(turn), sin(turn)) * shadow_blur * .6 * side, m = s.xy * side, c = vec2(-a.y, a.x) * .87;
+    vec2 m = s.xy * side, c = vec2(-a.y, a.x) * .87;
     vec3 depth = vec3(texelFetch(map, ivec2(clamp(m + a, 0., side - 1.)), 0).r,
                       texelFetch(map, ivec2(clamp(m - a * .5 + c, 0., side - 1.)), 0).r,
                       texelFetch(map, ivec2(clamp(m - a * .5 - c, 0., side - 1.)), 0).r);
@@ -56,9 +55,12 @@ vec3 shade(vec3 place, vec3 n, vec3 soft, vec3 albedo, vec3 scatter, float gloss
     float fresnel = .028 + .6 * fifth(1. - nv) * (1. - rough * .7);
     sum += around(reflect(-v, n)) * fresnel * gloss * open * open * .8;
     float a2 = rough * rough * rough * rough;
+    float turn = fract(52.983 * fract(dot(gl_FragCoord.xy, vec2(.06711, .00584)))) * 6.283;
+    vec2 a = vec2(cos(turn), sin(turn)) * shadow_blur * .6 * SHADOW_SIDE;
+    float free_0 = lit(shadow_0, shadow_matrix[0], place, bias, a), free_1 = lit(shadow_1, shadow_matrix[1], place, bias, a);
     for (int i = 0; i < lights; i++) {
         vec3 l = light_direction[i];
-        float free = i == 0 ? lit(shadow_0, shadow_matrix[0], place, bias) : i == 1 ? lit(shadow_1, shadow_matrix[1], place, bias) : 1.;
+        float free = i == 0 ? free_0 : i == 1 ? free_1 : 1.;
         float plain = dot(n, l), smooth_ = dot(soft, l);
         vec3 facing = clamp((mix(vec3(plain), vec3(smooth_), scatter) + scatter * .45) / (1. + scatter * .45), 0., 1.);
         facing *= facing * .35 + .65;                 // a softer end of the wrapped light
