@@ -2,8 +2,9 @@
 
 ``manifest.parquet`` lists the clips in order. ``clips/<key>/`` holds of each: faces.npy (F, S, S, 3) uint8 RGB or
 video.mp4, features.npy (V, L, layers + 1, D) float16 (Whisper, 50 a second), mel.npy (V, 80, M) float32 (SyncNet's, 80
-columns a second), audio.npy (V, T) int16 at 16 kHz, clip.json (what the manifest says of it), and of drawn avatars
-lips.npy (F, 2) float32, opening and spread. V voices say the same words. A clip's folder gets its name when it is
+columns a second), audio.npy (V, T) int16 at 16 kHz, clip.json (what the manifest says of it), and of people who were
+drawn lips.npy (F, 2 or 3) float32, opening, spread and, of heads, rounding, and phones.json where they are known. V voices
+say the same words. A clip's folder gets its name when it is
 complete, so what lies under ``clips`` without a dot is whole, whenever a run was cut.
 """
 
@@ -44,7 +45,7 @@ class ClipStore:
         if not path.is_file():
             raise OptionError(
                 f"{self.folder} is no store of clips: it has no {MANIFEST}. Make one by "
-                "`python -m training_scripts.prepare_data` or `python -m training_scripts.make_synthetic_dataset`."
+                "`python -m training_scripts.prepare_data`, `make_heads` or `make_synthetic_dataset`."
             )
         self.rows = read_table(path)
         missing = [name for name in COLUMNS if self.rows and name not in self.rows[0]]
@@ -113,9 +114,20 @@ class ClipStore:
         return self._voice(i, "audio.npy", voice).astype(np.float32) / FULL_SCALE
 
     def lips(self, i: int) -> np.ndarray | None:
-        """(F, 2) float32, true opening and spread of a drawn avatar's lips; None for others."""
+        """(F, 2) float32, true opening and spread of a drawn avatar's lips, (F, 3), with rounding, of a head's
+        (heads/drawing.py says in what units); None for others."""
         path = self.path(i) / "lips.npy"
         return np.array(_mapped(path)) if path.exists() else None
+
+    def phones(self, i: int) -> list[tuple[float, float, str, str]] | None:
+        """(start s, end s, viseme, name) in order, without gaps, from 0 to the clip's end; None where not known."""
+        path = self.path(i) / "phones.json"
+        if not path.exists():
+            return None
+        try:
+            return [tuple(phone) for phone in json.loads(path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError) as reason:
+            raise MediaError(f"{path} cannot be read ({reason}). Delete {path.parent} and make it again.") from reason
 
     def split(self, held_out: float) -> tuple[list[int], list[int]]:
         """Clips to learn from, and the last `held_out` (0..1) of them, rounded up to whole persons, to validate on."""
@@ -156,13 +168,14 @@ class ClipStoreWriter:
         audio: np.ndarray,
         faces: np.ndarray | None = None,
         lips: np.ndarray | None = None,
+        phones: Sequence[tuple[float, float, str, str]] | None = None,
         write_video: Callable[[Path], None] | None = None,
         **facts,
     ) -> Path:
         """Add a clip, unless it is there; returns its folder.
 
         features (V, L, layers + 1, D), mel (V, 80, M), audio (V, T) float in [-1, 1] or int16; either faces
-        (F, S, S, 3) uint8 or `write_video(path)`, which makes an mp4. `facts` go into the manifest: with a video,
+        (F, S, S, 3) uint8 or `write_video(path)`, which makes an mp4; lips and phones as ClipStore gives them. `facts` go into the manifest: with a video,
         num_frames and resolution must be among them; `identity` is the key where not given.
         """
         target = self.clips / key
@@ -186,6 +199,8 @@ class ClipStoreWriter:
                     np.save(part / f"{name}.npy", array)
             if faces is None:
                 write_video(part / "video.mp4")
+            if phones is not None:
+                (part / "phones.json").write_text(json.dumps(phones, ensure_ascii=False), encoding="utf-8")
             (part / "clip.json").write_text(json.dumps(facts), encoding="utf-8")
         return target
 
@@ -199,9 +214,14 @@ class ClipStoreWriter:
 
     def finish(self, keys: Sequence[str]) -> Path:
         """Write the manifest with these clips, in this order, and remove what cut runs left; returns its path."""
+        path = self.list_clips(keys)
+        self.sweep()
+        return path
+
+    def list_clips(self, keys: Sequence[str]) -> Path:
+        """Write the manifest with these clips, in this order; returns its path. Others may be adding clips meanwhile."""
         path = self.folder / MANIFEST
         write_table(path, [self.facts(key) for key in keys])
-        self.sweep()
         return path
 
     def sweep(self) -> None:

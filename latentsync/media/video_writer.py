@@ -27,7 +27,7 @@ _ENCODERS = {
 }
 
 
-def _same_everywhere(codec: str) -> dict[str, str]:
+def same_everywhere(codec: str) -> dict[str, str]:
     """Options that make an encoder give the same for the same frames, always.
 
     libx264's AVX-512 code (core 165, in PyAV 18.1) does not: its macroblock tree weighs blocks differently from run to
@@ -211,7 +211,7 @@ class VideoWriter:
         preset: str | None,
     ) -> av.VideoStream:
         default_crf, options = _ENCODERS[codec]
-        options = {**options, **_same_everywhere(codec), "crf": str(default_crf if crf is None else crf)}
+        options = {**options, **same_everywhere(codec), "crf": str(default_crf if crf is None else crf)}
         if preset is not None:
             options["cpu-used" if codec == "libvpx-vp9" else "preset"] = preset
         stream = self._container.add_stream(codec, rate=self._rate, options=options)

@@ -1,0 +1,300 @@
+"""Film people in three dimensions who speak, find and align their faces as the product does, and store what training reads.
+
+Makes a store of clips (clip_store.py) in ``run_dir``: ``clips``, or ``heldout`` for people, voices, lights and codecs that
+training never meets. Faces, the lips' true opening, spread and rounding, timed phones, and the same words in several rooms.
+Every clip follows from its number alone, is whole or not there, and is listed soon after: a run may be cut at any moment,
+go on later, and be shared by processes with ranges of their own (data.first_clip, data.num_clips). Beside the store lie a
+contact sheet and a report: people, voices, what was left out and why, costs.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from latentsync.contact_sheet import evenly_spaced, labelled_sheet
+from latentsync.errors import LatentSyncError, OptionError
+from latentsync.faces.alignment import fit_matrices, warp_faces
+from latentsync.faces.facemesh import Framing
+from latentsync.faces.tracking import FaceTracker
+from latentsync.given_paths import given_path
+from latentsync.media.output_file import written_whole
+from latentsync.models import BUNDLED_WHISPER
+from latentsync.whisper import AudioEncoder, load_whisper
+
+from .clip_store import FPS, ClipStoreWriter
+from .config import _build, read_values
+from .encode_speech import encode_voices
+from .heads.cameras import Shot
+from .heads.drawing import Studio
+from .heads.people import Person
+from .heads.recording import Recording
+from .heads.speech import Speech, speech
+from .heads.voices import Voice, choose_voices, find_voices
+from .preparation.cutting import AlignedVideoWriter
+
+log = logging.getLogger(__name__)
+HEADS = Path(__file__).parent / "configs" / "heads.yaml"
+HELD_OUT = 9_000_000  # seeds from here on: people, shots and speech of held-out clips
+FOLDERS = {"train": "clips", "heldout": "heldout"}
+COLUMNS = 8  # frames of a clip on the contact sheet
+SIDE = 96  # px there
+
+
+@dataclass
+class HeadsData:
+    split: Literal["train", "heldout"]
+    num_clips: int
+    first_clip: int
+    num_voices: int
+    duration: float
+    frame_size: int
+    voices: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HeadsConfig:
+    run_dir: Path
+    resolution: int
+    framing: Framing
+    crf: float
+    log_every: int
+    sheet_clips: int
+    data: HeadsData
+
+    @property
+    def folder(self) -> Path:
+        """The store."""
+        return Path(self.run_dir) / FOLDERS[self.data.split]
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.data.duration * FPS)
+
+    def seed(self, index: int) -> int:
+        """Of clip number `index`: its person, shot and speech."""
+        return index + (HELD_OUT if self.data.split == "heldout" else 0)
+
+
+def load_heads_config(path: str | Path = HEADS, overrides: list[str] | None = None) -> HeadsConfig:
+    """Read a YAML file; ``overrides`` such as "data.num_clips=10" change single values. Raises OptionError."""
+    config = _build(HeadsConfig, read_values(path, overrides), "")
+    data = config.data
+    if data.split == "train" and data.first_clip + data.num_clips > HELD_OUT:
+        raise OptionError(f"clips from {HELD_OUT} on are held-out people; expected first_clip + num_clips up to that")
+    if abs(config.num_frames - data.duration * FPS) > 1e-6 or config.num_frames < 1:
+        raise OptionError(f"setting data.duration is {data.duration}; expected whole frames of 1/{FPS} s")
+    if data.num_voices < 1 or data.num_clips < 1 or data.first_clip < 0:
+        raise OptionError("settings data.num_voices and data.num_clips are at least 1, data.first_clip at least 0")
+    return config
+
+
+class HeadsMaker:
+    """Makes clips of one configuration. Owns a `Studio`: one a process, used by the thread that made it.
+
+    Raises VoicesMissingError where no voice is installed, HeadsUnavailableError where nothing can be drawn.
+    """
+
+    def __init__(self, config: HeadsConfig):
+        self.config = config
+        self.writer = ClipStoreWriter(config.folder)
+        self.left_out = config.folder / "left_out"
+        self.left_out.mkdir(exist_ok=True)
+        self.voices: tuple[Voice, ...] = choose_voices(held_out=config.data.split == "heldout", only=config.data.voices)
+        self.studio = Studio(config.data.frame_size, cache=Path(config.run_dir) / "cache")
+        self.tracker = FaceTracker()
+
+    @cached_property
+    def whisper(self) -> AudioEncoder:
+        return load_whisper(BUNDLED_WHISPER, device="cpu", dtype=torch.float32)
+
+    def key(self, index: int) -> str:
+        return f"head{self.config.seed(index):07d}"
+
+    def is_done(self, index: int) -> bool:
+        """Whether it is in the store, or was found to be impossible."""
+        return self.key(index) in self.writer or (self.left_out / f"{self.key(index)}.json").exists()
+
+    def make(self, index: int) -> bool:
+        """Add clip number `index` to the store; False, with the reason kept, where it is left out."""
+        key, started = self.key(index), time.process_time()
+        try:
+            self._make(index, key, started)
+        except (LatentSyncError, OSError) as error:
+            log.warning("%s is left out: %s", key, error)
+            with written_whole(self.left_out / f"{key}.json") as part:
+                part.write_text(json.dumps({"key": key, "reason": str(error)}), encoding="utf-8")
+            return False
+        return True
+
+    def _make(self, index: int, key: str, started: float) -> None:
+        config, seed = self.config, self.config.seed(index)
+        random = np.random.default_rng([seed, 31])
+        recording = Recording.draw(random, held_out=config.data.split == "heldout")
+        said = speech(seed, self.voices, duration=config.data.duration, num_voices=config.data.num_voices)
+        person, shot = Person.from_seed(seed), Shot.from_seed(seed, config.num_frames)
+        film = self.studio.film(person, shot, together(said.moves, shot.expressions), config.num_frames)
+        frames = recording.frames(film.frames, random)
+        faces = self._align(frames)
+        sounds = encode_voices(said.waveforms, self.whisper, first_alone=False)
+        self.writer.add_clip(
+            key,
+            identity=str(seed),
+            lips=film.lips,
+            phones=[(round(p.start, 4), round(p.end, 4), p.viseme, p.name) for p in said.phones],
+            write_video=lambda path: self._write(path, faces),
+            num_frames=len(faces),
+            resolution=config.resolution,
+            framing=config.framing,
+            voice=said.voice,
+            mood=said.manner.mood,
+            codec=f"{recording.codec[0]} {recording.quality}",
+            frame_side=frames[0].shape[0],
+            person=json.dumps(person.description, default=str, sort_keys=True),
+            cpu_seconds=round(time.process_time() - started, 2),
+            **sounds,
+        )
+
+    def _align(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """(F, S, S, 3) uint8. Raises LatentSyncError where a frame has no face."""
+        observation, points = None, []
+        for number, frame in enumerate(frames):
+            observation = self.tracker(frame, observation)
+            if observation is None:
+                raise LatentSyncError(f"no face is found in frame {number}")
+            points.append(observation.framed(self.config.framing))
+        return warp_faces(list(frames), fit_matrices(np.stack(points), self.config.resolution), self.config.resolution)
+
+    def _write(self, path: Path, faces: np.ndarray) -> None:
+        side = self.config.resolution
+        with AlignedVideoWriter(path, side, side, rate=FPS, crf=self.config.crf) as writer:
+            for face in faces:
+                writer.write(face)
+
+
+def together(moves: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Expressions of speech and mood on top of those that a shot has."""
+    return {name: np.clip(values + others.get(name, 0), 0, 1) for name, values in moves.items()}
+
+
+def make_heads(config: HeadsConfig) -> Path:
+    """Make what is missing of the range, then the sheet and the report; returns the store's folder."""
+    maker = HeadsMaker(config)
+    for line in find_voices()[1]:
+        log.info("%s", line)
+    indices = range(config.data.first_clip, config.data.first_clip + config.data.num_clips)
+    missing = [index for index in indices if not maker.is_done(index)]
+    log.info("%s: %d clips, %d of them are there", config.folder, len(indices), len(indices) - len(missing))
+    started, cpu = time.monotonic(), time.process_time()
+    for done, index in enumerate(missing, 1):
+        if not maker.is_done(index):  # another process may have been faster
+            maker.make(index)
+        if done % config.log_every == 0 or done == len(missing):
+            seconds = (time.monotonic() - started) / done
+            log.info(
+                "%d of %d, %.1f s and %.1f CPU-s a clip, %.0f min left",
+                *(len(indices) - len(missing) + done, len(indices), seconds, (time.process_time() - cpu) / done),
+                seconds * (len(missing) - done) / 60,
+            )
+            list_all(maker.writer)
+    list_all(maker.writer)
+    write_report(config)
+    return config.folder
+
+
+def list_all(writer: ClipStoreWriter) -> list[str]:
+    """Write the manifest of all clips that are there, whoever made them; their keys."""
+    keys = sorted(path.name for path in writer.clips.iterdir() if not path.name.startswith("."))
+    if keys:
+        writer.list_clips(keys)
+    return keys
+
+
+def write_report(config: HeadsConfig) -> dict:
+    """Write report.json, report.txt and sheet.jpg beside the store's manifest; what the report says."""
+    folder = config.folder
+    writer = ClipStoreWriter(folder)
+    keys = list_all(writer)
+    rows = [writer.facts(key) for key in keys]
+    left_out = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "left_out").glob("*.json"))]
+    people = [json.loads(row["person"]) for row in rows]
+    report = {
+        "clips": len(rows),
+        "frames": sum(row["num_frames"] for row in rows),
+        "left_out": {row["key"]: row["reason"] for row in left_out},
+        "share_found": len(rows) / max(len(rows) + len(left_out), 1),
+        "cpu_seconds_a_clip": float(np.mean([row["cpu_seconds"] for row in rows])) if rows else None,
+        **{name: dict(Counter(row[name] for row in rows).most_common()) for name in ("voice", "mood", "codec")},
+        "people": {
+            name: dict(Counter(str(person[name]) for person in people).most_common())
+            for name in (people[0] if people else ())
+            if isinstance(people[0][name], str)
+        },
+        "voices_missing": list(find_voices()[1]),
+    }
+    with written_whole(folder / "report.json") as part:
+        part.write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    with written_whole(folder / "report.txt") as part:
+        part.write_text("\n".join(_lines(report)) + "\n", encoding="utf-8")
+    if rows:
+        _write_sheet(folder, keys, config.sheet_clips)
+    return report
+
+
+def _lines(report: dict) -> list[str]:
+    """The report in words."""
+    shown = [f"{report['clips']} clips, {report['frames']} frames, {len(report['left_out'])} left out."]
+    shown += [f"Faces were found in {100 * report['share_found']:.1f} % of the clips."]
+    if report["clips"]:
+        shown += [f"{report['cpu_seconds_a_clip']:.1f} CPU-s a clip."]
+    for title in ("voice", "mood", "codec"):
+        shown.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in report[title].items()))
+    for title, counts in report["people"].items():
+        shown.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return [*shown, *report["voices_missing"], *(f"{key}: {why}" for key, why in report["left_out"].items())]
+
+
+def _write_sheet(folder: Path, keys: Sequence[str], count: int) -> None:
+    """sheet.jpg: some clips in a row each, evenly over the store, with the voice and what is said."""
+    from .clip_store import ClipStore
+
+    store = ClipStore(folder)
+    rows = {}
+    for i in sorted(set(evenly_spaced(len(keys), min(count, len(keys))))):
+        frames = store.frames(i)
+        phones = store.phones(i) or []
+        names = "".join(name for _, _, _, name in phones)
+        label = f"{store.keys[i]}\n{store.rows[i]['voice'][:14]}\n{names[:14]}"
+        rows[label] = [frames[k] for k in evenly_spaced(len(frames), COLUMNS)]
+    sheet = labelled_sheet(rows, side=SIDE)
+    with written_whole(folder / "sheet.jpg") as part:
+        part.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=given_path, default=HEADS, help="YAML file (default: heads.yaml)")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. data.num_clips=10")
+    parser.add_argument("--report", action="store_true", help="only write report and contact sheet of what is there")
+    arguments = parser.parse_args()
+    config = load_heads_config(arguments.config, arguments.set)
+    torch.set_num_threads(1)
+    if arguments.report:
+        write_report(config)
+    else:
+        make_heads(config)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    main()
