@@ -246,7 +246,7 @@ def _looked_up(named: Iterable[tuple[float, float, str]], length: float, names: 
     phones: list[Phone] = []
     time = 0.0
     for _, end, name in named:
-        end = min(end, length)
+        end = min(float(end), length)
         if end - time < 1e-4:
             continue
         visemes = _visemes(name, names)
