@@ -3,9 +3,9 @@
 ``manifest.parquet`` lists the clips in order. ``clips/<key>/`` holds of each: faces.npy (F, S, S, 3) uint8 RGB or
 video.mp4, features.npy (V, L, layers + 1, D) float16 (Whisper, 50 a second), mel.npy (V, 80, M) float32 (SyncNet's, 80
 columns a second), audio.npy (V, T) int16 at 16 kHz, clip.json (what the manifest says of it), and of people who were
-drawn lips.npy (F, 2 or 3) float32, opening, spread and, of heads, rounding, and phones.json where they are known. V voices
-say the same words. A clip's folder gets its name when it is
-complete, so what lies under ``clips`` without a dot is whole, whenever a run was cut.
+drawn lips.npy (F, 2 or 3) float32, opening, spread and, of heads, rounding, and phones.json where they are known. V
+voices say the same words. A clip's folder gets its name when it is complete, so what lies under ``clips``
+without a dot is whole, whenever a run was cut.
 """
 
 import contextlib
@@ -175,8 +175,9 @@ class ClipStoreWriter:
         """Add a clip, unless it is there; returns its folder.
 
         features (V, L, layers + 1, D), mel (V, 80, M), audio (V, T) float in [-1, 1] or int16; either faces
-        (F, S, S, 3) uint8 or `write_video(path)`, which makes an mp4; lips and phones as ClipStore gives them. `facts` go into the manifest: with a video,
-        num_frames and resolution must be among them; `identity` is the key where not given.
+        (F, S, S, 3) uint8 or `write_video(path)`, which makes an mp4; lips and phones as ClipStore gives them. `facts`
+        go into the manifest: with a video, num_frames and resolution must be among them; `identity` is the key where
+        not given.
         """
         target = self.clips / key
         if target.is_dir():
@@ -219,7 +220,7 @@ class ClipStoreWriter:
         return path
 
     def list_clips(self, keys: Sequence[str]) -> Path:
-        """Write the manifest with these clips, in this order; returns its path. Others may be adding clips meanwhile."""
+        """Write the manifest with these clips, in this order; returns its path. Others may add clips meanwhile."""
         path = self.folder / MANIFEST
         write_table(path, [self.facts(key) for key in keys])
         return path

@@ -17,7 +17,8 @@ def encode_voices(
     """Features (V, L, layers + 1, D) float16, mel (V, 80, M) and audio (V, T) float32 of waveforms (T,) at 16 kHz.
 
     The first voice, the clip's own, is encoded by itself, unless `first_alone` is false; of the others as many as fit
-    go through Whisper's window of 30 s together, which is cheaper and what long speech looks like. T is a multiple of 320.
+    go through Whisper's window of 30 s together, which is cheaper and what long speech looks like. T is a multiple of
+    320.
     """
     together = max(1, int(WINDOW * SAMPLE_RATE / len(waveforms[0])))
     alone = int(first_alone)

@@ -1,10 +1,10 @@
-"""Film people in three dimensions who speak, find and align their faces as the product does, and store what training reads.
+"""Film people in three dimensions who speak, find and align their faces as the product does, store what training reads.
 
-Makes a store of clips (clip_store.py) in ``run_dir``: ``clips``, or ``heldout`` for people, voices, lights and codecs that
-training never meets. Faces, the lips' true opening, spread and rounding, timed phones, and the same words in several rooms.
-Every clip follows from its number alone, is whole or not there, and is listed soon after: a run may be cut at any moment,
-go on later, and be shared by processes with ranges of their own (data.first_clip, data.num_clips). Beside the store lie a
-contact sheet and a report: people, voices, what was left out and why, costs.
+Makes a store of clips (clip_store.py) in ``run_dir``: ``clips``, or ``heldout`` for people, voices, lights and codecs
+that training never meets. Faces, the lips' true opening, spread and rounding, timed phones, the same words in several
+rooms. Every clip follows from its number alone, is whole or not there, and is listed soon after: a run may be cut at
+any moment, go on later, and be shared by processes with ranges of their own (data.first_clip, data.num_clips). Beside
+the store lie a contact sheet and a report: people, voices, what was left out and why, costs.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from .heads.cameras import Shot
 from .heads.drawing import Studio
 from .heads.people import Person
 from .heads.recording import Recording
-from .heads.speech import Speech, speech
+from .heads.speech import speech
 from .heads.voices import Voice, choose_voices, find_voices
 from .preparation.cutting import AlignedVideoWriter
 
@@ -273,8 +273,8 @@ def _write_sheet(folder: Path, keys: Sequence[str], count: int) -> None:
     for i in sorted(set(evenly_spaced(len(keys), min(count, len(keys))))):
         frames = store.frames(i)
         phones = store.phones(i) or []
-        names = "".join(name for _, _, _, name in phones)
-        label = f"{store.keys[i]}\n{store.rows[i]['voice'][:14]}\n{names[:14]}"
+        visemes = " ".join(viseme for _, _, viseme, _ in phones)
+        label = f"{store.keys[i]}\n{store.rows[i]['voice'][:13]}\n{visemes[:12]}"
         rows[label] = [frames[k] for k in evenly_spaced(len(frames), COLUMNS)]
     sheet = labelled_sheet(rows, side=SIDE)
     with written_whole(folder / "sheet.jpg") as part:
@@ -284,7 +284,9 @@ def _write_sheet(folder: Path, keys: Sequence[str], count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=given_path, default=HEADS, help="YAML file (default: heads.yaml)")
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. data.num_clips=10")
+    parser.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. data.num_clips=10"
+    )
     parser.add_argument("--report", action="store_true", help="only write report and contact sheet of what is there")
     arguments = parser.parse_args()
     config = load_heads_config(arguments.config, arguments.set)

@@ -1,4 +1,4 @@
-"""A process of its own for espeak-ng, which forgets nothing from one sentence to the next and would not say it the same way again.
+"""A process of its own for espeak-ng, which would not say a sentence the same way again after others.
 
     python espeak_phones.py VOICE WORDS_A_MINUTE PITCH SEED TEXT
 

@@ -26,8 +26,14 @@ _RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class Recording:
-    """noise: deviation at mid grey, of 0..1; grain: px over which it is smooth; sharpening; scale: of the sides, at most 1;
-    codec: (encoder, decoder, pixel format); quality: the encoder's own number, small is good; options of the encoder."""
+    """How pictures are recorded.
+
+    noise       deviation at mid grey, of 0..1; `grain` px over which it is smooth
+    sharpening  share of what a blur of 1 px takes away that is put on top
+    scale       of the sides, at most 1
+    codec       (encoder, decoder, pixel format)
+    quality     the encoder's own number, small is good; `options` are the encoder's others
+    """
 
     noise: float
     grain: float
@@ -66,7 +72,7 @@ class Recording:
         )
 
     def frames(self, pictures: Iterator[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
-        """(H', W', 3) uint8 RGB, as many as there are pictures (H, W, 3). Raises LatentSyncError where frames are lost."""
+        """(H', W', 3) uint8 RGB, one for each picture (H, W, 3). Raises LatentSyncError where some are lost."""
         return self._coded([self._sensed(picture, random) for picture in pictures])
 
     def _sensed(self, picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -89,7 +95,13 @@ class Recording:
         encoder, decoder, pixel_format = self.codec
         height, width = pictures[0].shape[:2]
         writer = av.CodecContext.create(encoder, "w")
-        writer.width, writer.height, writer.pix_fmt, writer.time_base, writer.framerate = width, height, pixel_format, 1 / _RATE, _RATE
+        writer.width, writer.height, writer.pix_fmt, writer.time_base, writer.framerate = (
+            width,
+            height,
+            pixel_format,
+            1 / _RATE,
+            _RATE,
+        )
         writer.options, writer.thread_count = self.options, 1
         if encoder in ("mpeg4", "mjpeg"):
             writer.qmin = writer.qmax = self.quality

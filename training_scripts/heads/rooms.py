@@ -12,7 +12,7 @@ SCALE = (0, 2, 4, 7, 9, 12, 14)  # half tones
 
 
 def recorded(waveform: np.ndarray, random: np.random.Generator, *, spoiled: float = 1.0) -> np.ndarray:
-    """(T,) float32 in [-1, 1] of (T,) speech. `spoiled` 0..1: how often and how much room, noise and music there are."""
+    """(T,) float32 in [-1, 1] of (T,) speech. `spoiled` 0..1: how often and how much room, noise and music."""
     sound = waveform.astype(np.float64)
     if random.random() < 0.75 * spoiled:
         sound = _in_a_room(sound, random)
@@ -50,7 +50,7 @@ def other_size(waveform: np.ndarray, factor: float) -> np.ndarray:
 
 def breath(length: int, random: np.random.Generator) -> np.ndarray:
     """(length,) air drawn in: hiss that swells and ends."""
-    swell = np.sin(np.linspace(0, np.pi, length) ** random.uniform(1.0, 1.4) / np.pi ** 0.2) ** 2
+    swell = np.sin(np.linspace(0, np.pi, length) ** random.uniform(1.0, 1.4) / np.pi**0.2) ** 2
     hiss = random.normal(0, 1, length)
     hiss = hiss - lfilter([0.35], [1, -0.65], hiss)
     return np.clip(swell, 0, 1) * hiss * 10 ** random.uniform(-2.6, -1.7)

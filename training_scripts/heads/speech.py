@@ -28,7 +28,7 @@ class Speech:
 
 
 def speech(seed: int, voices: Sequence[Voice], *, duration: float, num_voices: int) -> Speech:
-    """The speech of a seed. `duration` in s, whole frames of 25 a second. Raises LatentSyncError where no voice speaks."""
+    """The speech of a seed, `duration` s long, whole frames. Raises LatentSyncError where the voice fails."""
     random = np.random.default_rng([seed, 21])
     shares = np.array([voice.weight for voice in voices])
     voice = voices[random.choice(len(voices), p=shares / shares.sum())]
@@ -71,7 +71,11 @@ def _talk(voice: Voice, random: np.random.Generator, length: float) -> tuple[np.
             drawn = rooms.breath(round(lasts * SAMPLE_RATE), random)
             quiet[begin : begin + len(drawn)] = drawn
             at, end = time + begin / SAMPLE_RATE, time + begin / SAMPLE_RATE + lasts
-            marks = [Phone(time, at, "rest", "pau"), Phone(at, end, "breath", "breath"), Phone(end, time + pause, "rest", "pau")]
+            marks = [
+                Phone(time, at, "rest", "pau"),
+                Phone(at, end, "breath", "breath"),
+                Phone(end, time + pause, "rest", "pau"),
+            ]
         spoken = utterance(voice, random)
         begin = time + len(quiet) / SAMPLE_RATE
         parts += [quiet, spoken.waveform * random.uniform(0.6, 1.0)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-COMMON = """
+REAL = """
     the a of and to in is you that it he was for on are as with his they at be this have from or one had by word but not
     what all were we when your can said there use an each which she do how their if will up other about out many then
     them these so some her would make like him into time has look two more write go see number no way could people my
@@ -12,10 +12,12 @@ COMMON = """
     three small set put end does another well large must big even such because turn here why ask went men read need land
     different home us move try kind hand picture again change off play spell air away animal house point page letter
     mother answer found study still learn should world paper baby happy people problem remember maybe summer number
-    familyever half enough laugh five seven very above beautiful music movie book cup map lamp bump stop keep shape hope
+    family
+    ever half enough laugh five seven very above beautiful music movie book cup map lamp bump stop keep shape hope
     warm whole window food soup shoes blue you two through choose join boil noise house loud fire hire
     seven eleven twelve thirty hundred thousand million Monday Friday November open oven bottle apple purple bubble
-""".split()
+"""
+COMMON = REAL.split()
 # Consonants, vowels and ends of syllables as each language writes what it can say; lips meet often.
 SOUNDS = {
     "english": (

@@ -72,7 +72,14 @@ IPA: Names = {  # by the letter; hibari writes diphthongs as capitals
     **dict.fromkeys("rɹɻʀ", "r"),
     **dict.fromkeys("jɲʎç", "y"),
     **{"æ": "ae", "i": "iy", "ʊ": "uh", "w": "w", "β": "w", "ɸ": "w"},
-    **{"A": ("eh", "iy"), "I": ("aa", "ih"), "W": ("aa", "uh"), "Y": ("ao", "ih"), "O": ("ao", "uh"), "Q": ("ah", "uh")},
+    **{
+        "A": ("eh", "iy"),
+        "I": ("aa", "ih"),
+        "W": ("aa", "uh"),
+        "Y": ("ao", "ih"),
+        "O": ("ao", "uh"),
+        "Q": ("ah", "uh"),
+    },
 }
 
 
@@ -125,7 +132,9 @@ class Voice:
     def say(self, text: str, random: np.random.Generator) -> Utterance:
         """Say it at a speed and pitch of its own. Raises LatentSyncError where the synthesiser fails."""
         waveform, rate, named = _ENGINES[self.engine](self, text, random)
-        size = 1.0 if self.engine in ("hibari", "espeak") else random.uniform(0.9, 1.12)  # of the speaker: by resampling
+        size = (
+            1.0 if self.engine in ("hibari", "espeak") else random.uniform(0.9, 1.12)
+        )  # of the speaker: by resampling
         waveform = _resampled(waveform, rate, size)
         named = [(start * size, end * size, name) for start, end, name in named]
         phones = _looked_up(named, len(waveform) / SAMPLE_RATE, self.names)
@@ -264,7 +273,9 @@ def _looked_up(named: Iterable[tuple[float, float, str]], length: float, names: 
 def _visemes(name: str, names: Names) -> tuple[str, ...]:
     """What a phone looks like; of an unknown one the letters are looked up, and nothing known is a schwa."""
     if names is IPA:
-        found = [names[letter] for letter in name if letter in names] or (["rest"] if not name.strip(" .,!?;:—…'ˈˌ") else ["ah"])
+        found = [names[letter] for letter in name if letter in names] or (
+            ["rest"] if not name.strip(" .,!?;:—…'ˈˌ") else ["ah"]
+        )
     else:
         short = re.sub(r"[01:]+$", "", name) or name
         doubled = short[: len(short) // 2]
@@ -289,7 +300,9 @@ def _run(command: Sequence[str | Path]) -> bytes:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LatentSyncError(f"{command[0]} failed: {error}") from error
     if done.returncode:
-        raise LatentSyncError(f"{command[0]} ended with {done.returncode}: {done.stderr[-300:].decode(errors='replace')}")
+        raise LatentSyncError(
+            f"{command[0]} ended with {done.returncode}: {done.stderr[-300:].decode(errors='replace')}"
+        )
     return done.stdout
 
 
@@ -315,8 +328,8 @@ def _festival(voice: Voice, text: str, random: np.random.Generator) -> Spoken:
             f'(utt.save.segs u "{segments}")',
         ]
         if voice.speaker in ("kal_diphone", "ked_diphone"):
-            model = f"((target_f0_mean {105 * pitch:.0f}) (target_f0_std {14 * pitch:.0f}) (model_f0_mean 170) (model_f0_std 34))"
-            lines.insert(1, f"(set! int_lr_params '{model})")
+            model = f"(target_f0_mean {105 * pitch:.0f}) (target_f0_std {14 * pitch:.0f})"
+            lines.insert(1, f"(set! int_lr_params '({model} (model_f0_mean 170) (model_f0_std 34)))")
         program.write_text("\n".join(lines))
         _run(["festival", "-b", program])
         waveform, rate = _read(sound)
@@ -370,7 +383,9 @@ def _with_closures(waveform: np.ndarray, rate: int, marks: list[tuple[float, str
     for time, name in marks:
         if name[:1] in ("p", "t", "k"):
             earliest = max(time - 0.08, starts[-1] + 0.03 if starts else 0.0)
-            while time - step > earliest and np.abs(waveform[int((time - step) * rate) : int(time * rate)]).max() < level:
+            while (
+                time - step > earliest and np.abs(waveform[int((time - step) * rate) : int(time * rate)]).max() < level
+            ):
                 time -= step
         starts.append(time)
     return starts
@@ -422,8 +437,8 @@ def _stretched(spectrum: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _without_marks(named: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Stress, spaces and commas have times too. A stress belongs to the vowel that follows, all else that is no sound to
-    what was before, or is a pause where it lasts."""
+    """Stress, spaces and commas have times too. A stress belongs to the vowel that follows; all else that is no sound
+    belongs to what was before, or is a pause where it lasts."""
     kept: list[tuple[float, float, str]] = []
     stressed = None
     for start, end, name in named:
