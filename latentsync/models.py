@@ -12,6 +12,7 @@ from .draft_decoder import load_draft_decoder
 from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .faces.facemesh import Framing, checked_framing
 from .file_hash import sha256_of
+from .given_paths import check_model
 from .json_files import read_json
 from .latent_space import STABLE_DIFFUSION, LatentSpace
 from .lora import merge_lora, read_lora
@@ -148,6 +149,7 @@ def find_model(choice: str | Path | None, checkpoints: Path) -> ModelFiles:
         return model_in(checkpoints) or bundled_model()
     if str(choice) == "tiny":
         return bundled_model()
+    check_model(choice)
     path = Path(choice)
     if path.is_dir():
         if found := model_in(path):
@@ -155,12 +157,7 @@ def find_model(choice: str | Path | None, checkpoints: Path) -> ModelFiles:
         raise ModelNotFoundError(
             f"the folder {path} holds no model; expected a config.json or {' or '.join(RELEASED_UNET_NAMES)} in it"
         )
-    if path.is_file():
-        return model_of_unet(path, checkpoints)
-    raise ModelNotFoundError(
-        f"there is no model at {path}; give 'tiny', a U-Net file or a folder with one. "
-        "Released ones: python install.py --models latentsync-1.6"
-    )
+    return model_of_unet(path, checkpoints)
 
 
 def load_model(

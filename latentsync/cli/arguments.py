@@ -1,13 +1,15 @@
 """The options of the command line, as argparse knows them. Quick to import: `--help` loads neither torch nor numpy."""
 
 import argparse
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 
 from .. import presets
 from ..errors import AudioError, OptionError
-from ..given_paths import check_input, given_path, path_or_word
+from ..given_paths import PICTURES, check_input, check_model, check_there, given_path, path_or_word, similar
 from ..options import SETTINGS, Setting
+from ..restoration.restorer_files import find_restorer
 from .option_parser import OptionParser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,10 +278,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, set[str]]:
     return arguments, given
 
 
-def check_inputs(arguments: argparse.Namespace) -> None:
+def check_inputs(arguments: argparse.Namespace, given: Collection[str] = ()) -> None:
     """See that the files of one run are there, before the seconds that torch takes to load.
 
-    Raises MediaError, and OptionError where not one way to give the speech was chosen.
+    Raises MediaError, ModelNotFoundError, and OptionError where not one way to give the speech was chosen.
     """
     check_speech(arguments)
     check_input(arguments.video_path)
@@ -288,6 +290,24 @@ def check_inputs(arguments: argparse.Namespace) -> None:
         check_input(sound, AudioError)
     if arguments.protect is not None:
         check_input(arguments.protect)
+    for face in (arguments.face, *(face for face, _ in arguments.track)):
+        if Path(face).suffix.lower() in PICTURES:
+            check_there(face, "picture of the person", OptionError)
+    check_model(arguments.model)
+    if (arguments.det_model is None) != (arguments.landmark_model is None):
+        raise OptionError("--det_model and --landmark_model belong together: give both or neither")
+    for option in ("lora", "det_model", "landmark_model"):
+        if (path := getattr(arguments, option)) is not None:
+            check_there(path, f"file for --{option}")
+    if "checkpoints" in given and not arguments.checkpoints.is_dir():
+        raise OptionError(
+            f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models. "
+            f"{similar(arguments.checkpoints)}".rstrip()
+        )
+    if arguments.superres != "none":
+        find_restorer(arguments.superres, [arguments.checkpoints])
+    if arguments.report is not None and arguments.sync_score not in ("auto", "off"):
+        check_there(arguments.sync_score, "SyncNet for --sync_score (auto, off or a file)", OptionError)
 
 
 def check_speech(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import sys
 
 from .arguments import check_inputs, parse
 from .exits import DONE, KILLED, clean_stops, complain
-from .job_file import read_rows
+from .job_file import check_files, read_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,11 +21,11 @@ def main(argv: list[str] | None = None) -> int:
         with clean_stops():
             # Seconds, for torch and all that stands on it: --help, typing errors and wrong paths do without.
             if arguments.batch is not None:
-                read_rows(arguments.batch, arguments, given)
+                check_files(arguments.batch, read_rows(arguments.batch, arguments, given))
                 from .batch import run_batch
 
                 return run_batch(arguments, given)
-            check_inputs(arguments)
+            check_inputs(arguments, given)
             from ..media.output_file import check_output
 
             check_output(arguments.video_out_path)

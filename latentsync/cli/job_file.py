@@ -7,9 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OptionError
+from ..errors import LatentSyncError, OptionError
 from ..given_paths import given_path
-from .arguments import BATCH_OPTIONS, sparse_parser
+from .arguments import BATCH_OPTIONS, check_inputs, sparse_parser
 
 REQUIRED = ("video_path", "audio_path", "video_out_path")
 OF_THE_WHOLE = BATCH_OPTIONS | {"help", "quiet", "verbose"}  # not a single run's
@@ -69,6 +69,18 @@ def read_rows(path: Path, arguments: argparse.Namespace, given: set[str]) -> lis
     if not rows:
         raise OptionError(f"the job file {path} holds no rows; expected one for each video, under the columns' names")
     return rows
+
+
+def check_files(path: Path, rows: list[Row]) -> None:
+    """See that the files of all rows are there, without torch. Raises BadRowsError with all that are not."""
+    problems = {}
+    for row in rows:
+        try:
+            check_inputs(row.arguments, row.given)
+        except LatentSyncError as error:
+            problems[row.line] = [str(error)]
+    if problems:
+        raise BadRowsError(path, problems)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

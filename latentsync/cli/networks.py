@@ -9,7 +9,7 @@ import torch
 
 from .. import models
 from ..checkpoints import check_resolution
-from ..errors import ModelNotFoundError, OptionError
+from ..errors import ModelNotFoundError
 from ..faces.onnx import InsightFaceDetector
 from ..faces.tracking import FaceFinder
 from ..precision import format_warning
@@ -51,8 +51,6 @@ class NetworkChoice:
 
     def check(self) -> None:
         """Raises OptionError for what contradicts itself."""
-        if (self.det_model is None) != (self.landmark_model is None):
-            raise OptionError("--det_model and --landmark_model belong together: give both or neither")
         if self.resolution is not None:
             check_resolution(self.resolution)
 

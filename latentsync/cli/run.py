@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from .. import engine, models
 from ..cpu_threads import check_count, own_threads
-from ..errors import OptionError
 from ..jobs.job_folder import JobFolder, default_job_folder
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output, written_whole
@@ -22,6 +21,7 @@ from ..options import LipSyncOptions
 from ..report import LipSyncReport, report_picture
 from ..speakers import Speaker
 from ..tracks.cache import TrackCache, cache_folder
+from .arguments import check_inputs
 from .networks import NetworkChoice, Networks, Say, load_networks
 from .options import options_of, speakers_of
 from .progress_bar import ProgressBar
@@ -47,8 +47,7 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
 
 def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     """The job, if files and options are usable; nothing is loaded or written. Raises LatentSyncError's subclasses."""
-    if "checkpoints" in given and not arguments.checkpoints.is_dir():
-        raise OptionError(f"--checkpoints {arguments.checkpoints} is not a folder; expected the one with the models")
+    check_inputs(arguments, given)
     NetworkChoice.of(arguments).check()
     if arguments.threads is not None:
         check_count(arguments.threads)
@@ -60,8 +59,6 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     check_output(arguments.video_out_path, inputs)
     if arguments.report is not None:
         check_output(arguments.report, inputs, suffixes=[".json"])
-        if arguments.sync_score not in ("auto", "off") and not Path(arguments.sync_score).is_file():
-            raise OptionError(f"--sync_score is {arguments.sync_score}; expected auto, off or the file of a SyncNet")
         check_output(arguments.report.with_suffix(".png"), inputs, suffixes=[".png"])
     probe_video(arguments.video_path)
     for sound in sounds:

@@ -10,12 +10,12 @@ from PIL import ImageOps
 
 from ..errors import OptionError
 from ..faces.tracking import FaceFinder
+from ..given_paths import PICTURES, check_there
 from ..media.pictures import NoPictureError, opened_picture
 from .appearance import face_look, look_distance
 from .paths import ClipFaces, FacePath
 
 PLACES = ("largest", "left", "right", "centre", "all")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 EXPECTED = (
     "largest, left, right, centre, all, a face's number (0, 1, ..), a point x,y of the picture (in pixels, or as "
     "fractions like 0.25,0.4) or a picture of the person (png, jpg, webp)"
@@ -63,8 +63,7 @@ def parse_choice(text: str) -> FaceChoice:
         is_fraction = all("." in value and float(value) <= 1 for value in (x, y))
         return FaceChoice("point", point=(float(x), float(y)), is_fraction=is_fraction)
     if Path(text).suffix.lower() in PICTURES:
-        if not Path(text).is_file():
-            raise OptionError(f"no picture of the person at '{text}'; give the path of a png, jpg or webp file")
+        check_there(text, "picture of the person", OptionError)
         return FaceChoice("picture", picture=Path(text))
     raise OptionError(f"unknown choice of the face '{text}'; expected {EXPECTED}")
 

@@ -158,11 +158,12 @@ def test_all_bad_cells_are_listed_at_once(do, tmp_path):
 
 def test_all_rows_that_cannot_be_done_are_listed_before_any_is(do, avatar_video, speech, tmp_path):
     header = [*HEADER, "mask_smooth", "report", "model", "device"]
-    good = [avatar_video, speech(0.2)]
+    good, broken = [avatar_video, speech(0.2)], tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 100)
     (tmp_path / "none").mkdir()
     code, out, err = do(
         [*good, "good.mp4", "", "good.json", "", ""],
-        ["gone.mp4", good[1], "b.mp4", "", "", "", ""],
+        [broken, good[1], "b.mp4", "", "", "", ""],
         [*good, "c.mp4", "2", "", "", ""],
         [*good, "good.mp4", "", "", "", ""],
         [*good, avatar_video, "", "", "", ""],
@@ -175,7 +176,7 @@ def test_all_rows_that_cannot_be_done_are_listed_before_any_is(do, avatar_video,
     )
     assert (code, out) == (2, "")
     expected = {
-        3: "No such file",
+        3: "broken.mp4",
         4: "mask_smooth is 2;",
         5: "is written by line 2 too",
         6: "the input itself",
@@ -189,7 +190,7 @@ def test_all_rows_that_cannot_be_done_are_listed_before_any_is(do, avatar_video,
         assert any(text.startswith(f"  line {line}: ") and reason in text for text in err.splitlines()), (line, err)
     assert "line 2:" not in err
     assert not (tmp_path / "good.mp4").exists()
-    assert tree(tmp_path) == {tmp_path / "jobs.csv", tmp_path / "none"}
+    assert tree(tmp_path) == {broken, tmp_path / "jobs.csv", tmp_path / "none"}
 
 
 def test_what_one_reads_no_other_writes(do, avatar_video, speech, tmp_path):

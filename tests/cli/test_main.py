@@ -31,6 +31,7 @@ from tests.cli.conftest import arguments
 from tests.small_model import small_unet, small_vae, write_whisper
 from tests.unit.test_errors import FULL
 
+SOME = ["--video_path=main.py", "--audio_path=main.py", "--video_out_path=x.mp4"]  # files that are there
 FILES = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
 
 
@@ -155,16 +156,50 @@ def test_wrong_arguments_exit_with_2(given, message, capsys):
         (["--video_path=main.py", "--audio_path=main.py", "--video_out_path", "."], 1, "The output '.' is a folder"),
         (["--video_path=main.py", "--audio_path=main.py", "--video_out_path=x.avi"], 1, "format to write from 'x.avi'"),
         (["--batch", "gone.csv"], 2, "there is no job file gone.csv"),
+        (
+            [*SOME, "--model", "tinny"],
+            1,
+            "with one. Did you mean 'tiny'?",
+        ),
+        ([*SOME, "--model", "lattentsync"], 1, "Did you mean 'latentsync'?"),
+        ([*SOME, "--model", "docs/models.mb"], 1, "Did you mean 'docs/models.md'?"),
+        ([*SOME, "--lora", "dosc/own.safetensors"], 1, "--lora at 'dosc/own.safetensors'. Did you mean 'docs'?"),
+        ([*SOME, "--checkpoints", "gone"], 2, "--checkpoints gone is not a folder"),
+        ([*SOME, "--superres", "gone.pth"], 1, "there is no restorer gone.pth"),
+        (
+            [*SOME, "--det_model=main.py", "--landmark_model=gone.onnx"],
+            1,
+            "no file for --landmark_model at 'gone.onnx'",
+        ),
+        ([*SOME, "--face", "gone.png"], 2, "no picture of the person at 'gone.png'"),
+        ([*SOME, "--report=x.json", "--sync_score=gone.pt"], 2, "no SyncNet for --sync_score (auto, off or a file) at"),
     ],
 )
 def test_a_mistyped_path_is_told_before_torch_is_loaded(given, code, message):
-    script = "import sys, main; code = main.main(); assert 'torch' not in sys.modules; sys.exit(code)"
-    command = [sys.executable, "-c", script, *given]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=command_line.ROOT)
+    run = without_torch(given)
     assert run.returncode == code
     assert run.stderr.startswith("error: ")
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_missing_files_of_all_rows_are_told_before_torch_is_loaded(tmp_path):
+    source = f"{command_line.ROOT / 'main.py'}"
+    rows = [f"{source},{source},good.mp4,", f"gone.mp4,{source},b.mp4,", f"{source},{source},c.mp4,gone/unet.pt"]
+    table = tmp_path / "jobs.csv"
+    table.write_text("\n".join(["video_path,audio_path,video_out_path,model", *rows]))
+    run = without_torch(["--batch", str(table)])
+    assert run.returncode == 2
+    assert "2 rows of" in run.stderr
+    assert f"  line 3: No such file: '{tmp_path / 'gone.mp4'}'" in run.stderr
+    assert f"  line 4: there is no model at {tmp_path / 'gone/unet.pt'}" in run.stderr
+
+
+def without_torch(given: list[str]) -> subprocess.CompletedProcess:
+    """What main.py says, which must not have loaded torch."""
+    script = "import sys, main; code = main.main(); assert 'torch' not in sys.modules; sys.exit(code)"
+    command = [sys.executable, "-c", script, *given]
+    return subprocess.run(command, capture_output=True, text=True, cwd=command_line.ROOT)
 
 
 def test_missing_files_in_the_arguments(capsys):
