@@ -1,13 +1,9 @@
 """The model loader."""
 
-import logging
-
 from . import host, model_choices
 from .host import io
 from .knobs import CATEGORY, check_choices
 from .sockets import Model
-
-logger = logging.getLogger(__name__)
 
 # Number format and how the U-Net's weights are kept; None is the format that suits the device.
 PRECISIONS = {
@@ -124,6 +120,4 @@ class LatentSyncModelLoader(io.ComfyNode):
                 lora_strength=lora_strength,
                 low_memory=low_memory,
             )
-            if loaded.faces_notice:
-                logger.warning("LatentSync: %s", loaded.faces_notice)
             return io.NodeOutput(HostedModel.of(loaded))

@@ -1,5 +1,7 @@
 """Making the faces speak."""
 
+import logging
+
 import torch
 
 from . import host, media
@@ -20,6 +22,8 @@ from .knobs import (
     steps,
 )
 from .sockets import Audio, Faces, Model
+
+logger = logging.getLogger(__name__)
 
 
 class LatentSyncSampler(io.ComfyNode):
@@ -114,6 +118,9 @@ class LatentSyncSampler(io.ComfyNode):
                     check_vae(loaded, vae, faces)
             with model.on_device(*parts, **hold) as loaded:
                 progress = ChunkProgress(options, faces.num_frames)
+                if loaded.faces_notice:  # frames do not tell whether they are of a clip that is known to be drawn
+                    progress.bar.say(loaded.faces_notice)
+                    logger.warning("LatentSync: %s", loaded.faces_notice)
                 generated = sample_faces(
                     loaded,
                     faces,

@@ -56,6 +56,11 @@ def test_faces_are_cut_out_upright(arrays):
     assert inside.mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_model_for_drawn_faces_says_so_on_the_sampler(first):
+    (line,) = (text for node, text in first.texts if node == "make")
+    assert "made for drawn faces" in line
+
+
 def test_crops_are_new_faces(arrays):
     crops, aligned, hole = arrays("crops"), arrays("faces"), arrays("faces", "masks")[0] == 1
     assert crops.shape == (FRAMES, FACE, FACE, 3)
