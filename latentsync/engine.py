@@ -133,13 +133,15 @@ def lip_sync(
             None if facts.is_drawn else model.faces_notice,
             *format_warnings(output_path, facts.width, facts.height, facts.sample_aspect_ratio),
         )
+        facts_of = {one: probe_audio(one.path) for one in speeches}
         for one in speeches:
-            warn(*probe_audio(one.path).notices, *one.notices)
+            warn(*facts_of[one].notices, *one.notices)
         warn(*time_warnings(timeline, options))
         if options.silence != "off":
             warn(*(one.warning for one in speeches))
         if output_audio is not None:
-            warn(*probe_audio(output_audio).notices, *sound_warnings(longest.path, output_audio, options))
+            heard_facts = probe_audio(output_audio)
+            warn(*heard_facts.notices, *sound_warnings(facts_of[longest], heard_facts, options))
         finder = finder or FaceTracker(model.device)
         warn(*getattr(finder, "notices", ()))
         progress = ProgressTeller(timeline.num_frames, options, started, on_progress, check)

@@ -20,9 +20,7 @@ from .voice.gate import VoiceGate, gated_blocks
 from .waveform import PEAKS_PER_SECOND, WaveformPeaks
 
 SILENCE = SAMPLE_RATE  # samples of a block of silence
-KEPT = (
-    120 * SAMPLE_RATE
-)  # samples of a speech that are held, 8 MB, so that it is decoded once; longer ones are read again
+KEPT = 120 * SAMPLE_RATE  # samples of a speech that are held, 8 MB, and not decoded again
 
 
 @dataclass(frozen=True)

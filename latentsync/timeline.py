@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from .audio_tokens import AudioFeatureStream, num_reference_frames
-from .media.audio_reader import probe_audio
+from .media.audio_reader import NOTICEABLE, AudioFacts, probe_audio
 from .media.length_modes import shown_at, stretched_times
 from .media.playback import read_playback
 from .media.video_reader import VideoFacts, VideoFrame, read_frames, video_length
@@ -24,7 +24,6 @@ LOOK_AHEAD = 1.0  # s after the speech that are searched for faces too, for what
 LONG = 0.2  # s; a frame that stays for longer while there is speech is shown again every STEP s, for its lips to move
 STEP = Fraction(1, 25)  # s
 STILL, FEW = 0.3, 14  # s that a frame stays, and frames a second: what is longer, or fewer, the report warns of
-NOTICEABLE = 0.1  # s; smaller differences of two sounds' lengths are encoders' padding
 
 Value = TypeVar("Value")
 
@@ -122,9 +121,9 @@ def rate_warnings(times: np.ndarray, facts: VideoFacts, time: Timeline, options:
     return []
 
 
-def sound_warnings(speech_path: str | Path, output_path: str | Path, options: LipSyncOptions) -> list[str]:
+def sound_warnings(speech: AudioFacts, output: AudioFacts, options: LipSyncOptions) -> list[str]:
     """What a person should know of another sound for the result than the speech."""
-    spoken, heard = (_part(probe_audio(path).duration, options) for path in (speech_path, output_path))
+    spoken, heard = (_part(facts.duration, options) for facts in (speech, output))
     if abs(spoken - heard) <= NOTICEABLE:
         return []
     what = "its rest is cut off" if heard > spoken else "it is followed by silence"

@@ -20,7 +20,7 @@ from .video_decoder import VideoDecoder
 
 _BLOCK = 16_384  # samples per channel given at a time, at most about 1 s of speech
 _GAP = 0.1  # s; smaller jumps between packets are rounding of the container's clock
-NOTICEABLE = 0.1  # s of sound before the picture, or of a declared length beside the true one
+NOTICEABLE = 0.1  # s of sound before the picture, or between two lengths; less is an encoder's padding
 _LAST = 0.5  # s at the end in which a packet is looked for
 # Formats that know how long they are. Those that write it into their head are still wrong where they were cut off.
 _COUNTING = {"mp4", "matroska", "ogg", "flac", "wav", "w64", "aiff", "caf", "au", "mpegts", "avi", "asf", "flv"}
