@@ -388,9 +388,10 @@ def prepare(with_tests: bool, cpu: bool) -> Path:
         version = environment.ensure()
         running = requirements_of(ROOT, with_tests=False)
         if with_tests:
-            compared = extra_requirements(ROOT / "pyproject.toml", "parity")
             requirements = requirements_of(ROOT, with_tests=True)
-            environment.install(requirements, version, cpu=cpu, covers=[running], alone=compared)
+            extras = [extra_requirements(ROOT / "pyproject.toml", extra) for extra in ("parity", "heads")]
+            alone = [line for lines in extras for line in lines if line not in requirements]
+            environment.install(requirements, version, cpu=cpu, covers=[running], alone=alone)
             # Where ComfyUI cannot be had this says so, and the tests that need it are skipped.
             subprocess.run([environment.python, ROOT / "tests" / "comfy" / "setup_host.py"], cwd=ROOT)
         else:

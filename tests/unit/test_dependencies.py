@@ -13,6 +13,7 @@ DISTRIBUTION_OF = {
     "skimage": "scikit-image",
     "starlette": "gradio",  # whose server it is, and which brings it
     "yaml": "pyyaml",
+    "hibari": "hibari-tts",
     "PIL": "pillow",
     "whisper": "openai-whisper",
     "codeformer": "codeformer-pip",
