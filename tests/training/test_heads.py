@@ -9,6 +9,8 @@ from training_scripts.heads.cameras import MAX_YAW, Shot
 from training_scripts.heads.drawing import Studio
 from training_scripts.heads.head_mesh import HeadsUnavailableError
 from training_scripts.heads.people import HELD_OUT, Person
+from training_scripts.heads.scenes import Scene, film_scene
+from training_scripts.heads.things import KINDS, Thing
 
 FRAMES = 12
 
@@ -53,6 +55,9 @@ def test_shots_repeat_and_stay_within_their_limits():
     assert np.abs(yaws).max() <= MAX_YAW + 1e-6
     assert np.abs(yaws).max() > np.radians(35)
     assert len({shot.background for shot in shots}) > 4
+    things = [Thing.from_seed(seed, 40) for seed in range(40)]
+    assert {thing.kind for thing in things} == set(KINDS)
+    assert np.array_equal(things[5].path, Thing.from_seed(5, 40).path)
 
 
 def test_the_same_film_is_the_same_to_the_bit(studio):
@@ -91,7 +96,7 @@ def test_lips_are_measured_on_the_mesh(studio):
 
 def test_face_mesh_finds_them_and_sees_the_opening(studio):
     tracker, known, seen, found = FaceTracker(), [], [], 0
-    for seed in (30, 31, 32):
+    for seed in (30, 31):
         film = studio.film(Person.from_seed(seed), frontal(seed), speech(), FRAMES)
         observation = None
         for frame, lips in zip(film.frames, film.lips, strict=True):
@@ -103,7 +108,7 @@ def test_face_mesh_finds_them_and_sees_the_opening(studio):
             eyes = np.linalg.norm(marks[33] - marks[263])
             seen.append(np.linalg.norm(marks[13] - marks[14]) / eyes)
             known.append(lips[0])
-    assert found >= 0.97 * 3 * FRAMES
+    assert found >= 0.97 * 2 * FRAMES
     assert np.corrcoef(seen, known)[0, 1] > 0.8
 
 
@@ -112,3 +117,40 @@ def test_unknown_expressions_are_named(studio):
         studio.film(Person.from_seed(1), Shot.from_seed(1, 2), {"jawWide": np.zeros(2)}, 2)
     with pytest.raises(OptionError, match="1 frames"):
         studio.film(Person.from_seed(1), Shot.from_seed(1, 2), {"jawOpen": np.zeros(1)}, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_outline_of_a_thing_is_where_it_covers_the_person(studio, kind):
+    person, shot = Person.from_seed(41), frontal(41, 1)
+    before_the_lips = np.eye(4)
+    before_the_lips[2, 3] = 0.02
+    near = Thing(kind, 41, before_the_lips[None])
+    still = {"jawOpen": np.zeros(1, np.float32)}
+    bare, outline = next(studio.film(person, shot, still, 1).outlined)
+    assert outline is None
+    frame, outline = next(studio.film(person, shot, still, 1, near).outlined)
+    assert outline.shape == frame.shape[:2]
+    assert outline.min() >= 0
+    assert outline.max() <= 1.001
+    assert 0.01 < (outline > 0.5).mean() < 0.6
+    change = np.abs(frame.astype(int) - bare).mean(2)
+    assert change[outline > 0.99].mean() > 12
+    # Beyond it there are only its shadow and, at its edge, a share of it.
+    assert np.median(change[outline == 0]) == 0
+
+
+def test_a_scene_has_everybody_where_it_says(studio):
+    scene = Scene.from_seed(73, 2, size=(180, 320))
+    speaking = {scene.speaker: {"jawOpen": np.array((0, 0.5), np.float32)}}
+    film = film_scene(studio, scene, speaking, 2)
+    frames = list(film.frames)
+    assert frames[0].shape == (180, 320, 3)
+    assert film.lips.shape == (len(scene.people), 2, 3)
+    openings = film.lips[:, 1, 0]
+    assert openings.argmax() == scene.speaker
+    assert openings.max() > 0.15
+    found = FaceTracker().detect(frames[0])
+    middles = sorted((face.box[0] + face.box[2]) / 2 for face in found)
+    assert np.allclose(middles, (film.boxes[:, 0, 0] + film.boxes[:, 0, 2]) / 2, atol=12)
+    with pytest.raises(OptionError, match="people"):
+        film_scene(studio, scene, {9: {}}, 2)

@@ -32,7 +32,7 @@ def eye_solids(centres: np.ndarray, radii: np.ndarray) -> Solid:
     return Solid.joined(solids)
 
 
-def _tube(
+def tube(
     line: np.ndarray, radius: float | np.ndarray, closed: bool, sides: int = 6
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places, normals and triangles of a tube along a line (N, 3)."""
@@ -76,7 +76,7 @@ def glasses_solid(kind: str, size: float, centres: np.ndarray, front: np.ndarray
         rim[:, :2] = shape * half
         rim[:, 2] = -0.10 * np.abs(rim[:, 0]) * (rim[:, 0] * side > 0)  # the frame follows the face
         rim += middle
-        places, normals, triangles = _tube(rim, thick, closed=True)
+        places, normals, triangles = tube(rim, thick, closed=True)
         solids.append(Solid.of(places, triangles, 0, FRAME, SKULL, 1, normals))
         fan = np.concatenate([[middle + np.array((0, 0, 0.0006))], rim])
         outer = np.arange(len(angle))
@@ -87,7 +87,7 @@ def glasses_solid(kind: str, size: float, centres: np.ndarray, front: np.ndarray
         hinge = middle + np.array((side * half[0], half[1] * 0.45, -0.0023))
         temple = np.linspace(hinge, ear, 12)
         temple[:, 0] += side * 0.006 * np.sin(np.linspace(0, np.pi, 12))
-        places, normals, triangles = _tube(temple, max(thick, 0.001), closed=False)
+        places, normals, triangles = tube(temple, max(thick, 0.001), closed=False)
         solids.append(Solid.of(places, triangles, 0, FRAME, SKULL, 1, normals))
     inner = [
         np.array((centre[0] + side * 0.0015 - side * half[0], front[1], front[0]))
@@ -95,6 +95,6 @@ def glasses_solid(kind: str, size: float, centres: np.ndarray, front: np.ndarray
     ]
     bridge = np.linspace(inner[0], inner[1], 10)
     bridge[:, 1] += 0.004 * np.sin(np.linspace(0, np.pi, 10))
-    places, normals, triangles = _tube(bridge, max(thick, 0.001), closed=False)
+    places, normals, triangles = tube(bridge, max(thick, 0.001), closed=False)
     solids.append(Solid.of(places, triangles, 0, FRAME, SKULL, 1, normals))
     return Solid.joined(solids)

@@ -117,6 +117,11 @@ class Person:
                         weights[f"universal-{sex}-{age}-{strength}-{build}"] = of_sex * of_age * of_strength * of_build
         return weights
 
+    @property
+    def beard_reach(self) -> float:
+        """m that the hairs of the beard stand off the skin."""
+        return self.look["beard_length"] if self.description["beard"] != "none" else 0.0
+
     @cached_property
     def held_out(self) -> bool:
         """Whether this identity is kept from training."""

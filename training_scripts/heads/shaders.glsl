@@ -90,7 +90,7 @@ void main() { gl_Position = matrix * vec4(place, 1); }
 #version 330
 in vec3 place;
 in float bone;
-uniform mat4 matrix, bones[5];
+uniform mat4 matrix, bones[6];
 void main() { gl_Position = matrix * bones[int(bone + .5)] * vec4(place, 1); }
 
 //// depth.frag
@@ -368,7 +368,7 @@ void main() {
 in vec3 place, normal, along;
 in vec2 surface;
 in float bone, open;
-uniform mat4 model, camera, bones[5];
+uniform mat4 model, camera, bones[6];
 uniform vec3 tongue;                                // forward m, up m, width
 out vec3 w, n, a, b;
 out vec2 s;
@@ -383,7 +383,12 @@ void main() {
     }
     vec4 head = bones[i] * vec4(p, 1), world = model * head;
     mat3 turn = mat3(model) * mat3(bones[i]);
-    w = world.xyz; b = head.xyz; n = turn * normal; a = turn * along; s = surface; ao = open;
+    w = world.xyz; b = head.xyz; n = turn * normal; s = surface; ao = open;
+#if MATERIAL == 7
+    a = along;
+#else
+    a = turn * along;
+#endif
     gl_Position = camera * world;
 }
 
@@ -476,6 +481,9 @@ void main() {
     result = vec4(shade(w, normal, normal, c, vec3(.25, .15, .12), 1.1, .09, mix(.45, 1., ao), .003), 1);
 #elif MATERIAL == 5                                  // frame of glasses
     result = vec4(shade(w, normal, normal, frame, vec3(0), 2.0, .25, ao, .003), 1);
+#elif MATERIAL == 7                                  // a thing: its colour is in a, gloss and roughness in s
+    if (!gl_FrontFacing) normal = -normal;
+    result = vec4(shade(w, rough_normal(normal, 900., .05), normal, a, vec3(.3, .15, .1), s.x, s.y, ao, .003), 1);
 #else                                                // lens: hardly there, but for what it mirrors
     if (!gl_FrontFacing) normal = -normal;
     vec3 v = normalize(eye - w), back = reflect(-v, normal);
@@ -486,6 +494,11 @@ void main() {
 #endif
     result.rgb = min(result.rgb * exposure, vec3(8.));
 }
+
+//// outline.frag
+#version 330
+out vec4 result;
+void main() { result = vec4(1); }
 
 //// lash.frag
 in vec3 w, n, r, b;

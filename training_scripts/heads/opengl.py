@@ -1,0 +1,53 @@
+"""OpenGL in software: a context without a window, the pieces of the shaders, noise that looks like strands."""
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .head_mesh import HeadsUnavailableError
+
+
+def headless_context():
+    """An OpenGL context without a window; HeadsUnavailableError says what is missing."""
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # the software renderer takes all cores otherwise
+    try:
+        import moderngl
+    except ImportError as error:
+        raise HeadsUnavailableError("Drawing people needs moderngl. Install it: pip install moderngl") from error
+    try:
+        return moderngl.create_standalone_context(backend="egl")
+    except Exception as error:  # glcontext raises plain exceptions of several kinds
+        raise HeadsUnavailableError(
+            f"OpenGL without a window did not start ({error}). On Debian and Ubuntu install "
+            "libegl1 libegl-mesa0 libgl1-mesa-dri, and set EGL_PLATFORM=surfaceless where there is no screen."
+        ) from error
+
+
+def shader_pieces() -> dict[str, str]:
+    """The pieces of shaders.glsl by name, with what they share put in front."""
+    text = (Path(__file__).parent / "shaders.glsl").read_text()
+    pieces = dict(re.findall(r"^//// (\S+)\n(.*?)(?=^//// |\Z)", text, re.S | re.M))
+    shared, light = pieces.pop("common"), pieces.pop("light")
+    lit = ("skin.frag", "cloth.frag", "fur.vert", "fur.frag", "hair.vert", "hair.frag", "solid.frag", "lash.frag")
+    for name, code in pieces.items():
+        if not code.startswith("#version"):
+            pieces[name] = (
+                "#version 330\n"
+                + ("#define FRAGMENT\n" if name.endswith("frag") else "")
+                + shared
+                + (light if name in lit else "")
+                + code
+            )
+    return pieces
+
+
+def strand_noise() -> np.ndarray:
+    """(256, 256) uint8 that repeats: noise drawn out upwards, as hairs are."""
+    noise = np.random.default_rng(7).random((256, 256)).astype(np.float32)
+    noise = np.concatenate([noise] * 3)
+    noise = cv2.GaussianBlur(np.concatenate([noise] * 3, 1), (0, 0), sigmaX=0.8, sigmaY=2.2)[256:512, 256:512]
+    ranks = noise.reshape(-1).argsort().argsort().reshape(noise.shape)  # every value as often as every other
+    return (ranks * 255 / ranks.max()).astype(np.uint8)
