@@ -13,11 +13,11 @@ import json
 from dataclasses import asdict
 
 import torch
-from diffusers import AutoencoderKL
 
 from latentsync.given_paths import given_path
 from latentsync.syncnet.pair_accuracy import THRESHOLD, measure_pairs
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.vae import load_vae
 from training_scripts.clip_store import ClipStore  # noqa: TID251 (the data sets that training makes)
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = ClipStore(arguments.data)
     syncnet = load_syncnet(arguments.syncnet, arguments.device)
-    vae = arguments.vae and AutoencoderKL.from_pretrained(arguments.vae).to(arguments.device).eval()
+    vae = arguments.vae and load_vae(arguments.vae, device=arguments.device)
     known, measured = clips.split(arguments.held_out)
     scores = measure_pairs(
         clips,

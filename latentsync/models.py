@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderTiny
 
 from .bundled_files import ASSETS
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
@@ -19,7 +19,7 @@ from .lora import merge_lora, read_lora
 from .low_memory import save_memory
 from .precision import cuda_dtype, has_fast_bfloat16, suit_to_device
 from .unet import LatentSyncUNet
-from .vae import ImageAutoencoder, load_vae
+from .vae import Autoencoder, ImageAutoencoder, load_vae
 from .whisper import AudioEncoder, load_whisper
 
 BUNDLED = ASSETS / "tiny"
@@ -52,7 +52,7 @@ class LipSyncModel:
 
     name: str
     unet: LatentSyncUNet
-    vae: AutoencoderKL | ImageAutoencoder
+    vae: Autoencoder | ImageAutoencoder
     whisper: AudioEncoder
     resolution: int  # px, side of the aligned face
     device: torch.device

@@ -22,6 +22,7 @@ from .errors import (
     OptionError,
     is_out_of_memory,
 )
+from .face_autoencoder import FaceAutoencoder
 from .json_files import read_json, shown
 from .latent_space import SCALING_FACTOR, LatentSpace
 from .weight_files import building, read_weights
@@ -35,6 +36,7 @@ ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion 
 # Attention names in files written by old diffusers, sd-vae-ft-mse among them.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 NAMES_SHOWN = 5
+Autoencoder = AutoencoderKL | FaceAutoencoder
 
 
 @runtime_checkable
@@ -55,13 +57,14 @@ class ImageAutoencoder(Protocol):
 
 def load_vae(
     path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> AutoencoderKL:
+) -> Autoencoder:
     """Load a VAE, frozen and in eval mode.
 
     Args:
         path: a diffusers folder (or a pipeline folder with `vae/` in it), or one file, `.safetensors` or torch, in
             diffusers' or in Stable Diffusion's original layout, also inside a whole checkpoint. A `config.json` of
-            diffusers beside the file is used; otherwise the shapes tell the configuration.
+            diffusers beside the file is used; otherwise the shapes tell the configuration. A FaceAutoencoder is known
+            by its own.
 
     Never goes to the network. Raises ModelNotFoundError and CheckpointError's subclasses.
     """
@@ -74,19 +77,22 @@ def load_vae(
         if any(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     tensors = {key: value for key, value in tensors.items() if not key.startswith(("loss.", "model_ema."))}
-    if "decoder.conv_in.weight" not in tensors or "encoder.conv_in.weight" not in tensors:
+    config = _read_config(folder)
+    kind = FaceAutoencoder if (config or {}).get("_class_name") == FaceAutoencoder.__name__ else AutoencoderKL
+    first = "encoder.conv_in.1.weight" if kind is FaceAutoencoder else "encoder.conv_in.weight"
+    if "decoder.conv_in.weight" not in tensors or first not in tensors:
         raise ForeignCheckpointError(
             f"{file} is not a VAE: it has no encoder and decoder. Expected Stable Diffusion's VAE, sd-vae-ft-mse."
         )
     original = any(key.startswith("decoder.mid.") for key in tensors)
     with building(file, "a VAE"):
-        config = _read_config(folder) or _config_from_shapes(tensors, original)
+        config = config or _config_from_shapes(tensors, original)
         _check_config(config, len(tensors))
         if original:
             tensors = convert_ldm_vae_checkpoint(tensors, config)
         tensors = dict(map(_current_attention, tensors.items()))
         with torch.device("meta"):
-            vae = AutoencoderKL.from_config(config)
+            vae = kind.from_config(config)
         expected = vae.state_dict()
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
@@ -98,11 +104,13 @@ def load_vae(
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     with building(file, "a VAE"):
         vae.load_state_dict(tensors, strict=True, assign=True)
+    if kind is FaceAutoencoder:
+        vae.to(memory_format=torch.channels_last)  # a fifth less time on a CPU, also in float32
     return vae.eval().requires_grad_(False)
 
 
 def encode(
-    vae: AutoencoderKL | ImageAutoencoder,
+    vae: Autoencoder | ImageAutoencoder,
     pixels: torch.Tensor,
     generator: torch.Generator | None = None,
     sample: bool = True,
@@ -110,7 +118,8 @@ def encode(
 ) -> torch.Tensor:
     """Scaled latents (F, C, h, w) of images (F, 3, S, S) in [-1, 1], RGB, on the device of the VAE or the images.
 
-    `sample` draws from the posterior, as the reference does, in one draw for all F; otherwise its mean is taken.
+    `sample` draws from the posterior, as the reference does, in one draw for all F; otherwise its mean is taken. A
+    FaceAutoencoder has none and gives its latents.
     `batch_size` bounds how many images are encoded at once, which changes no result beyond rounding; it is halved
     where memory does not suffice. Gradients flow: use `torch.no_grad` where they are not wanted. Raises OptionError
     for a sample from an ImageAutoencoder, which gives only the mean.
@@ -122,17 +131,19 @@ def encode(
             return in_batches(vae.encode_mean, pixels, batch_size).to(pixels.device)
     with threads_of(vae):
         parameters = in_batches(
-            lambda part: vae.encode(part).latent_dist.parameters,
+            lambda part: _encoded(vae, part),
             pixels.to(device=vae.device, dtype=vae.dtype),
             batch_size,
         )
-    posterior = DiagonalGaussianDistribution(parameters)
-    latents = posterior.sample(generator) if sample else posterior.mode()
+    latents = parameters
+    if not isinstance(vae, FaceAutoencoder):
+        posterior = DiagonalGaussianDistribution(parameters)
+        latents = posterior.sample(generator) if sample else posterior.mode()
     return LatentSpace.of(vae.config).scaled(latents)
 
 
 def decode(
-    vae: AutoencoderKL | AutoencoderTiny | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None
+    vae: Autoencoder | AutoencoderTiny | ImageAutoencoder, latents: torch.Tensor, batch_size: int | None = None
 ) -> torch.Tensor:
     """Images (F, 3, S, S), about [-1, 1] and not clamped, of scaled latents (F, C, h, w). Gradients flow.
 
@@ -146,7 +157,13 @@ def decode(
         return in_batches(lambda part: vae.decode(part).sample, latents, batch_size)
 
 
-def width_per_pixel(vae: AutoencoderKL) -> int:
+def _encoded(vae: Autoencoder, pixels: torch.Tensor) -> torch.Tensor:
+    """Latents, or the parameters of their posterior."""
+    encoded = vae.encode(pixels)
+    return encoded.latent if isinstance(vae, FaceAutoencoder) else encoded.latent_dist.parameters
+
+
+def width_per_pixel(vae: Autoencoder) -> int:
     """Channels of the first level, per pixel of the picture: what the memory of its work goes by."""
     return -(-vae.config.block_out_channels[0] // vae.config.get("patch_size", 1) ** 2)
 
@@ -197,12 +214,15 @@ def _read_config(folder: Path) -> dict | None:
 
 def _check_config(config: Mapping, num_tensors: int) -> None:
     """Raises CheckpointError for what would build without end, or scale latents to nothing."""
-    layers, widths = config.get("layers_per_block", 1), config.get("block_out_channels", ())
-    if not (isinstance(layers, int) and layers * len(widths) <= num_tensors):
-        raise IncompleteCheckpointError(
-            f"the VAE's description tells of {shown(layers)} layers in {len(widths)} blocks, but the file has "
-            f"{num_tensors} tensors. Download it again, together with its config.json."
-        )
+    widths = config.get("block_out_channels", ())
+    for name, rule in (("layers_per_block", 1), ("encoder_layers", [0]), ("decoder_layers", [0])):
+        layers = config.get(name, rule)
+        each = [layers] * len(widths) if name == "layers_per_block" else layers
+        if not (isinstance(each, list) and all(isinstance(n, int) for n in each) and sum(each) <= num_tensors):
+            raise IncompleteCheckpointError(
+                f"the VAE's description tells of {shown(layers)} layers in {len(widths)} blocks, but the file has "
+                f"{num_tensors} tensors. Download it again, together with its config.json."
+            )
     LatentSpace.of(config)
 
 

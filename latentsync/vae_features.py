@@ -5,15 +5,18 @@ its features nor their weights come from LPIPS, and its values are not comparabl
 """
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
+
+from .vae import Autoencoder
 
 NORM_EPS = 1e-6
 
 
-def vae_features(vae: AutoencoderKL, pixels: Tensor) -> list[Tensor]:
-    """(N, 3, h, w) RGB in [-1, 1], sides multiples of 8 -> (N, C, h', w') of each level of the encoder, of unit length
-    along C. Computed in the VAE's dtype; gradients flow."""
+def vae_features(vae: Autoencoder, pixels: Tensor) -> list[Tensor]:
+    """(N, 3, h, w) RGB in [-1, 1] -> (N, C, h', w') of each level of the encoder, of unit length along C.
+
+    The sides are multiples of the compression. Computed in the VAE's dtype; gradients flow.
+    """
     hidden = vae.encoder.conv_in(pixels.to(device=vae.device, dtype=vae.dtype))
     features = []
     for block in vae.encoder.down_blocks:
@@ -22,7 +25,7 @@ def vae_features(vae: AutoencoderKL, pixels: Tensor) -> list[Tensor]:
     return features
 
 
-def vae_distance(vae: AutoencoderKL, predicted: Tensor, target: Tensor) -> Tensor:
+def vae_distance(vae: Autoencoder, predicted: Tensor, target: Tensor) -> Tensor:
     """(N,) float32 >= 0: mean over levels and places of the squared difference of features; 0 for equal pictures.
 
     predicted, target: as for `vae_features`. Gradients flow to the predicted pictures only.

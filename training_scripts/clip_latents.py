@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentsync.errors import MediaError
 from latentsync.latent_space import LatentSpace
 from latentsync.media.output_file import written_whole
-from latentsync.vae import encode
+from latentsync.vae import Autoencoder, encode
 
 from .clip_store import ClipStore
 
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 ENCODED_AT_ONCE = 25  # frames
 
 
-def hash_of(vae: AutoencoderKL) -> str:
+def hash_of(vae: Autoencoder) -> str:
     """Twelve hexadecimal digits of the VAE's weights and scale."""
     digest = hashlib.sha256(repr(LatentSpace.of(vae.config)).encode())
     for name, tensor in sorted(vae.state_dict().items()):
@@ -37,7 +36,7 @@ def hash_of(vae: AutoencoderKL) -> str:
 class ClipLatents:
     """vae: on the device that encodes; mask: keep-mask (S, S), whose name tells it from others."""
 
-    def __init__(self, store: ClipStore, vae: AutoencoderKL, mask: Tensor, mask_name: str):
+    def __init__(self, store: ClipStore, vae: Autoencoder, mask: Tensor, mask_name: str):
         self.store, self.vae, self.mask = store, vae, mask
         self.folder = store.folder / "latents" / f"{hash_of(vae)}-{mask_name}-{len(mask)}"
 

@@ -27,22 +27,29 @@ class DataConfig:
 
 @dataclass
 class VAEConfig:
+    """Of a FaceAutoencoder (face_autoencoder.py)."""
+
     block_out_channels: list[int]
-    layers_per_block: int
+    encoder_layers: list[int]
+    decoder_layers: list[int]
+    patch_size: int
+    pixel_width: int
     latent_channels: int
-    norm_num_groups: int
-    mid_block_add_attention: bool
     batch_size: int
+    frames_per_clip: int
+    crop: int | None
     steps: int
     learning_rate: float
     masked_fraction: float
-    lower_half_weight: float
+    leaves_fraction: float
+    spoiled_fraction: float
+    latent_noise: float
+    fewest_channels: int
     gradient_weight: float
     colour_weight: float
     mouth_weight: float
     train_encoder: bool
     initial: Path | None
-    kl_weight: float
 
 
 @dataclass
@@ -69,11 +76,11 @@ class TrainingConfig:
     resolution: int
     mask: str
     blend_mask: str
-    data: DataConfig
+    data: DataConfig | None  # of drawn avatars; null: the clips are made by another command
     vae: VAEConfig
     stage1: Path  # configurations of the U-Net's two stages, see unet_config.py; beside the file that names them
     stage2: Path
-    restorer: RestorerConfig
+    restorer: RestorerConfig | None
     ema_decay: float
     max_grad_norm: float
     warmup_fraction: float
@@ -82,6 +89,7 @@ class TrainingConfig:
     save_every: int
     recipe: list[str]
     export: Path | None = None  # folder of the finished model; null: the bundled one's
+    clips: Path | None = None  # the store of clips; null: run_dir/clips
     framing: Framing = "mesh"  # of the faces, see latentsync/faces/facemesh.py
 
 
@@ -123,12 +131,12 @@ def _build(cls: type[Config], values: dict, where: str) -> Config:
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
     """``value`` as the field's type has it: YAML reads 1e-5 as a string."""
-    if is_dataclass(kind):
-        return _build(kind, value, f"{name}.")
     if isinstance(kind, types.UnionType):  # X | None
         if value is None:
             return None
         kind = next(part for part in get_args(kind) if part is not type(None))
+    if is_dataclass(kind):
+        return _build(kind, value, f"{name}.")
     if get_origin(kind) is list and isinstance(value, list):
         return [_converted(get_args(kind)[0], part, name) for part in value]
     if get_origin(kind) is Literal and value not in get_args(kind):

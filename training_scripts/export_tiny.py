@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
 from latentsync.checkpoints import load_unet, read_unet_facts, save_unet
 from latentsync.models import BUNDLED, BUNDLED_WHISPER
+from latentsync.vae import load_vae
 
 from .config import TrainingConfig, parse_config
 
@@ -37,7 +37,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         framing=facts.framing or "mesh",
         latent_ratio=facts.latent_ratio,
     )
-    vae = AutoencoderKL.from_pretrained(run_dir / "vae").half()
+    vae = load_vae(run_dir / "vae", dtype=torch.float16)
     vae.register_to_config(_name_or_path="vae")  # else where it lay on this machine
     shutil.rmtree(folder / "vae", ignore_errors=True)
     vae.save_pretrained(folder / "vae")

@@ -8,38 +8,30 @@ from torch.nn import functional as F
 def vae_loss(
     reconstruction: Tensor,
     pixels: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    mouth: Tensor,
+    mouths: Tensor,
     *,
-    lower_half_weight: float,
     gradient_weight: float,
     colour_weight: float,
     mouth_weight: float,
-    kl_weight: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """L1; L1 of the lower half again, of the gradients and of the colours of 8 x 8 blocks; a light KL term.
+    """L1, that of the gradients and that of the colours of 8 x 8 blocks.
 
-    And the mean over the mouth alone of error and gradients, where blur shows most and few pixels would count little.
+    And the mean over the mouths alone of error and gradients, where blur shows most and few pixels would count little.
 
     The colour term is there because a small VAE learns shapes long before it keeps unusual colours.
 
-    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mean, logvar: (N, C, s, s) of the posterior;
-    mouth: (S, S), 1 where inference pastes, else 0.
+    reconstruction, pixels: (N, 3, S, S) in [-1, 1]; mouths: (N, 1, S, S), 1 where inference pastes, else 0.
     Returns the loss and its unweighted parts.
     """
     error = reconstruction - pixels
     l1 = error.abs().mean()
-    lower = error[:, :, error.shape[2] // 2 :].abs().mean()
     rows, columns = error.diff(dim=2).abs(), error.diff(dim=3).abs()
     gradient = 0.5 * (rows.mean() + columns.mean())
-    at_mouth = (error.abs() * mouth).sum() + (rows * mouth[1:]).sum() + (columns * mouth[:, 1:]).sum()
-    at_mouth = at_mouth / (mouth.sum() * error.shape[0] * error.shape[1])
+    at_mouth = (error.abs() * mouths).sum() + (rows * mouths[:, :, 1:]).sum() + (columns * mouths[..., 1:]).sum()
+    at_mouth = at_mouth / (mouths.sum() * error.shape[1]).clamp(min=1)
     colour = F.avg_pool2d(error, 8).abs().mean()
-    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-    loss = l1 + lower_half_weight * lower + 2 * gradient_weight * gradient
-    loss = loss + colour_weight * colour + mouth_weight * at_mouth + kl_weight * kl
-    parts = {"l1": l1, "lower": lower, "gradient": gradient, "colour": colour, "mouth": at_mouth, "kl": kl}
+    loss = l1 + 2 * gradient_weight * gradient + colour_weight * colour + mouth_weight * at_mouth
+    parts = {"l1": l1, "gradient": gradient, "colour": colour, "mouth": at_mouth}
     return loss, {name: part.item() for name, part in parts.items()}
 
 

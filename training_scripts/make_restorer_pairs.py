@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 
 from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
 from latentsync.faces.tracking import FaceTracker
 from latentsync.pipeline import to_pixels
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.vae import decode, encode
+from latentsync.vae import Autoencoder, decode, encode, load_vae
 
 from .config import TrainingConfig, parse_config
 from .make_synthetic_dataset import training_clip
@@ -63,7 +62,7 @@ def draw_pairs(clip: AvatarClip, config: TrainingConfig) -> list[tuple[np.ndarra
 
 
 @torch.inference_mode()
-def soften(faces: np.ndarray, vae: AutoencoderKL, config: TrainingConfig, generator: torch.Generator) -> np.ndarray:
+def soften(faces: np.ndarray, vae: Autoencoder, config: TrainingConfig, generator: torch.Generator) -> np.ndarray:
     """(N, S, S, 3) -> (N, V, S, S, 3) uint8: through the VAE, with noise in its latents as the U-Net leaves it."""
     softened = []
     for part in np.array_split(faces, max(1, len(faces) // FRAMES_AT_ONCE)):
@@ -90,7 +89,7 @@ def make_pairs(config: TrainingConfig) -> Path:
         _save(folder / "aligned.npy", np.stack([aligned for aligned, _ in pairs]))
         _save(folder / "sharp.npy", np.stack([sharp for _, sharp in pairs]))
     if not (folder / "soft.npy").exists():
-        vae = AutoencoderKL.from_pretrained(Path(config.run_dir) / "vae").eval()
+        vae = load_vae(Path(config.run_dir) / "vae")
         generator = torch.Generator().manual_seed(config.seed)
         _save(folder / "soft.npy", soften(np.load(folder / "aligned.npy"), vae, config, generator))
     return folder

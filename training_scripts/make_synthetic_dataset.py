@@ -31,7 +31,7 @@ LOG_EVERY = 50  # clips
 
 def clip_folder(config: TrainingConfig) -> Path:
     """Where the store of a run lies."""
-    return Path(config.run_dir) / "clips"
+    return Path(config.clips or Path(config.run_dir) / "clips")
 
 
 def training_clip(index: int, config: TrainingConfig) -> AvatarClip:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from latentsync.lpips_network import load_lpips
+from latentsync.vae import Autoencoder
 from latentsync.vae_features import vae_distance
 
 
@@ -31,7 +31,7 @@ class LPIPSLoss(nn.Module):
 class VAEPerceptualLoss(nn.Module):
     """The mean of `vae_distance` by a frozen VAE; it is no LPIPS."""
 
-    def __init__(self, vae: AutoencoderKL):
+    def __init__(self, vae: Autoencoder):
         super().__init__()
         self.vae = vae
 

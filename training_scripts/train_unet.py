@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
 from latentsync.attention import Float32Attention
 from latentsync.checkpoints import build_unet as unet_of_tensors
@@ -22,7 +21,7 @@ from latentsync.faces.facemesh import Framing
 from latentsync.latent_space import LatentSpace
 from latentsync.masks import generation_mask
 from latentsync.unet import LatentSyncUNet
-from latentsync.vae import load_vae
+from latentsync.vae import Autoencoder, load_vae
 
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore
@@ -155,7 +154,7 @@ def _check_framing(store: ClipStore, initial: Path | None) -> None:
         )
 
 
-def _latents(store: ClipStore, vae: AutoencoderKL, config, accelerator, clips: list[int]) -> ClipLatents | None:
+def _latents(store: ClipStore, vae: Autoencoder, config, accelerator, clips: list[int]) -> ClipLatents | None:
     if config.data.latents == "encoded":
         return None
     mask = generation_mask(config.data.resolution, config.data.mask).to(accelerator.device)

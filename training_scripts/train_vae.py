@@ -1,53 +1,104 @@
-"""Train the small VAE on aligned faces; resumable, writes ``run_dir/vae`` in diffusers' layout."""
+"""Train the small autoencoder on aligned faces; resumable, writes ``run_dir/vae`` in diffusers' layout.
+
+    python -m training_scripts.train_vae --config training_scripts/configs/heads.yaml
+
+Its latents are met with noise in them, so that a little of it, as the U-Net leaves, shows little; and often without
+the last of their channels, so that the first carry most and a model of fewer channels can be cut out of this one.
+Inputs are spoiled where targets are not, so that latents carry less grain.
+"""
 
 import logging
-import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 
+from latentsync.face_autoencoder import FaceAutoencoder, with_fewer_channels
 from latentsync.masks import generation_mask
 
 from .checkpoints import TrainingState
 from .clip_store import ClipStore
-from .config import TrainingConfig, parse_config
+from .config import TrainingConfig, VAEConfig, parse_config
 from .losses import vae_loss
 from .make_synthetic_dataset import clip_folder
+from .pictures import crop, dead_leaves, recoloured, spoiled
 from .schedules import one_cycle
+from .training_run import precision_here
 
 log = logging.getLogger(__name__)
+SCALE = "latents_mean", "latents_std"
+MEASURED_CLIPS, FRAMES_OF_EACH = 48, 4  # whose latents tell their mean and deviation
 
 
-def build_vae(config: TrainingConfig) -> AutoencoderKL:
-    levels = len(config.vae.block_out_channels)
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=["DownEncoderBlock2D"] * levels,
-        up_block_types=["UpDecoderBlock2D"] * levels,
-        block_out_channels=config.vae.block_out_channels,
-        layers_per_block=config.vae.layers_per_block,
-        latent_channels=config.vae.latent_channels,
-        norm_num_groups=config.vae.norm_num_groups,
-        mid_block_add_attention=config.vae.mid_block_add_attention,
-        sample_size=config.resolution,
+def build_vae(config: TrainingConfig) -> FaceAutoencoder:
+    settings = config.vae
+    return FaceAutoencoder(
+        settings.latent_channels,
+        settings.block_out_channels,
+        settings.encoder_layers,
+        settings.decoder_layers,
+        settings.patch_size,
+        settings.pixel_width,
     )
 
 
-def draw_batch(
-    store: ClipStore, mask: torch.Tensor, sampler: np.random.Generator, config: TrainingConfig
-) -> torch.Tensor:
-    """(N, 3, S, S) in [-1, 1]; part of it with the hole of the mask greyed, as the U-Net's condition has it."""
-    clips = sampler.integers(0, len(store), config.vae.batch_size).tolist()
-    faces = [store.frames(clip, int(sampler.integers(store.num_frames(clip))), 1)[0] for clip in clips]
-    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    pixels[: int(config.vae.masked_fraction * len(pixels))] *= mask
-    return pixels
+@dataclass(frozen=True)
+class Pictures:
+    """N pictures of one step: inputs and targets (N, 3, s, s) in [-1, 1], mouths (N, 1, s, s): 1 where it is pasted."""
+
+    inputs: Tensor
+    targets: Tensor
+    mouths: Tensor
+
+
+class PictureSource:
+    """Batches by the step and the store alone: a resumed run sees what an unbroken one would."""
+
+    def __init__(self, store: ClipStore, config: TrainingConfig):
+        self.store, self.config = store, config
+        self.mask = generation_mask(config.resolution, config.mask).numpy()
+        self.mouth = (generation_mask(config.resolution, config.blend_mask).numpy() < 0.5).astype(np.float32)
+
+    def batch(self, step: int) -> Pictures:
+        settings, random = self.config.vae, np.random.default_rng([self.config.seed, 1, step])
+        side, count = settings.crop or self.config.resolution, settings.batch_size
+        leaves = int(settings.leaves_fraction * count)
+        faces = self._faces(count - leaves, random)
+        masked = int(settings.masked_fraction * len(faces))
+        rows = []
+        for number, face in enumerate(faces):
+            picture, place = crop(face, side, random)
+            target, mouth = recoloured(picture, random), _part(self.mouth, place, side)
+            seen = spoiled(target, random) if random.random() < settings.spoiled_fraction else target
+            if number < masked:  # grey in the hole, as the U-Net's condition has it
+                keep = _part(self.mask, place, side)[..., None]
+                seen, target = ((shown - 0.5) * keep + 0.5 for shown in (seen, target))
+            rows.append((seen, target, mouth[..., None]))
+        for _ in range(leaves):
+            target = dead_leaves(side, random)
+            rows.append((target, target, np.zeros((side, side, 1), np.float32)))
+        parts = (torch.from_numpy(np.stack(part)).movedim(-1, 1).float() for part in zip(*rows, strict=True))
+        inputs, targets, mouths = parts
+        return Pictures(inputs * 2 - 1, targets * 2 - 1, mouths)
+
+    def _faces(self, count: int, random: np.random.Generator) -> list[np.ndarray]:
+        """(S, S, 3) uint8; some of each of a few clips, since those may be videos."""
+        faces, some = [], self.config.vae.frames_per_clip
+        while len(faces) < count:
+            frames = self.store.frames(int(random.integers(len(self.store))))
+            faces += [frames[i] for i in random.integers(0, len(frames), min(some, count - len(faces)))]
+        return faces
+
+
+def _part(mask: np.ndarray, place: np.ndarray, side: int) -> np.ndarray:
+    x, y, width = (place * len(mask)).round().astype(int)
+    return cv2.resize(mask[y : y + width, x : x + width], (side, side), interpolation=cv2.INTER_AREA)
 
 
 def train_vae(config: TrainingConfig) -> Path:
@@ -55,57 +106,51 @@ def train_vae(config: TrainingConfig) -> Path:
     run_dir, target = Path(config.run_dir), Path(config.run_dir) / "vae"
     if target.exists():
         return target
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(mixed_precision=precision_here(config.mixed_precision))
     torch.manual_seed(config.seed)
-    store = ClipStore(clip_folder(config))
-    mask = generation_mask(config.resolution, config.mask).float()
-    mouth = (generation_mask(config.resolution, config.blend_mask) < 0.5).float()
-    vae = build_vae(config).to(memory_format=torch.channels_last)
-    if config.vae.initial is not None:
-        initial = AutoencoderKL.from_pretrained(config.vae.initial)
-        vae.load_state_dict(initial.state_dict())
-        vae.register_to_config(scaling_factor=initial.config.scaling_factor)
-    learned = vae if config.vae.train_encoder else torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
-    vae.requires_grad_(False)
+    store, settings = ClipStore(clip_folder(config)), config.vae
+    source = PictureSource(store, config)
+    model = build_vae(config)
+    scale = None
+    if settings.initial is not None:
+        initial = FaceAutoencoder.from_pretrained(settings.initial)
+        if settings.latent_channels < initial.config.latent_channels:
+            initial = with_fewer_channels(initial, settings.latent_channels)
+        model.load_state_dict(initial.state_dict())
+        if not settings.train_encoder:
+            scale = {name: initial.config[name] for name in SCALE}
+    model.to(memory_format=torch.channels_last)
+    learned = model if settings.train_encoder else model.decoder
+    model.requires_grad_(False)
     learned.requires_grad_(True)
-    optimizer = torch.optim.AdamW(learned.parameters(), lr=config.vae.learning_rate, betas=(0.9, 0.99))
-    vae, optimizer = accelerator.prepare(vae, optimizer)
+    optimizer = torch.optim.AdamW(learned.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    vae, optimizer = accelerator.prepare(model, optimizer)
     model = accelerator.unwrap_model(vae)
     ema = EMAModel(model.parameters(), decay=config.ema_decay)
     shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
-    state = TrainingState(
-        {"vae": model, "ema": shadow},
-        optimizer.optimizer,
-        np.random.default_rng([config.seed, 1]),
-        torch.Generator().manual_seed(config.seed),
-    )
+    generator = torch.Generator().manual_seed(config.seed)
+    state = TrainingState({"vae": model, "ema": shadow}, optimizer.optimizer, np.random.default_rng(0), generator)
     if state.load(run_dir / "vae_state.pt"):
         log.info("resumed at step %d", state.step)
     started = time.monotonic()
-    while state.step < config.vae.steps:
+    while state.step < settings.steps:
         optimizer.param_groups[0]["lr"] = one_cycle(
-            state.step, config.vae.steps, config.vae.learning_rate, config.warmup_fraction
+            state.step, settings.steps, settings.learning_rate, config.warmup_fraction
         )
-        pixels = draw_batch(store, mask, state.sampler, config).to(
-            accelerator.device, memory_format=torch.channels_last
-        )
+        shown = source.batch(state.step)
+        pixels = shown.inputs.to(accelerator.device, memory_format=torch.channels_last)
         with accelerator.autocast():
-            with torch.set_grad_enabled(config.vae.train_encoder):
-                posterior = model.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=state.generator).to(accelerator.device)
-            latents = posterior.mean + posterior.std * noise.to(posterior.mean)
-            reconstruction = model.decode(latents).sample
+            with torch.set_grad_enabled(settings.train_encoder):
+                latents = model.encode(pixels).latent
+            reconstruction = model.decode(disturbed(latents, settings, generator)).sample
         loss, parts = vae_loss(
             reconstruction.float(),
-            pixels,
-            posterior.mean.float(),
-            posterior.logvar.float(),
-            mouth.to(accelerator.device),
-            lower_half_weight=config.vae.lower_half_weight,
-            gradient_weight=config.vae.gradient_weight,
-            colour_weight=config.vae.colour_weight,
-            mouth_weight=config.vae.mouth_weight,
-            kl_weight=config.vae.kl_weight,
+            shown.targets.to(accelerator.device),
+            shown.mouths.to(accelerator.device),
+            gradient_weight=settings.gradient_weight,
+            colour_weight=settings.colour_weight,
+            mouth_weight=settings.mouth_weight,
         )
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -116,28 +161,49 @@ def train_vae(config: TrainingConfig) -> Path:
         ema.step(model.parameters())
         if state.step % config.log_every == 0:
             text = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
-            log.info("step %d/%d %s (%.0f s)", state.step, config.vae.steps, text, time.monotonic() - started)
+            log.info("step %d/%d %s (%.0f s)", state.step, settings.steps, text, time.monotonic() - started)
         if state.step % config.save_every == 0:
+            source.store = ClipStore(store.folder)  # which may be growing
             state.save(run_dir / "vae_state.pt")
     ema.copy_to(model.parameters())
-    if config.vae.train_encoder:
-        model.register_to_config(scaling_factor=latent_scale(model.cpu(), store))
-    part = target.with_name("vae.part")
-    model.save_pretrained(part)
-    part.rename(target)
+    save_vae(model.cpu(), scale or measured_scale(model, measured_faces(store)), target)
     return target
 
 
+def disturbed(latents: Tensor, settings: VAEConfig, generator: torch.Generator) -> Tensor:
+    """Latents (N, C, h, w) with noise; of half the pictures only the first channels, `fewest_channels` or more."""
+    count, channels = latents.shape[:2]
+    spread = latents.detach().float().std((0, 2, 3), keepdim=True)
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+    kept = torch.randint(settings.fewest_channels, channels + 1, (count,), generator=generator)
+    kept[count // 2 :] = channels
+    is_kept = torch.arange(channels) < kept[:, None]
+    return (latents + settings.latent_noise * spread * noise) * is_kept[:, :, None, None].to(latents)
+
+
 @torch.inference_mode()
-def latent_scale(vae: AutoencoderKL, store: ClipStore) -> float:
-    """1 / standard deviation of the latents, so that the diffusion model sees unit variance."""
-    clips = range(0, len(store), max(1, len(store) // 32))
-    faces = np.concatenate([store.frames(clip)[:: max(1, store.num_frames(clip) // 4)] for clip in clips])
-    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 127.5 - 1
-    deviation = torch.cat([vae.encode(batch).latent_dist.mean for batch in pixels.split(16)]).std().item()
-    if not math.isfinite(deviation) or deviation == 0:
-        raise RuntimeError(f"the VAE's latents have standard deviation {deviation}: training diverged")
-    return 1 / deviation
+def measured_scale(model: FaceAutoencoder, pixels: Tensor) -> dict[str, list[float]]:
+    """SCALE of the latents of pictures (N, 3, S, S), so that the diffusion model sees unit variance in each channel."""
+    latents = torch.cat([model.encode(part).latent for part in pixels.split(16)]).movedim(1, 0).flatten(1)
+    mean, deviation = latents.mean(1).tolist(), latents.std(1).tolist()
+    if not np.isfinite(deviation).all() or not all(deviation):
+        raise RuntimeError(f"the latents have standard deviations {deviation}: training diverged")
+    return dict(zip(SCALE, (mean, deviation), strict=True))
+
+
+def save_vae(model: FaceAutoencoder, scale: dict[str, list[float]], target: Path) -> None:
+    """Write the folder, whole or not at all."""
+    model.register_to_config(**scale, _name_or_path="vae")
+    part = target.with_name("vae.part")
+    model.save_pretrained(part)
+    part.rename(target)
+
+
+def measured_faces(store: ClipStore) -> Tensor:
+    """(N, 3, S, S) in [-1, 1]: a few frames of clips of the whole store."""
+    clips = range(0, len(store), max(1, len(store) // MEASURED_CLIPS))
+    faces = np.concatenate([store.frames(clip)[:: max(1, store.num_frames(clip) // FRAMES_OF_EACH)] for clip in clips])
+    return torch.from_numpy(faces).movedim(-1, 1).float() / 127.5 - 1
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.output_file import written_whole
 from latentsync.models import choose_device
+from latentsync.precision import has_fast_bfloat16
 
 from .curves import draw_curves
 
@@ -33,6 +34,13 @@ log = logging.getLogger(__name__)
 TIMEOUT = timedelta(hours=2)  # that others wait for one that saves a large model
 SKIPPED_AT_MOST = 100  # steps in a row whose gradients are not finite, which half precision has a few of
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def precision_here(name: str) -> str:
+    """ "auto" is bf16 where the CPU multiplies it, and on a graphics card, else "no"; others as they are."""
+    if name != "auto":
+        return name
+    return "bf16" if choose_device().type == "cuda" or has_fast_bfloat16() else "no"
 
 
 def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1) -> Accelerator:

@@ -1,7 +1,6 @@
 """The losses of the U-Net: of its output, and of the pictures that its one-step estimates of the clean latents give."""
 
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +11,7 @@ from latentsync.latent_space import LatentSpace
 from latentsync.masks import generation_mask, latent_mask
 from latentsync.schedulers import ddim_scheduler
 from latentsync.syncnet.syncnet_files import load_syncnet
-from latentsync.vae import decode, encode
+from latentsync.vae import Autoencoder, decode, encode
 from latentsync.videomae import load_videomae
 
 from .clip_latents import to_pixels
@@ -50,7 +49,7 @@ class UNetLosses:
         self,
         config: UNetTrainingConfig,
         prediction_type: str,
-        vae: AutoencoderKL,
+        vae: Autoencoder,
         device: torch.device,
         lip_reader: LipReader | None = None,
     ):
@@ -62,7 +61,7 @@ class UNetLosses:
         self.vae.to(device)
         if self.half:
             self.vae.half()
-        if checkpointing and loss.decodes:
+        if checkpointing and loss.decodes and self.vae._supports_gradient_checkpointing:
             self.vae.enable_gradient_checkpointing()
         self.syncnet = load_syncnet(loss.syncnet, device, frozen) if loss.sync_weight > 0 else None
         self.perceptual = self.temporal = None

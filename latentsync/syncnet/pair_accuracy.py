@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
 from ..errors import OptionError
-from ..vae import encode
+from ..vae import Autoencoder, encode
 from .pairs import Clips, PairBatch, fixed_pairs, load_pairs, usable_clips
 from .stable_syncnet import StableSyncNet, stack_frames
 
@@ -55,7 +54,7 @@ def pair_scores(cosines: np.ndarray, labels: np.ndarray, threshold: float = THRE
     )
 
 
-def prepare_frames(batch: PairBatch, vae: AutoencoderKL | None, device: torch.device | str) -> Tensor:
+def prepare_frames(batch: PairBatch, vae: Autoencoder | None, device: torch.device | str) -> Tensor:
     """Faces as SyncNet's kind of frames: (B, 3, F, S, S) in [-1, 1], or scaled latents (B, C, F, s, s)."""
     frames = rearrange(batch.frames.to(device), "b f h w c -> b c f h w").float() / 127.5 - 1
     if vae is None:
@@ -66,7 +65,7 @@ def prepare_frames(batch: PairBatch, vae: AutoencoderKL | None, device: torch.de
 
 
 @torch.no_grad()
-def pair_cosines(syncnet: StableSyncNet, batch: PairBatch, vae: AutoencoderKL | None = None) -> Tensor:
+def pair_cosines(syncnet: StableSyncNet, batch: PairBatch, vae: Autoencoder | None = None) -> Tensor:
     """(B,) of each picture with its sound. Raises OptionError for a latent SyncNet without a VAE."""
     if syncnet.config.latent and vae is None:
         raise OptionError("This SyncNet looks at latents; give the VAE that makes them.")
@@ -85,7 +84,7 @@ def measure_pairs(
     min_negative_distance: int = 8,
     seed: int = 42,
     batch_size: int = 64,
-    vae: AutoencoderKL | None = None,
+    vae: Autoencoder | None = None,
     threshold: float = THRESHOLD,
 ) -> PairScores:
     """The scores on fixed pairs of these clips: half of frames with their own sound, half with that of another time.
