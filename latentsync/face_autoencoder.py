@@ -115,6 +115,7 @@ def with_fewer_channels(vae: FaceAutoencoder, channels: int) -> FaceAutoencoder:
         weights[name] = weights[name][:channels]
     weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"][:, :channels]
     scale = {name: vae.config[name] and vae.config[name][:channels] for name in ("latents_mean", "latents_std")}
-    small = FaceAutoencoder.from_config({**vae.config, **scale, "latent_channels": channels})
+    settings = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    small = FaceAutoencoder(**settings | scale | {"latent_channels": channels})
     small.load_state_dict(weights)
     return small

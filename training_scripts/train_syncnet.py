@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from latentsync import vae as vaes
 from latentsync.syncnet.pair_accuracy import pair_cosines, pair_scores, prepare_frames
 from latentsync.syncnet.pairs import PairBatch, fixed_pairs, load_pairs, usable_clips
 from latentsync.syncnet.stable_syncnet import StableSyncNet, stack_frames
@@ -37,8 +38,10 @@ from .training_run import make_accelerator
 log = logging.getLogger(__name__)
 
 
-def load_vae(folder: str | Path, device: torch.device | str) -> AutoencoderKL:
+def load_vae(folder: str | Path, device: torch.device | str) -> vaes.Autoencoder:
     """A VAE in diffusers' layout: a folder, or a repository's name where the network may be asked."""
+    if Path(folder).is_dir():
+        return vaes.load_vae(folder, device=device)
     return AutoencoderKL.from_pretrained(str(folder)).to(device).eval().requires_grad_(False)
 
 
@@ -52,7 +55,7 @@ def validation_batches(clips: ClipStore, among: list[int], config: SyncNetTraini
 
 
 def validate(
-    syncnet: StableSyncNet, batches: list[PairBatch], vae: AutoencoderKL | None, accelerator: Accelerator
+    syncnet: StableSyncNet, batches: list[PairBatch], vae: vaes.Autoencoder | None, accelerator: Accelerator
 ) -> dict[str, float]:
     """Loss and accuracy on the same pairs every time, shared among the processes."""
     mine = batches[accelerator.process_index :: accelerator.num_processes]

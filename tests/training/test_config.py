@@ -34,8 +34,8 @@ def test_an_unknown_setting_is_named_with_the_known_ones(tmp_path):
 
 
 def test_a_missing_setting_is_named(tmp_path):
-    path = changed(tmp_path, lambda values: values["vae"].pop("kl_weight"))
-    with pytest.raises(OptionError, match=r"vae\.kl_weight is missing"):
+    path = changed(tmp_path, lambda values: values["vae"].pop("latent_noise"))
+    with pytest.raises(OptionError, match=r"vae\.latent_noise is missing"):
         load_config(path)
 
 
@@ -48,10 +48,10 @@ def test_a_missing_section_is_named(tmp_path):
 def test_a_float_that_yaml_reads_as_text(tmp_path):
     path = tmp_path / "small.yaml"
     text = MICRO.read_text(encoding="utf-8")
-    assert "kl_weight: 1.0e-4" in text
-    path.write_text(text.replace("kl_weight: 1.0e-4", "kl_weight: 1e-5"), encoding="utf-8")
-    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8"))["vae"]["kl_weight"], str)
-    assert load_config(path).vae.kl_weight == 1e-5
+    assert "latent_noise: 0.1" in text
+    path.write_text(text.replace("latent_noise: 0.1", "latent_noise: 1e-5"), encoding="utf-8")
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8"))["vae"]["latent_noise"], str)
+    assert load_config(path).vae.latent_noise == 1e-5
 
 
 def test_overrides_reach_their_setting_and_no_other():

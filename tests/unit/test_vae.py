@@ -18,7 +18,10 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
+from latentsync.face_autoencoder import FaceAutoencoder, with_fewer_channels
+from latentsync.latent_space import LatentSpace
 from latentsync.vae import ImageAutoencoder, decode, encode, in_batches, load_vae
+from latentsync.vae_features import vae_distance
 from tests.unit.test_errors import FULL
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"
@@ -250,3 +253,58 @@ def test_wrong_files_are_named(folder, vae, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="JSON"):
         load_vae(folder)
+
+
+@pytest.fixture
+def plain() -> FaceAutoencoder:
+    """At 1/16, with random weights everywhere."""
+    torch.manual_seed(4)
+    scale = {"latents_mean": [0.1] * 6, "latents_std": [0.5] * 6}
+    plain = FaceAutoencoder(6, (8, 12, 16), (1, 1, 1), (1, 1, 1), 4, 4, **scale)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.3 / max(1, parameter[0].numel()) ** 0.5)
+    return plain.eval()
+
+
+@torch.no_grad()
+def test_an_autoencoder_without_normalisation(plain, tmp_path):
+    plain.save_pretrained(tmp_path / "vae")
+    loaded = load_vae(tmp_path / "vae")
+    assert_same(loaded, plain)
+    assert LatentSpace.of(loaded.config) == LatentSpace(6, 16, (2.0,) * 6, (0.1,) * 6)
+    latents = encode(loaded, pixels(), sample=False, batch_size=2)
+    assert latents.shape == (3, 6, 2, 2)
+    torch.testing.assert_close(latents, (plain.encode(pixels()).latent - 0.1) * 2)
+    assert torch.equal(encode(loaded, pixels(), torch.Generator(), sample=True, batch_size=2), latents)  # no posterior
+    torch.testing.assert_close(decode(loaded, latents), plain(pixels()).sample)
+    assert vae_distance(loaded, pixels(), pixels().flip(0))[0] > vae_distance(loaded, pixels(), pixels())[0] == 0
+
+
+@torch.no_grad()
+def test_the_first_channels_alone(plain):
+    latents = plain.encode(pixels()).latent
+    few = with_fewer_channels(plain, 4)
+    assert torch.equal(few.encode(pixels()).latent, latents[:, :4])
+    latents[:, 4:] = 0
+    torch.testing.assert_close(few(pixels()).sample, plain.decode(latents).sample)
+    assert LatentSpace.of(few.config).channels == len(few.config.latents_std) == 4
+
+
+def test_wrong_files_of_such_an_autoencoder_are_named(plain, tmp_path):
+    plain.save_pretrained(tmp_path)
+    file, config = tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "config.json"
+    described = json.loads(config.read_text())
+    for change in ({"encoder_layers": [1, 10**9, 1]}, {"decoder_layers": 3}):
+        config.write_text(json.dumps(described | change))
+        with pytest.raises(IncompleteCheckpointError, match="layers in 3 blocks"):
+            load_vae(tmp_path)
+    for change in ({"patch_size": 0}, {"pixel_width": "x"}, {"block_out_channels": [8, 12]}):
+        config.write_text(json.dumps(described | change))
+        with pytest.raises(CheckpointError):
+            load_vae(tmp_path)
+    config.write_text(json.dumps(described))
+    tensors = load_file(file)
+    tensors.pop("decoder.pixels.2.bias")
+    save_file(tensors, file)
+    with pytest.raises(IncompleteCheckpointError, match=r"decoder\.pixels\.2\.bias"):
+        load_vae(tmp_path)
