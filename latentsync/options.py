@@ -290,7 +290,11 @@ class LipSyncOptions:
         tooltip="How much of the restoration shows: 0 is the generated face, 1 the restored one.",
     )  # fmt: skip
     # No option of the command line
-    mask: str = setting("mask")
+    mask: Literal["mask", "mask2", "mask3", "mask4"] = setting(
+        "mask",
+        tooltip="Which part of the face is made anew: mask is the one models are trained with, mask2 to mask4 are "
+        "other shapes of the original LatentSync.",
+    )
     # Mask whose hole is pasted; what is generated outside of it is dropped in favour of the source. None: what the
     # model's description says, else the whole of `mask`. A small model draws hair and neck worse than the lips.
     blend_mask: str | None = setting(None)
@@ -303,8 +307,10 @@ class LipSyncOptions:
     posterior: Literal["mean", "sample"] = setting("mean")  # the mean is the VAE's best estimate; a sample adds noise
     audio_windows: Literal["overlap", "reference"] = setting("overlap")  # nothing jumps where two 30 s windows meet
     smoothing: Literal["temporal", "p_bias", "none"] = setting(
-        "temporal"
-    )  # the crop does not tremble with the landmarks
+        "temporal",  # the crop does not tremble with the landmarks
+        tooltip="Keeps the crop from trembling. temporal is strong on a still head and lets go of a moving one; p_bias "
+        "repeats the original LatentSync; none takes each frame by itself.",
+    )
     sampling: Literal["quality", "reference"] = setting("quality")  # anti-aliased and rounded, instead of truncated
     colour_match: bool = setting(
         True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, PAUSES, check_choices, fps, silence
+from .knobs import CATEGORY, DEFAULTS, check_choices, choices, fps, knobs
 from .sockets import Audio, Model
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class LatentSyncAudioEncode(io.ComfyNode):
                     "Frames per second of the frames that are to speak. Link it from Get Video Components: a wrong "
                     "value makes the lips run ahead of the sound or fall behind."
                 ),
-                silence(),
+                *knobs("silence"),
             ],
             outputs=[Audio.Output(display_name="audio")],
         )
 
     @classmethod
     def validate_inputs(cls, silence=None):
-        return check_choices(silence=(silence, PAUSES))
+        return check_choices(silence=(silence, choices("silence")))
 
     @classmethod
     def execute(cls, model, audio, fps, silence=DEFAULTS.silence) -> io.NodeOutput:

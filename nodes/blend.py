@@ -5,7 +5,7 @@ import torch
 from . import host, media
 from .blend_preview import edge_preview
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, METHODS, SHAPES, blend_method, check_choices, mask_shape, mask_smooth
+from .knobs import CATEGORY, DEFAULTS, check_choices, choices, knobs
 from .sockets import Faces
 
 
@@ -21,7 +21,7 @@ class LatentSyncBlend(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The same frames that LatentSync Face Prepare was given."),
                 Faces.Input("faces", tooltip="The generated faces, from LatentSync Sampler."),
-                mask_smooth(),
+                *knobs("mask_smooth", optional=False),
                 io.Image.Input(
                     "crops",
                     optional=True,
@@ -34,8 +34,7 @@ class LatentSyncBlend(io.ComfyNode):
                     tooltip="Where the mask is 1 the frame stays as it is, such as a hand or a microphone before the "
                     "mouth. One mask, or one a frame, of the frames' size.",
                 ),
-                blend_method(),
-                mask_shape(),
+                *knobs("blend_method", "mask_shape", hidden=False),
             ],
             outputs=[
                 io.Image.Output(display_name="images"),
@@ -48,7 +47,9 @@ class LatentSyncBlend(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, blend_method=None, mask_shape=None):
-        return check_choices(blend_method=(blend_method, METHODS), mask_shape=(mask_shape, SHAPES))
+        return check_choices(
+            blend_method=(blend_method, choices("blend_method")), mask_shape=(mask_shape, choices("mask_shape"))
+        )
 
     @classmethod
     def execute(

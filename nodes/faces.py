@@ -8,7 +8,7 @@ import torch
 from . import host, media
 from .face_choice import FACES, ChosenFace, face, face_details
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, MASKS, SMOOTHINGS, advanced, check_choices, fade, fps, max_yaw
+from .knobs import CATEGORY, DEFAULTS, check_choices, choices, fps, knobs
 from .sockets import Boxes, Faces, Model
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
                 ),
                 Model.Input("model", tooltip="The model whose face size and mask are used."),
                 face(),
-                io.Combo.Input(
-                    "smoothing",
-                    options=SMOOTHINGS,
-                    default=SMOOTHINGS[0],
-                    tooltip="Keeps the crop from trembling. temporal is strong on a still head and lets go of a moving "
-                    "one; p_bias repeats the original LatentSync; none takes each frame by itself.",
-                ),
-                io.Combo.Input(
-                    "mask",
-                    options=MASKS,
-                    default=MASKS[0],
-                    tooltip="Which part of the face is made anew: mask is the one models are trained with, mask2 to "
-                    "mask4 are other shapes of the original LatentSync.",
-                ),
+                *knobs("smoothing", "mask", optional=False),
                 io.Combo.Input(
                     "missing_faces",
                     options=MISSING,
@@ -57,8 +44,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
                     "Components."
                 ),
                 *face_details(),
-                advanced(max_yaw()),
-                advanced(fade()),
+                *knobs("max_yaw", "fade"),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),
@@ -79,8 +65,8 @@ class LatentSyncFacePrepare(io.ComfyNode):
     def validate_inputs(cls, face=None, smoothing=None, mask=None, missing_faces=None):
         return check_choices(
             face=(face, FACES),
-            smoothing=(smoothing, SMOOTHINGS),
-            mask=(mask, MASKS),
+            smoothing=(smoothing, choices("smoothing")),
+            mask=(mask, choices("mask")),
             missing_faces=(missing_faces, MISSING),
         )
 

@@ -9,33 +9,14 @@ from .hosted_restorer import linked_restorer
 from .knobs import (
     CATEGORY,
     CUSTOM,
-    DEFAULTS,
-    LENGTHS,
-    METHODS,
-    PAUSES,
     PRESET_NAMES,
-    SHAPES,
     SYNONYMS,
-    TAILS,
-    advanced,
-    audio_offset_ms,
-    blend_method,
     check_choices,
-    fade,
-    guidance_scale,
-    length,
-    marking,
-    mask_shape,
-    mask_smooth,
-    max_yaw,
+    choices,
+    knobs,
+    others,
     preset,
-    seed,
-    silence,
-    sr_ratio,
-    sr_strength,
-    steps,
-    tail,
-    visible_mark,
+    settings_of,
 )
 from .report import HostedReport
 from .restoration import restorer_input
@@ -54,7 +35,7 @@ def stage_text(state) -> str:
 class LatentSyncLipSync(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        schema = io.Schema(
             node_id="LatentSyncLipSync",
             display_name="LatentSync Lip Sync",
             category=CATEGORY,
@@ -71,32 +52,10 @@ class LatentSyncLipSync(io.ComfyNode):
                 ),
                 io.Audio.Input("audio", tooltip="The speech to be spoken. It becomes the sound of the result."),
                 Model.Input("model", tooltip="From Load LatentSync Model."),
-                seed(),
-                steps(),
-                guidance_scale(),
-                mask_smooth(),
+                *knobs("seed", "num_inference_steps", "guidance_scale", "mask_smooth", optional=False),
                 face(everyone=True),
-                io.Float.Input(
-                    "start",
-                    default=DEFAULTS.start,
-                    min=0.0,
-                    max=86_400.0,
-                    step=0.01,
-                    round=False,
-                    tooltip="For a quick look: begin so many seconds into video and speech. 0 begins at the beginning.",
-                ),
-                io.Float.Input(
-                    "duration",
-                    default=DEFAULTS.duration or 0.0,
-                    min=0.0,
-                    max=86_400.0,
-                    step=0.01,
-                    round=False,
-                    tooltip="For a quick look: length in seconds. 0 goes to the end of the speech.",
-                ),
-                length("length", optional=True),
-                tail(optional=True),
-                audio_offset_ms(),
+                *knobs("start", "duration", optional=False),
+                *knobs("length", "tail", "audio_offset_ms"),
                 io.Audio.Input(
                     "output_audio",
                     optional=True,
@@ -105,7 +64,7 @@ class LatentSyncLipSync(io.ComfyNode):
                     "the result.",
                 ),
                 *face_details(),
-                silence(),
+                *knobs("silence"),
                 Speakers.Input(
                     "speakers",
                     optional=True,
@@ -119,19 +78,9 @@ class LatentSyncLipSync(io.ComfyNode):
                     "One mask, or one for each frame of the video, of its size.",
                 ),
                 restorer_input(optional=True),
-                *map(
-                    advanced,
-                    (
-                        sr_ratio(optional=True),
-                        sr_strength(optional=True),
-                        blend_method(),
-                        mask_shape(),
-                        max_yaw(),
-                        fade(),
-                    ),
-                ),
+                *knobs("sr_ratio", "sr_strength", "blend_method", "mask_shape", "max_yaw", "fade"),
                 preset(),
-                *map(advanced, (marking(), visible_mark())),
+                *knobs("marking", "visible_mark"),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -140,6 +89,8 @@ class LatentSyncLipSync(io.ComfyNode):
             is_output_node=True,  # its own player shows the result
             hidden=list(host.HIDDEN),
         )
+        schema.inputs += others("file", schema.inputs)
+        return schema
 
     @classmethod
     def validate_inputs(
@@ -147,11 +98,11 @@ class LatentSyncLipSync(io.ComfyNode):
     ):
         return check_choices(
             face=(face, SPEAKERS_FACES),
-            length=(length, LENGTHS),
-            tail=(tail, TAILS),
-            silence=(silence, PAUSES),
-            blend_method=(blend_method, METHODS),
-            mask_shape=(mask_shape, SHAPES),
+            length=(length, choices("length")),
+            tail=(tail, choices("tail")),
+            silence=(silence, choices("silence")),
+            blend_method=(blend_method, choices("blend_method")),
+            mask_shape=(mask_shape, choices("mask_shape")),
             preset=(preset, PRESET_NAMES),
         )
 
@@ -161,13 +112,7 @@ class LatentSyncLipSync(io.ComfyNode):
         video,
         audio,
         model,
-        seed,
-        steps,
-        guidance_scale,
-        mask_smooth,
         face,
-        start,
-        duration,
         output_audio=None,
         face_number=0,
         face_x=0.5,
@@ -177,10 +122,9 @@ class LatentSyncLipSync(io.ComfyNode):
         protect=None,
         restorer=None,
         preset=CUSTOM,
-        visible_mark="",
         **settings,
     ) -> io.NodeOutput:
-        """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
+        """settings: the inputs that are made from the table of settings."""
         host.refuse_batches(cls.hidden, "video")
         with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
@@ -190,16 +134,7 @@ class LatentSyncLipSync(io.ComfyNode):
             from ..latentsync.speakers import Speaker
             from ..latentsync.tracks.cache import TrackCache, cache_folder
 
-            options = LipSyncOptions(
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                seed=seed,
-                mask_smooth=mask_smooth,
-                start=start,
-                duration=duration or None,
-                visible_mark=visible_mark or None,
-                **settings,
-            )
+            options = LipSyncOptions(**settings_of(settings))
             options = apply_preset(options, preset, changed_fields(options))
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
@@ -237,5 +172,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 should_stop=host.stop_if_interrupted,
             )
             report.warnings[:] = map(host.without_folders, (*source.notices, *report.warnings))
-            hosted_report = HostedReport(report, host.file_reference(result), source.reference, start, options.length)
+            hosted_report = HostedReport(
+                report, host.file_reference(result), source.reference, options.start, options.length
+            )
             return io.NodeOutput(host.InputImpl.VideoFromFile(str(result)), hosted_report, ui=hosted_report.ui())

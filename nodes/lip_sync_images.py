@@ -12,29 +12,15 @@ from .faces import BOXES, frame_boxes
 from .host import io
 from .knobs import (
     CATEGORY,
-    LENGTHS,
-    METHODS,
-    PAUSES,
     PRESET_NAMES,
-    SHAPES,
     SYNONYMS,
-    TAILS,
-    advanced,
-    audio_offset_ms,
-    blend_method,
     check_choices,
-    fade,
+    choices,
     fps,
-    guidance_scale,
-    length,
-    mask_shape,
-    mask_smooth,
-    max_yaw,
+    knobs,
+    others,
     preset,
-    seed,
-    silence,
-    steps,
-    tail,
+    settings_of,
 )
 from .match_length import matched
 from .sockets import Boxes, Model
@@ -47,7 +33,7 @@ class LatentSyncLipSyncImages(io.ComfyNode):
     def define_schema(cls):
         chosen_preset = preset()
         chosen_preset.optional = False  # no graph was saved without it: it stands above what it decides
-        return io.Schema(
+        schema = io.Schema(
             node_id="LatentSyncLipSyncImages",
             display_name="LatentSync Lip Sync Images",
             category=CATEGORY,
@@ -66,13 +52,10 @@ class LatentSyncLipSyncImages(io.ComfyNode):
                     "run ahead of the sound or fall behind."
                 ),
                 chosen_preset,
-                seed(),
+                *knobs("seed", optional=False),
                 face(),
-                length("length"),
-                tail(),
-                mask_smooth(),
-                silence(),
-                audio_offset_ms(),
+                *knobs("length", "tail", "mask_smooth", optional=False),
+                *knobs("silence", "audio_offset_ms"),
                 *face_details(),
                 io.Mask.Input(
                     "protect",
@@ -80,7 +63,8 @@ class LatentSyncLipSyncImages(io.ComfyNode):
                     tooltip="Where the mask is 1 the frames stay, such as a hand or a microphone before the mouth. One "
                     "mask, or one for each frame that is given, of their size.",
                 ),
-                *map(advanced, (steps(), guidance_scale(), blend_method(), mask_shape(), max_yaw(), fade())),
+                *knobs("num_inference_steps", "guidance_scale", optional=False, hidden=True),
+                *knobs("blend_method", "mask_shape", "max_yaw", "fade"),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The frames with the generated mouths."),
@@ -94,6 +78,8 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             ],
             hidden=list(host.HIDDEN),
         )
+        schema.inputs += others("frames", schema.inputs)
+        return schema
 
     @classmethod
     def validate_inputs(
@@ -102,11 +88,11 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         return check_choices(
             preset=(preset, PRESET_NAMES),
             face=(face, FACES),
-            length=(length, LENGTHS),
-            tail=(tail, TAILS),
-            silence=(silence, PAUSES),
-            blend_method=(blend_method, METHODS),
-            mask_shape=(mask_shape, SHAPES),
+            length=(length, choices("length")),
+            tail=(tail, choices("tail")),
+            silence=(silence, choices("silence")),
+            blend_method=(blend_method, choices("blend_method")),
+            mask_shape=(mask_shape, choices("mask_shape")),
         )
 
     @classmethod
@@ -117,13 +103,7 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         model,
         fps,
         preset,
-        seed,
         face,
-        length,
-        tail,
-        mask_smooth,
-        steps,
-        guidance_scale,
         face_number=0,
         face_x=0.5,
         face_y=0.5,
@@ -131,7 +111,7 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         protect=None,
         **settings,
     ) -> io.NodeOutput:
-        """settings: the rest of the inputs, which are called as LipSyncOptions calls them and have its defaults."""
+        """settings: the inputs that are made from the table of settings."""
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
@@ -141,12 +121,10 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             from ..latentsync.speech_features import encode_speech, frames_in
             from ..latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 
-            options = LipSyncOptions(
-                num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed, mask_smooth=mask_smooth, **settings
-            )
+            options = LipSyncOptions(**settings_of(settings))
             options = apply_preset(options, preset, changed_fields(options))
             given = media.checked_images(frames, "frames")
-            images, sound, indices = matched(given, audio, length, tail, exact_rate(fps))
+            images, sound, indices = matched(given, audio, options.length, options.tail, exact_rate(fps))
             sound = media.fitted_sound(sound, Fraction(len(images)) / exact_rate(fps))
             if protect is not None and protect.ndim == 3 and len(protect) == len(given) > 1:
                 protect = protect[indices]  # one for each frame that is given

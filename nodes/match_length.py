@@ -4,9 +4,10 @@ from fractions import Fraction
 
 import torch
 
+from ..latentsync.options import SETTINGS
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, LENGTHS, TAILS, check_choices, fps, length, tail
+from .knobs import CATEGORY, check_choices, choices, fps, knob, knobs
 
 
 class LatentSyncMatchLength(io.ComfyNode):
@@ -26,8 +27,8 @@ class LatentSyncMatchLength(io.ComfyNode):
                     tooltip="The clip: frames from any video loader, or a video, whose own frame rate is then used.",
                 ),
                 io.Audio.Input("audio", tooltip="The speech whose length is wanted."),
-                length("mode"),
-                tail(),
+                knob(SETTINGS["length"], "mode", optional=False),
+                *knobs("tail", optional=False),
                 fps("Frames per second of frames; a video brings its own. Link it from Get Video Components."),
             ],
             outputs=[
@@ -43,7 +44,7 @@ class LatentSyncMatchLength(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, mode=None, tail=None):
-        return check_choices(mode=(mode, LENGTHS), tail=(tail, TAILS))
+        return check_choices(mode=(mode, choices("length")), tail=(tail, choices("tail")))
 
     @classmethod
     def execute(cls, frames, audio, mode, tail, fps) -> io.NodeOutput:

@@ -3,7 +3,7 @@
 from . import host, media, restorer_choices
 from .host import io
 from .hosted_restorer import HostedRestorer, linked_restorer
-from .knobs import CATEGORY, advanced, check_choices, sr_ratio, sr_strength
+from .knobs import CATEGORY, advanced, check_choices, knobs
 from .sockets import Faces, Restorer
 
 
@@ -95,8 +95,7 @@ class LatentSyncFaceRestore(io.ComfyNode):
                 io.Image.Input("frames", tooltip="The same frames that LatentSync Face Prepare was given."),
                 Faces.Input("faces", tooltip="The generated faces, from LatentSync Sampler."),
                 restorer_input(),
-                sr_ratio(),
-                sr_strength(),
+                *knobs("sr_ratio", "sr_strength", optional=False, hidden=False),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),

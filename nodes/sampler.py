@@ -6,21 +6,7 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import (
-    CATEGORY,
-    DEFAULTS,
-    SCHEDULERS,
-    advanced,
-    audio_offset_ms,
-    cache_interval,
-    check_choices,
-    guidance_end,
-    guidance_scale,
-    guidance_start,
-    scheduler,
-    seed,
-    steps,
-)
+from .knobs import CATEGORY, DEFAULTS, advanced, check_choices, choices, guidance_interval, knobs, settings_of
 from .sockets import Audio, Faces, Model
 
 logger = logging.getLogger(__name__)
@@ -39,26 +25,15 @@ class LatentSyncSampler(io.ComfyNode):
                 Model.Input("model", tooltip="The same model that LatentSync Face Prepare was given."),
                 Faces.Input("faces", tooltip="The faces, from LatentSync Face Prepare."),
                 Audio.Input("audio", tooltip="The speech, from LatentSync Audio Encode."),
-                seed(),
-                steps(),
-                guidance_scale(),
-                scheduler(),
-                io.Int.Input(
-                    "chunk_overlap",
-                    default=DEFAULTS.chunk_overlap,
-                    min=0,
-                    max=DEFAULTS.chunk_frames // 2,
-                    tooltip=f"Faces are made {DEFAULTS.chunk_frames} frames at a time. So many frames are made by both "
-                    "neighbouring chunks and cross-faded, so that no jump shows; 0 is faster and may flicker.",
-                ),
+                *knobs("seed", "num_inference_steps", "guidance_scale", "scheduler", "chunk_overlap", optional=False),
                 io.Vae.Input(
                     "vae",
                     optional=True,
                     tooltip="A VAE from Load VAE in place of the model's own. It must be the one the model was trained "
                     "with: sd-vae-ft-mse for released models.",
                 ),
-                audio_offset_ms(),
-                *map(advanced, (cache_interval(), guidance_start(), guidance_end())),
+                *knobs("audio_offset_ms", "cache_interval"),
+                *map(advanced, guidance_interval()),
             ],
             outputs=[
                 Faces.Output(display_name="faces"),
@@ -72,7 +47,7 @@ class LatentSyncSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scheduler=None):
-        return check_choices(scheduler=(scheduler, SCHEDULERS))
+        return check_choices(scheduler=(scheduler, choices("scheduler")))
 
     @classmethod
     def execute(
@@ -80,34 +55,20 @@ class LatentSyncSampler(io.ComfyNode):
         model,
         faces,
         audio,
-        seed,
-        steps,
-        guidance_scale,
-        scheduler,
-        chunk_overlap,
         vae=None,
-        audio_offset_ms=DEFAULTS.audio_offset_ms,
-        cache_interval=DEFAULTS.cache_interval,
         guidance_start=DEFAULTS.guidance_interval[0],
         guidance_end=DEFAULTS.guidance_interval[1],
+        **settings,
     ) -> io.NodeOutput:
         with host.plain_errors():
             from ..latentsync.options import LipSyncOptions
             from ..latentsync.stages import sample_faces
 
             options = LipSyncOptions(
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                scheduler=scheduler,
-                guidance_interval=(guidance_start, guidance_end),
-                cache_interval=cache_interval,
-                seed=seed,
-                chunk_overlap=chunk_overlap,
-                audio_offset_ms=audio_offset_ms,
-                silence=audio.silence,
+                guidance_interval=(guidance_start, guidance_end), silence=audio.silence, **settings_of(settings)
             )
             parts = ("unet", "vae") if vae is None else ("unet",)
-            hold = {"num_frames": options.chunk_frames, "guided": guidance_scale > 1}
+            hold = {"num_frames": options.chunk_frames, "guided": options.guidance_scale > 1}
             if vae is not None:
                 vae = host.native_vae(
                     vae,
