@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentsync.demo import GUIDANCE, IDENTITY, NEW_SPEECH, OWN_SPEECH
+from latentsync.demo import IDENTITY, NEW_SPEECH, OWN_SPEECH
 from latentsync.diffusion import NoisePredictor, denoise
 from latentsync.engine import lip_sync
 from latentsync.latent_space import SCALING_FACTOR
@@ -127,7 +127,7 @@ class Check:
     def _demo(self, device: torch.device, dtype: torch.dtype) -> tuple[list[np.ndarray], dict]:
         seconds = 0.4 if self.small else 2.0
         own, new = (AvatarClip(IDENTITY, speech, seconds) for speech in (OWN_SPEECH, NEW_SPEECH))
-        options = replace(BALANCED, guidance_scale=GUIDANCE, num_inference_steps=2 if self.small else 10)
+        options = replace(BALANCED, **bundled_model().defaults, num_inference_steps=2 if self.small else 10)
         with tempfile.TemporaryDirectory() as name:
             video, speech, result = (Path(name) / file for file in ("source.mp4", "speech.wav", "result.mp4"))
             write_speech(new, speech)

@@ -32,7 +32,6 @@ IDENTITY, OWN_SPEECH, NEW_SPEECH = 4_000_000, 4_100_000, 4_200_000
 DURATION = 4.0  # s
 COLUMNS = 8
 MOVING_SIDE, MOVING_EVERY = 288, 2  # px high, and of how many frames one is kept, in the moving picture
-GUIDANCE = 2.5  # suits the bundled model better than the command line's default, which suits the released ones
 
 
 def check_model(model: str) -> None:
@@ -64,8 +63,6 @@ def make_demo(folder: Path, model: str = "tiny", options: Sequence[str] = ()) ->
     write_speech(new, new_speech)
     write_clip(own, source, audio=own_speech)
     command = [sys.executable, COMMAND_LINE, "--model", model]
-    if model == "tiny":
-        command += ["--guidance_scale", GUIDANCE]  # one among the options comes later and wins
     files = ["--video_path", source, "--audio_path", new_speech, "--video_out_path", result]
     subprocess.run([*map(str, command + files), *options], check=True)  # noqa: S603 (the user's own)
     picture = folder / "side_by_side.png"

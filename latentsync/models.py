@@ -1,6 +1,7 @@
 """Which model files belong together, where they are looked for, and loading them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from .json_files import read_json
 from .latent_space import STABLE_DIFFUSION, LatentSpace
 from .lora import merge_lora, read_lora
 from .low_memory import save_memory
+from .options import LipSyncOptions
 from .precision import cuda_dtype, has_fast_bfloat16, suit_to_device
 from .unet import LatentSyncUNet
 from .vae import Autoencoder, ImageAutoencoder, load_vae
@@ -44,6 +46,7 @@ class ModelFiles:
     framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None: as the U-Net's file
     assumed_framing: Framing = "insightface"  # says, or where that does not say it
     faces: str | None = None  # "drawn": what it was trained on alone
+    defaults: Mapping[str, object] = field(default_factory=dict)  # of LipSyncOptions, where it has its own
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class LipSyncModel:
     framing: Framing = "insightface"  # of the faces it was trained with, see faces/facemesh.py
     faces: str | None = None  # see ModelFiles
     latents: LatentSpace = STABLE_DIFFUSION  # of the VAE that the U-Net was trained with
+    defaults: Mapping[str, object] = field(default_factory=dict)  # see ModelFiles
 
     @property
     def faces_notice(self) -> str | None:
@@ -108,12 +112,18 @@ def described_model(folder: Path) -> ModelFiles:
             framing=checked_framing(names["framing"], description) if "framing" in names else None,
             assumed_framing="mesh",
             faces=names.get("faces"),
+            defaults=_checked_defaults(**names.get("defaults", {})),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (OptionError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{description} does not describe a model ({type(error).__name__}: {error}); "
             "expected the fields name, unet, vae and whisper. Repair it."
         ) from error
+
+
+def _checked_defaults(**defaults: object) -> dict[str, object]:
+    LipSyncOptions(**defaults)
+    return defaults
 
 
 def model_in(folder: Path) -> ModelFiles | None:
@@ -217,6 +227,7 @@ def load_model(
         framing=files.framing or facts.framing or files.assumed_framing,
         faces=files.faces,
         latents=latents,
+        defaults=files.defaults,
     )
 
 

@@ -113,8 +113,10 @@ class LipSyncOptions:
         None,  # a label that everybody sees, in a corner of each frame
         "a label in the lower right corner of each frame, as 'AI-generated'",
         group="files", unit="text", nodes=("file",), advanced=True, label="Label in the picture",
+        nothing="none",
         tooltip="A label in the lower right corner of each frame, such as AI-generated. Empty: none.",
-        info="In a corner of each frame. That it is generated stands in the file's metadata in any case.",
+        info="In a corner of each frame, for example AI-generated. That it is generated stands in the file's metadata "
+        "in any case.",
     )  # fmt: skip
     # A face that is lost, tiny, turned away or covered gives way to the source's picture over so many seconds, instead
     # of from one frame to the next as in the reference.

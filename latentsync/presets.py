@@ -83,10 +83,39 @@ def apply_preset(options: LipSyncOptions, name: str, explicit: Collection[str] =
     return replace(changed, **{name: getattr(options, name) for name in explicit})
 
 
-def changed_fields(options: LipSyncOptions) -> set[str]:
-    """The fields that differ from their defaults: what was chosen, where nothing tells that a default was."""
-    default = LipSyncOptions()
-    return {one.name for one in fields(options) if getattr(options, one.name) != getattr(default, one.name)}
+def decide(
+    values: Mapping[str, object],
+    preset: str,
+    *,
+    explicit: Collection[str] | None = None,
+    model_defaults: Mapping[str, object] = MappingProxyType({}),
+    shown: LipSyncOptions | None = None,
+) -> LipSyncOptions:
+    """The options of a run, by one rule for all doors. Raises OptionError.
+
+    What was set by hand wins over the preset, that over the model's own defaults, those over the table's. "custom"
+    takes every value as it is given.
+
+    values          fields of LipSyncOptions, as the door has them
+    explicit        which of them were set by hand. None where a door cannot know, as its controls always have a value:
+                    those that differ from what the controls begin with, `shown` or the table's defaults
+    model_defaults  see ModelFiles
+    """
+    if explicit is None:
+        begun = shown or LipSyncOptions()
+        explicit = {name for name, value in values.items() if value != getattr(begun, name)}
+    if preset != CUSTOM:
+        values = {**values, **{name: value for name, value in model_defaults.items() if name not in explicit}}
+    return apply_preset(LipSyncOptions(**values), preset, explicit)
+
+
+def network_formats(preset: str, dtype: str = "auto", decoder: str = "auto") -> tuple[str, str]:
+    """dtype and decoder for models.load_model as the preset has them, where they are left to it ("auto")."""
+    row = PRESETS.get(preset, Preset(""))
+    return (
+        "float32" if dtype == "auto" and row.full_precision else dtype,
+        "vae" if decoder == "auto" and not row.draft_decoder else decoder,
+    )
 
 
 def decided_fields(name: str) -> dict[str, object]:
@@ -94,5 +123,7 @@ def decided_fields(name: str) -> dict[str, object]:
     if name == CUSTOM:
         return {}
     preset, options = PRESETS[name], apply_preset(LipSyncOptions(), name)
-    names = {*preset.options, *changed_fields(options), *(EDGE if preset.as_reference else ())}
+    default = LipSyncOptions()
+    changed = {one.name for one in fields(options) if getattr(options, one.name) != getattr(default, one.name)}
+    names = {*preset.options, *changed, *(EDGE if preset.as_reference else ())}
     return {name: getattr(options, name) for name in sorted(names)}

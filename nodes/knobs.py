@@ -2,7 +2,7 @@
 
 from ..latentsync import options
 from ..latentsync.options import LipSyncOptions, Setting
-from ..latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, decided_fields
+from ..latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, decide, decided_fields
 from .host import io
 
 DEFAULTS = LipSyncOptions()
@@ -76,6 +76,19 @@ def settings_of(inputs: dict) -> dict:
     """Values of inputs as fields of LipSyncOptions: 0 and an empty text are None where that is the default."""
     rows = {row.widget: row for row in options.SETTINGS.values()}
     return {rows[name].name: value or (rows[name].default and value) for name, value in inputs.items()}
+
+
+def decided(preset: str, inputs: dict, model) -> tuple[LipSyncOptions, list[str]]:
+    """The options of a run, and what to say of those that the model decided. model: a LipSyncModel."""
+    values = settings_of(inputs)
+    chosen = decide(values, preset, model_defaults=model.defaults)
+    names = [name for name in model.defaults if values.get(name) == getattr(DEFAULTS, name) != getattr(chosen, name)]
+    return chosen, [
+        f"{name} is {getattr(chosen, name):g}, the default of the model {model.name}, as {values[name]:g} was not "
+        "changed: set another value, or the preset custom, which takes all values as they are"
+        for name in names
+        if getattr(chosen, name) == model.defaults[name]
+    ]
 
 
 def preset() -> io.Combo.Input:

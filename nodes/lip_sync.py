@@ -13,10 +13,10 @@ from .knobs import (
     SYNONYMS,
     check_choices,
     choices,
+    decided,
     knobs,
     others,
     preset,
-    settings_of,
 )
 from .report import HostedReport
 from .restoration import restorer_input
@@ -129,13 +129,10 @@ class LatentSyncLipSync(io.ComfyNode):
         with host.plain_errors(), contextlib.ExitStack() as stack:
             from ..latentsync.engine import lip_sync
             from ..latentsync.jobs.job_folder import JobFolder, default_job_folder
-            from ..latentsync.options import LipSyncOptions
-            from ..latentsync.presets import apply_preset, changed_fields
             from ..latentsync.speakers import Speaker
             from ..latentsync.tracks.cache import TrackCache, cache_folder
 
-            options = LipSyncOptions(**settings_of(settings))
-            options = apply_preset(options, preset, changed_fields(options))
+            options, notices = decided(preset, settings, model.model)
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
             cast = [
@@ -171,7 +168,7 @@ class LatentSyncLipSync(io.ComfyNode):
                 on_preview=progress.show,
                 should_stop=host.stop_if_interrupted,
             )
-            report.warnings[:] = map(host.without_folders, (*source.notices, *report.warnings))
+            report.warnings[:] = map(host.without_folders, (*notices, *source.notices, *report.warnings))
             hosted_report = HostedReport(
                 report, host.file_reference(result), source.reference, options.start, options.length
             )

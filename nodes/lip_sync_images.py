@@ -16,11 +16,11 @@ from .knobs import (
     SYNONYMS,
     check_choices,
     choices,
+    decided,
     fps,
     knobs,
     others,
     preset,
-    settings_of,
 )
 from .match_length import matched
 from .sockets import Boxes, Model
@@ -116,13 +116,10 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         with host.plain_errors():
             from ..latentsync.faces.tracking import FaceTracker
             from ..latentsync.media.video_reader import exact_rate
-            from ..latentsync.options import LipSyncOptions
-            from ..latentsync.presets import apply_preset, changed_fields
             from ..latentsync.speech_features import encode_speech, frames_in
             from ..latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 
-            options = LipSyncOptions(**settings_of(settings))
-            options = apply_preset(options, preset, changed_fields(options))
+            options, notices = decided(preset, settings, model.model)
             given = media.checked_images(frames, "frames")
             images, sound, indices = matched(given, audio, options.length, options.tail, exact_rate(fps))
             sound = media.fitted_sound(sound, Fraction(len(images)) / exact_rate(fps))
@@ -168,6 +165,6 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             masks = torch.from_numpy(frame_masks(track, options, protect=kept))
             shown = int((track.weights > 0).sum())
             text = [f"a face was made in {shown} of {len(images)} frames"]
-            said = (*model.model.warnings, model.model.faces_notice, *track.notices, *speech.notices)
+            said = (*notices, *model.model.warnings, model.model.faces_notice, *track.notices, *speech.notices)
             text += [host.without_folders(line) for line in said if line]
             return io.NodeOutput(made, sound, masks, frame_boxes(track), fps, "\n".join(text))

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from latentsync.presets import DEFAULT_PRESET
 from latentsync.tracks.cache import TrackCache, cache_folder
 
 from .input_events import InputEvents
 from .lip_sync_run import Workshop
 from .model_shelf import ModelShelf
 from .page import STYLE, THEME, lay_out
+from .quality import chosen_options
 from .results import NAME, UPLOAD, Results, remove_old
 from .routes import app_arguments
 from .run_events import RunEvents
@@ -77,7 +79,8 @@ def build(settings: AppSettings) -> App:
         folder.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads)
     with gr.Blocks(title="LatentSync", analytics_enabled=False) as page:
-        parts = lay_out(shelf.models, shelf.restorers if settings.enable_sr else None, settings.limits)
+        options = chosen_options(DEFAULT_PRESET, shelf.defaults(shelf.models[0][1]), {})
+        parts = lay_out(shelf.models, shelf.restorers if settings.enable_sr else None, settings.limits, options)
         cards, chosen = gr.State([]), gr.State(0)
         inputs.connect(parts, cards, chosen)
         runs.connect(parts, cards, chosen)

@@ -20,6 +20,7 @@ from .run_desk import Job, RunDesk
 from .settings import AppSettings
 
 TELL_EVERY = 0.5  # s
+LEVEL = ("num_inference_steps", "guidance_scale", "silence")  # what the page sets with a preset
 NO_FACE = "No face was found in the beginning of this video. It must be visible, from the front or half turned."
 
 
@@ -40,9 +41,9 @@ class InputEvents:
         for button, example in zip(parts.examples, EXAMPLES, strict=True):
             filled = [parts.video, parts.speech, parts.model, parts.faces_note]
             button.click(self.filler(example), None, filled, **QUIET)
-        level = [parts.steps, parts.guidance, parts.silence, parts.preset, parts.model]
+        level = [*(parts.settings[name] for name in LEVEL), parts.preset, parts.model]
         for choice in (parts.preset, parts.model):
-            choice.change(None, [parts.preset, parts.model], level, js=level_script(parts), **QUIET)
+            choice.change(None, [parts.preset, parts.model], level, js=level_script(parts, self._shelf), **QUIET)
         if parts.restorer is not None:
             details = [parts.strength, parts.ratio, parts.fidelity]
             parts.restorer.change(restorer_details, parts.restorer, details, **QUIET)
@@ -125,16 +126,16 @@ class InputEvents:
         return fill_in
 
 
-def level_script(parts: Parts) -> str:
+def level_script(parts: Parts, shelf: ModelShelf) -> str:
     """What a preset sets, which may then be changed, and what to know of preset and model: (preset, model) => values.
 
     In the browser, as a late answer of the server would put back what a visitor has changed meanwhile.
     """
 
     def level(preset: str, model: str) -> tuple:
-        options = quality.preset_options(preset, model)
+        options = quality.chosen_options(preset, shelf.defaults(model), {})
         hints = ({"__type__": "update", "info": hint} for hint in (quality.hint(preset), model_hint(model)))
-        return options.num_inference_steps, options.guidance_scale, options.silence, *hints
+        return *(getattr(options, name) for name in LEVEL), *hints
 
     models = [model for _, model in parts.model.choices]
     table = {preset: {model: level(preset, model) for model in models} for _, preset in parts.preset.choices}

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
@@ -62,15 +63,22 @@ class ModelShelf:
 
     def model(self, key: str, preset: str) -> LipSyncModel:
         """Loaded now if it is not the one in memory, which then goes first. Raises LatentSyncError's subclasses."""
-        if key not in self._choices:
-            raise OptionError(f"there is no model {key!r}; choose one of the list")
-        choice = self._choice(preset, model=self._choices[key])
+        choice = self._choice(preset, model=self._named(key))
         with self._lock:
             if self._model is None or self._model[0] != choice:
                 self._model = None
                 self._free()
                 self._model = choice, load_networks(choice, logger.info).model
             return self._model[1]
+
+    def defaults(self, key: str) -> Mapping[str, object]:
+        """What suits the model better than the defaults of all. Raises LatentSyncError's subclasses."""
+        return find_model(self._named(key), self._checkpoints).defaults
+
+    def _named(self, key: str) -> str | Path:
+        if key not in self._choices:
+            raise OptionError(f"there is no model {key!r}; choose one of the list")
+        return self._choices[key]
 
     def _choice(self, preset: str, model: str | Path = BUNDLED, superres: str = NO_RESTORER, fidelity: float = 0.5):
         """What is loaded for a run, as the command line would. Raises OptionError."""

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from latentsync.options import LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import DEFAULT_PRESET
 
 from . import quality
@@ -32,17 +31,10 @@ Give it a video of someone talking and another speech: the lips will speak that 
 
 Use it only with the consent of those who are seen and heard, and tell who watches it that it was generated."""
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}  # what every event is given
+# Of the settings; others follow.
+ORDER = ("num_inference_steps", "guidance_scale", "length", "tail", "silence", "mask_smooth", "audio_offset_ms", "seed")
 PLAYER = """import(new URL("widgets/player.js", document.baseURI).href)
     .then((player) => player.mount(element, props, watch));"""
-LENGTHS = {
-    "bounce": "Back and forth",
-    "loop": "From the beginning again",
-    "hold": "Hold the last frame",
-    "trim": "End there",
-    "speed": "Change the video's speed",
-}
-TAILS = {"cut": "End with the speech", "keep": "Keep the rest, in silence"}
-PAUSES = {"close": "Close the mouth", "source": "Show the source", "off": "Leave it to the model"}
 
 
 @dataclass(frozen=True)
@@ -61,15 +53,7 @@ class Parts:
     strength: gr.Slider | None
     ratio: gr.Slider | None
     fidelity: gr.Slider | None
-    steps: gr.Slider
-    guidance: gr.Slider
-    seed: gr.Number
-    label: gr.Textbox
-    length: gr.Dropdown
-    tail: gr.Dropdown
-    silence: gr.Dropdown
-    mask_smooth: gr.Slider
-    offset: gr.Number
+    settings: dict[str, gr.components.Component]  # by the name of the setting
     start: gr.Number
     seconds: gr.Slider
     preview: gr.Button
@@ -83,15 +67,17 @@ class Parts:
         return [getattr(self, name) for name in names if getattr(self, name) is not None]
 
 
-def lay_out(models: list[tuple[str, str]], restorers: list[tuple[str, str]] | None, limits: Limits) -> Parts:
-    """Inside a gr.Blocks. restorers: None where super-resolution is not offered."""
+def lay_out(
+    models: list[tuple[str, str]], restorers: list[tuple[str, str]] | None, limits: Limits, options: LipSyncOptions
+) -> Parts:
+    """Inside a gr.Blocks. restorers: None where super-resolution is not offered. options: to begin with."""
     made: dict = dict.fromkeys(field.name for field in fields(Parts))
     gr.Markdown(WELCOME)
     with gr.Row(equal_height=False):
         with gr.Column():
             made |= _inputs(limits)
         with gr.Column():
-            made |= _settings(models, restorers)
+            made |= _settings(models, restorers, options)
             made |= _buttons()
     made["player"] = gr.HTML(
         html_template="<div></div>", js_on_load=PLAYER, apply_default_css=False, elem_id="player", min_height=80
@@ -126,9 +112,8 @@ def _inputs(limits: Limits) -> dict:
     return made
 
 
-def _settings(models: list[tuple[str, str]], restorers: list[tuple[str, str]] | None) -> dict:
+def _settings(models: list[tuple[str, str]], restorers: list[tuple[str, str]] | None, options: LipSyncOptions) -> dict:
     first = models[0][1]
-    options = quality.preset_options(DEFAULT_PRESET, first)
     made: dict = {
         "preset": gr.Dropdown(
             [(label, name) for name, label in quality.LABELS.items()],
@@ -142,49 +127,35 @@ def _settings(models: list[tuple[str, str]], restorers: list[tuple[str, str]] | 
     if restorers is not None:
         made |= _restoration(restorers)
     with gr.Accordion("More settings", open=False):
-        made |= _details(options)
+        made["settings"] = _details(options)
     return made
 
 
 def _details(options: LipSyncOptions) -> dict:
+    """The rows of the table that have a label, two beside each other."""
     made: dict = {}
-    with gr.Row():
-        made["steps"] = gr.Slider(
-            1, 60, options.num_inference_steps, step=1, label="Steps", info="More is slower and a little finer."
-        )
-        made["guidance"] = gr.Slider(
-            1, 4, options.guidance_scale, step=0.1, label="Weight of the speech",
-            info="How much the lips follow it. Above 1 takes twice the time of 1.",
-        )  # fmt: skip
-    with gr.Row():
-        made["length"] = gr.Dropdown(
-            [(LENGTHS[key], key) for key in LENGTH_MODES], value=options.length, label="If the video is shorter",
-            info="What is shown while the speech goes on.",
-        )  # fmt: skip
-        made["tail"] = gr.Dropdown(
-            [(TAILS[key], key) for key in TAIL_MODES], value=options.tail, label="If the video is longer",
-            info="What becomes of the rest.",
-        )  # fmt: skip
-    with gr.Row():
-        made["silence"] = gr.Dropdown(
-            [(words, key) for key, words in PAUSES.items()], value=options.silence, label="In pauses of the speech",
-            info="Also over music or noise.",
-        )  # fmt: skip
-        made["mask_smooth"] = gr.Slider(
-            0, 1, options.mask_smooth, step=0.05, label="Soft edge", info="Of the new part of the face: 0 is hard."
-        )
-    with gr.Row():
-        made["offset"] = gr.Number(
-            0, label="Lips later by (ms)", info="If lips and sound do not meet; negative is earlier.", precision=0
-        )
-        made["seed"] = gr.Number(
-            options.seed, label="Seed", info="The same number gives the same result.", precision=0, minimum=0
-        )
-    made["label"] = gr.Textbox(
-        "", label="Label in the picture", max_length=60, placeholder="none; for example: AI-generated",
-        info="In a corner of each frame. That it is generated stands in the file's metadata in any case.",
-    )  # fmt: skip
+    rows = [row for row in SETTINGS.values() if row.label]
+    rows.sort(key=lambda row: ORDER.index(row.name) if row.name in ORDER else len(ORDER))
+    for pair in zip(rows[::2], [*rows[1::2], None], strict=False):
+        with gr.Row():
+            made |= {row.name: control(row, getattr(options, row.name, row.default)) for row in pair if row}
     return made
+
+
+def control(row: Setting, value) -> gr.components.Component:
+    """What a setting is chosen with."""
+    words = {"label": row.label, "info": row.info or None}
+    if row.choices:
+        return gr.Dropdown(list(zip(row.words or row.choices, row.choices, strict=True)), value=value, **words)
+    if row.kind is bool:
+        return gr.Checkbox(value, **words)
+    if row.kind is str:
+        return gr.Textbox(value or "", max_length=60, placeholder=row.nothing, **words)
+    if row.slider:
+        low, high, step = row.slider
+        return gr.Slider(low, high, value, step=step, **words)
+    minimum = row.low if row.low is not None and row.low >= 0 else None
+    return gr.Number(value, precision=0 if float(row.default).is_integer() else None, minimum=minimum, **words)
 
 
 def _restoration(restorers: list[tuple[str, str]]) -> dict:

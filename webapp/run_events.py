@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from latentsync.errors import OptionError
+from latentsync.options import SETTINGS, Setting
 
 from . import progress_panel, quality, results
 from .face_cards import FaceCard
@@ -21,9 +22,9 @@ from .page import QUIET, Parts
 from .run_desk import RunDesk
 
 TELL_EVERY = 0.4  # s
-SETTINGS = (
-    *("video", "speech", "everyone", "preset", "model", "steps", "guidance", "seed", "length", "tail", "silence"),
-    *("mask_smooth", "offset", "label", "start", "seconds", "restorer", "strength", "ratio", "fidelity"),
+GIVEN = (
+    *("video", "speech", "everyone", "preset", "model", "start", "seconds"),
+    *("restorer", "strength", "ratio", "fidelity"),
 )
 
 
@@ -36,8 +37,8 @@ class RunEvents:
 
     def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
         """Tie the handlers to the page. cards: the faces that were found; chosen: which of them speaks."""
-        self._parts, self._names = parts, [name for name in SETTINGS if getattr(parts, name) is not None]
-        given = [*(getattr(parts, name) for name in self._names), cards, chosen]
+        self._parts, self._names = parts, [name for name in GIVEN if getattr(parts, name) is not None]
+        given = [*parts.named(*self._names), *parts.settings.values(), cards, chosen]
         shown = [parts.preview, parts.run, parts.cancel, parts.progress, parts.player, parts.downloads]
         parts.preview.click(self.preview, given, shown, **QUIET)
         parts.run.click(self.run, given, shown, **QUIET)
@@ -61,7 +62,7 @@ class RunEvents:
         parts, job, names = self._parts, None, {}
         yield self._buttons(busy=True) | {parts.progress: progress_panel.working(None)}
         try:
-            wish = self._wish(dict(zip(self._names, given, strict=False)), *given[-2:], is_preview)
+            wish = self._wish(dict(zip([*self._names, *parts.settings], given, strict=False)), *given[-2:], is_preview)
             names = {wish.video: wish.video.name, wish.speech: wish.speech.name}
             await asyncio.to_thread(self._check, wish)
             job = self.runs.submit(owner, lambda job: self._workshop.make(wish, job))
@@ -100,17 +101,9 @@ class RunEvents:
             if not given[name]:
                 raise OptionError(f"{what} is missing: upload or record one, or click on an example")
         face = cards[chosen].choice if 0 <= chosen < len(cards) else "largest"
-        fields = {
-            "num_inference_steps": int(given["steps"]),
-            "guidance_scale": given["guidance"],
-            "seed": int(given["seed"] or 0),
-            "audio_offset_ms": given["offset"] or 0,
-            "visible_mark": given["label"].strip() or None,
-            "sr_strength": given.get("strength", 1.0),
-            "sr_ratio": int(given.get("ratio", 2)),
-            **{name: given[name] for name in ("length", "tail", "silence", "mask_smooth")},
-        }
-        options = quality.chosen_options(given["preset"], given["model"], fields)
+        fields = {name: _plain(SETTINGS[name], given[name]) for name in self._parts.settings}
+        fields |= {"sr_strength": given.get("strength", 1.0), "sr_ratio": int(given.get("ratio", 2))}
+        options = quality.chosen_options(given["preset"], self._workshop.shelf.defaults(given["model"]), fields)
         if is_preview:
             options = replace(options, start=given["start"] or 0.0, duration=float(given["seconds"]))
         return Wish(
@@ -127,6 +120,13 @@ class RunEvents:
     def _check(self, wish: Wish) -> None:
         check_video(wish.video, self._workshop.limits)
         check_speech(wish.speech, self._workshop.limits)
+
+
+def _plain(row: Setting, value):
+    """What a control gives, as the library has it."""
+    if row.kind is str and not row.choices:
+        return value.strip() or row.default
+    return row.kind(value or 0)
 
 
 def links(made: Made) -> str:

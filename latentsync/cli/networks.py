@@ -13,7 +13,7 @@ from ..errors import ModelNotFoundError
 from ..faces.onnx import InsightFaceDetector
 from ..faces.tracking import FaceFinder
 from ..precision import format_warning
-from ..presets import PRESETS
+from ..presets import network_formats
 from ..restoration.restorer_files import find_restorer
 from ..restoration.restorers import Restorer, load_restorer
 
@@ -42,11 +42,8 @@ class NetworkChoice:
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "NetworkChoice":
         values = {field.name: getattr(arguments, field.name) for field in fields(cls)}
-        preset = PRESETS[arguments.preset]
-        if values["dtype"] == "auto" and preset.full_precision:
-            values["dtype"] = "float32"
-        if values["decoder"] == "auto" and not preset.draft_decoder:
-            values["decoder"] = "vae"
+        formats = network_formats(arguments.preset, arguments.dtype, arguments.decoder)
+        values["dtype"], values["decoder"] = formats
         return cls(**values)
 
     def check(self) -> None:

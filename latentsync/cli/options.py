@@ -2,17 +2,20 @@
 
 import argparse
 import secrets
+from collections.abc import Mapping
 
 from ..errors import OptionError
 from ..media.video_reader import exact_rate
 from ..options import SETTINGS, LipSyncOptions
-from ..presets import apply_preset
+from ..presets import decide
 from ..speakers import Speaker
 from .arguments import check_speech
 
 
-def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions:
-    """LipSyncOptions of the command line; an explicit option wins over the preset."""
+def options_of(
+    arguments: argparse.Namespace, given: set[str], model_defaults: Mapping[str, object] | None = None
+) -> LipSyncOptions:
+    """LipSyncOptions of the command line. model_defaults: see presets.decide."""
     rows = {row.option: row for row in SETTINGS.values() if row.group}
     values = {row.name: getattr(arguments, option) for option, row in rows.items()}
     values |= {row.name: values[row.name] != row.default for row in rows.values() if row.kind is bool}
@@ -21,7 +24,8 @@ def options_of(arguments: argparse.Namespace, given: set[str]) -> LipSyncOptions
         values["fps"] = exact_rate(arguments.fps)
     if arguments.seed == -1:
         values["seed"] = secrets.randbelow(2**32)
-    return apply_preset(LipSyncOptions(**values), arguments.preset, {rows[name].name for name in given & rows.keys()})
+    explicit = {rows[name].name for name in given & rows.keys()}
+    return decide(values, arguments.preset, explicit=explicit, model_defaults=model_defaults or {})
 
 
 def speakers_of(arguments: argparse.Namespace, given: set[str]) -> list[Speaker]:

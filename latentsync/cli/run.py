@@ -51,7 +51,8 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     NetworkChoice.of(arguments).check()
     if arguments.threads is not None:
         check_count(arguments.threads)
-    options = options_of(arguments, given)
+    own = models.find_model(arguments.model, arguments.checkpoints).defaults
+    options = options_of(arguments, given, own)
     speakers = speakers_of(arguments, given)
     sounds = [speaker.audio_path for speaker in speakers]
     sounds += [arguments.output_audio] if arguments.output_audio else []

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.stages import WITH_DEEPCACHE, WITHOUT, calls_of, full_calls, reference_calls
 from latentsync.errors import OptionError
 from latentsync.options import LipSyncOptions
-from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, changed_fields, decided_fields
+from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, decide, decided_fields
 
 
 def cost(options: LipSyncOptions) -> float:
@@ -82,9 +82,22 @@ def test_explicit_options_win(name):
     assert (got.blend_method, got.blend) == ("poisson", "mask")  # the reference's blending has no such edge
 
 
-def test_changed_fields_are_those_that_differ_from_the_defaults():
-    assert changed_fields(LipSyncOptions()) == set()
-    assert changed_fields(LipSyncOptions(seed=1247, num_inference_steps=6, fade=0.0)) == {"num_inference_steps", "fade"}
+def test_one_rule_for_all_doors():
+    """By hand, then the preset, then the model's own, then the table's."""
+    own = {"guidance_scale": 2.5, "fade": 1.0}
+    assert decide({}, "balanced", model_defaults=own).guidance_scale == 2.5
+    assert decide({}, "draft", model_defaults=own).guidance_scale == 1.0
+    assert decide({"guidance_scale": 1.5, "fade": 1.0}, CUSTOM, model_defaults=own).guidance_scale == 1.5
+    # The command line knows what was given, also where it is the default; a widget that was not changed is no choice.
+    values = {"guidance_scale": 1.5, "num_inference_steps": 25}
+    by_hand = decide(values, "draft", explicit={"guidance_scale"}, model_defaults=own)
+    assert (by_hand.guidance_scale, by_hand.num_inference_steps, by_hand.fade) == (1.5, 5, 1.0)
+    assert decide(values, "draft", model_defaults=own) == decide({}, "draft", model_defaults=own)
+    assert decide(values | {"num_inference_steps": 24}, "draft").num_inference_steps == 24
+    # The page's controls begin with what the preset has.
+    shown = decide({}, "fast", model_defaults=own)
+    page = decide({"num_inference_steps": 25}, "fast", model_defaults=own, shown=shown)
+    assert (page.num_inference_steps, page.scheduler, page.guidance_scale) == (25, "dpmpp_2m", 2.5)
 
 
 def test_presets_cannot_be_changed_in_passing():

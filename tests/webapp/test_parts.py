@@ -22,7 +22,7 @@ from webapp.media_limits import check_speech, check_video
 from webapp.messages import MEMORY, STOPPED, UNFORESEEN, told
 from webapp.model_shelf import ModelShelf
 from webapp.progress_panel import clock, working
-from webapp.quality import chosen_options, preset_options
+from webapp.quality import chosen_options
 from webapp.results import NAME, Results, remove_old
 from webapp.run_desk import DeskFull, RunDesk
 from webapp.settings import AppSettings, Limits
@@ -163,23 +163,25 @@ def test_each_card_leads_to_its_own_face(two_people, tmp_path):
 
 
 def test_what_a_visitor_changed_wins_over_the_preset():
-    shown = preset_options("draft", "tiny")
+    own = {"guidance_scale": 2.5}
+    shown = chosen_options("draft", own, {})
     given = {"num_inference_steps": shown.num_inference_steps, "guidance_scale": shown.guidance_scale, "silence": "off"}
-    options = chosen_options("draft", "tiny", given)
+    options = chosen_options("draft", own, given)
     assert (options.silence, options.scheduler) == ("off", shown.scheduler)
-    assert chosen_options("draft", "tiny", given | {"num_inference_steps": 9}).num_inference_steps == 9
+    assert chosen_options("draft", own, given | {"num_inference_steps": 25}).num_inference_steps == 25
 
 
 def test_the_reference_is_not_undone_by_what_the_page_shows():
-    shown = preset_options("reference", "checkpoints")
+    shown = chosen_options("reference", {}, {})
     given = {name: getattr(shown, name) for name in ("guidance_scale", "silence", "mask_smooth", "length", "tail")}
-    assert chosen_options("reference", "checkpoints", given) == shown
-    assert chosen_options("reference", "checkpoints", given | {"mask_smooth": 0.2}).blend == "mask"
+    assert chosen_options("reference", {}, given) == shown
+    assert chosen_options("reference", {}, given | {"mask_smooth": 0.2}).blend == "mask"
 
 
-def test_the_bundled_model_hears_the_speech_louder():
-    assert preset_options("balanced", "tiny").guidance_scale > LipSyncOptions().guidance_scale
-    assert preset_options("balanced", "checkpoints").guidance_scale == LipSyncOptions().guidance_scale
+def test_the_bundled_model_hears_the_speech_louder(tmp_path):
+    own = ModelShelf(AppSettings(checkpoints=tmp_path)).defaults("tiny")
+    assert chosen_options("balanced", own, {}).guidance_scale == 2.5 > LipSyncOptions().guidance_scale
+    assert chosen_options("balanced", own, {"guidance_scale": 1.5}).guidance_scale == 1.5
 
 
 def test_one_model_is_in_memory(small_model_folder):
