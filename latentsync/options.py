@@ -322,8 +322,8 @@ class LipSyncOptions:
     extra_frames: bool = setting(False)  # the reference writes two frames more than the speech lasts
 
     def __post_init__(self):
-        for name, row in SETTINGS.items():
-            row.check(getattr(self, name))
+        for name, value in vars(self).items():
+            SETTINGS[name].check(value)
         check_savings(self.guidance_interval, self.cache_interval)
         check_modes(self.length, self.tail)
         if self.chunk_overlap > self.chunk_frames // 2:

@@ -45,6 +45,7 @@ __all__ = [
     "input_folder",
     "interruptible",
     "io",
+    "is_format_told",
     "load",
     "model_file",
     "model_names",
@@ -178,12 +179,16 @@ def auto_dtype() -> torch.dtype:
     dtype = management.unet_dtype(device, supported_dtypes=supported)
     if dtype not in supported:
         dtype = torch.float32  # an 8-bit format may have been forced for other models
-    is_told = any(getattr(args, option, False) for option in FORMAT_OPTIONS)
-    if device.type == "cuda" and dtype != torch.float32 and not is_told:
+    if device.type == "cuda" and dtype != torch.float32 and not is_format_told():
         from ..latentsync.precision import cuda_dtype
 
         return cuda_dtype(device)
     return dtype
+
+
+def is_format_told() -> bool:
+    """Whether the user decided the number format of all models."""
+    return any(getattr(args, option, False) for option in FORMAT_OPTIONS)
 
 
 class ManagedModule(nn.Module):

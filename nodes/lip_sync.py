@@ -132,6 +132,7 @@ class LatentSyncLipSync(io.ComfyNode):
             from ..latentsync.speakers import Speaker
             from ..latentsync.tracks.cache import TrackCache, cache_folder
 
+            model = model.for_preset(preset)
             options, notices = decided(preset, settings, model.model)
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)

@@ -119,6 +119,7 @@ class LatentSyncLipSyncImages(io.ComfyNode):
             from ..latentsync.speech_features import encode_speech, frames_in
             from ..latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 
+            model = model.for_preset(preset)
             options, notices = decided(preset, settings, model.model)
             given = media.checked_images(frames, "frames")
             images, sound, indices = matched(given, audio, options.length, options.tail, exact_rate(fps))

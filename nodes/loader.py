@@ -1,5 +1,7 @@
 """The model loader."""
 
+from functools import partial
+
 from . import host, model_choices
 from .host import io
 from .knobs import CATEGORY, check_choices
@@ -107,17 +109,29 @@ class LatentSyncModelLoader(io.ComfyNode):
         cls, model, vae, whisper, precision, resolution, lora=model_choices.NO_LORA, lora_strength=1.0
     ) -> io.NodeOutput:
         with host.plain_errors():
+            from ..latentsync.draft_decoder import load_draft_decoder
             from ..latentsync.models import DTYPES, load_model
             from .hosted_model import HostedModel
 
             name, low_memory = PRECISIONS[precision]
-            loaded = load_model(
-                model_choices.model_files(model, vae, whisper),
-                device=host.offload_device(),
-                dtype=host.auto_dtype() if name is None else DTYPES[name],
+            files, device = model_choices.model_files(model, vae, whisper), host.offload_device()
+            load = partial(
+                load_model,
+                files,
+                device=device,
                 resolution=None if resolution == "auto" else int(resolution),
                 lora=model_choices.lora_path(lora),
                 lora_strength=lora_strength,
                 low_memory=low_memory,
             )
-            return io.NodeOutput(HostedModel.of(loaded))
+            loaded = load(dtype=host.auto_dtype() if name is None else DTYPES[name])
+            has_draft = files.draft_decoder is not None and files.draft_decoder.is_dir()
+            is_open = precision == "auto" and not host.is_format_told()
+            hosted = HostedModel.of(
+                loaded,
+                in_full=partial(load, dtype=DTYPES["float32"]) if is_open else None,
+                draft_decoder=partial(load_draft_decoder, files.draft_decoder, device=device, dtype=loaded.dtype)
+                if has_draft
+                else None,
+            )
+            return io.NodeOutput(hosted)

@@ -24,7 +24,8 @@ from latentsync.file_hash import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
-from latentsync.options import LipSyncOptions
+from latentsync.models import bundled_model
+from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
 from latentsync.provenance import read_provenance
 from tests.cli.conftest import arguments
@@ -61,6 +62,25 @@ def test_presets_are_the_librarys():
     assert options("--preset", "reference") == LipSyncOptions(num_inference_steps=20).as_reference()
     assert tuple(PRESETS) == command_line.PRESETS
     assert len({options("--preset", name) for name in PRESETS}) == len(PRESETS)
+
+
+def test_a_new_row_of_the_table_is_an_option(monkeypatch, capsys):
+    row = Setting(3, "made up for this", group="time", name="made_up", option="made_up", kind=int, low=0, high=9)
+    monkeypatch.setitem(SETTINGS, "made_up", row)
+    assert build_parser().parse_args([*FILES, "--made_up", "5"]).made_up == 5
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--help"])
+    assert "made up for this (default: 3)" in capsys.readouterr().out
+
+
+def test_defaults_of_a_model_count_unless_another_value_is_given():
+    def guidance(*argv: str) -> float:
+        given = [*FILES, *argv]
+        return options_of(
+            build_parser().parse_args(given), explicit_options(given), bundled_model().defaults
+        ).guidance_scale
+
+    assert (guidance(), guidance("--guidance_scale", "1.5"), guidance("--preset", "draft")) == (2.5, 1.5, 1.0)
 
 
 def test_the_reference_is_computed_in_full_precision_unless_told_otherwise():

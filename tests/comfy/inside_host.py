@@ -6,6 +6,7 @@ Working directory: ComfyUI's. Fails by an assertion; prints the last line "all r
 """
 
 import asyncio
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -364,6 +365,61 @@ def check_weights() -> None:
     assert sorted(cache.cache) == ["faces", "speech"], "the model is the heaviest"
 
 
+def check_settings() -> None:
+    """A new row of the table is an input, and a preset means what it means on the command line."""
+    options, arguments, meant = (
+        importlib.import_module(f"pack.latentsync.{name}") for name in ("options", "cli.arguments", "cli.options")
+    )
+    knobs, presets = (importlib.import_module(f"pack.{name}") for name in ("nodes.knobs", "latentsync.presets"))
+    row = options.Setting(1, tooltip="Made up for this.", name="made_up", widget="made_up", kind=int, low=0, high=9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(options.SETTINGS, "made_up", dataclasses.replace(row, nodes=("file", "frames")))
+        for node in NODES:
+            if node.__name__.startswith("LatentSyncLipSync"):
+                last = node.define_schema().inputs[-1]
+                assert (last.id, last.default, last.min, last.max, last.optional) == ("made_up", 1, 0, 9, True)
+    model = SimpleNamespace(name="one", defaults={"guidance_scale": 2.5})
+    for node in NODES:
+        inputs = {one.id: one.default for one in node.GET_SCHEMA().inputs if hasattr(one, "default")}
+        if "preset" not in inputs:
+            continue
+        widgets = {row.widget for row in options.SETTINGS.values()} - {"fps"}
+        inputs = {name: value for name, value in inputs.items() if name in widgets}
+        for preset in presets.PRESETS:
+            argv = ["--video_path", "v", "--audio_path", "a", "--video_out_path", "o", "--preset", preset]
+            given = arguments.parse(argv)
+            chosen, said = knobs.decided(preset, inputs, model)
+            assert chosen == meant.options_of(*given, model.defaults), preset
+            assert len(said) == (preset not in ("reference", "draft")), said
+        by_hand = inputs | {"steps": 24, "guidance_scale": 1.4}
+        chosen, said = knobs.decided("fast", by_hand, model)
+        assert (chosen.num_inference_steps, chosen.guidance_scale, chosen.scheduler, said) == (24, 1.4, "dpmpp_2m", [])
+        chosen, said = knobs.decided(presets.CUSTOM, inputs, model)
+        assert (chosen, said) == (options.LipSyncOptions(), [])
+
+
+def check_formats_of_presets() -> None:
+    """reference computes in float32 and draft with the draft decoder, where the loader leaves that open."""
+    folder = Path(sys.argv[-1]) / "taesd"
+    narrow = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    importlib.import_module("diffusers").AutoencoderTiny(**narrow).save_pretrained(folder)
+    models, choices = (importlib.import_module(f"pack.{name}") for name in ("latentsync.models", "nodes.model_choices"))
+    files = dataclasses.replace(models.bundled_model(), draft_decoder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "model_files", lambda *_: files)
+        patch.setattr(host, "auto_dtype", lambda: torch.bfloat16)
+        left, chosen = (LOADER.execute("tiny", "auto", "auto", kind, "auto").result[0] for kind in ("auto", "bf16"))
+    full = left.for_preset("reference")
+    assert [full.model.dtype, left.model.dtype, left.for_preset("quality")] == [torch.float32, torch.bfloat16, left]
+    assert full is left.for_preset("reference")
+    assert chosen.for_preset("reference") is chosen
+    draft = left.for_preset("draft")
+    assert (draft.unet, left.for_preset("balanced").model.draft_decoder) == (left.unet, None)
+    with draft.on_device("vae") as ready:
+        assert ready.draft_decoder is draft.model.draft_decoder
+    assert left.get_ram_usage() > 2 * full.unet.model_size()
+
+
 def check_large_pictures() -> None:
     with pytest.raises(ValueError, match="67 million pixels at most"):
         media.checked_images(torch.zeros(1, 1, 1, 1).expand(1, 9000, 9000, 3), "frames")
@@ -489,6 +545,8 @@ check_formats()
 check_memory()
 check_names()
 check_messages()
+check_settings()
+check_formats_of_presets()
 check_weights()
 check_large_pictures()
 check_videos()

@@ -6,12 +6,16 @@ import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+import gradio as gr
 import pytest
 
+from latentsync.cli.arguments import parse
+from latentsync.cli.options import options_of
 from latentsync.errors import AudioError, Cancelled, MediaError, OptionError
 from latentsync.faces.tracking import FaceTracker
 from latentsync.media.video_reader import read_frames
-from latentsync.options import LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions, Setting
+from latentsync.presets import PRESETS
 from latentsync.tracks.cache import TrackCache
 from latentsync.tracks.choice import choose
 from latentsync.tracks.scan import scan_faces
@@ -21,6 +25,7 @@ from webapp.lip_sync_run import RunState
 from webapp.media_limits import check_speech, check_video
 from webapp.messages import MEMORY, STOPPED, UNFORESEEN, told
 from webapp.model_shelf import ModelShelf
+from webapp.page import lay_out
 from webapp.progress_panel import clock, working
 from webapp.quality import chosen_options
 from webapp.results import NAME, Results, remove_old
@@ -182,6 +187,25 @@ def test_the_bundled_model_hears_the_speech_louder(tmp_path):
     own = ModelShelf(AppSettings(checkpoints=tmp_path)).defaults("tiny")
     assert chosen_options("balanced", own, {}).guidance_scale == 2.5 > LipSyncOptions().guidance_scale
     assert chosen_options("balanced", own, {"guidance_scale": 1.5}).guidance_scale == 1.5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_means_what_it_means_on_the_command_line(preset):
+    argv = ["--video_path", "v", "--audio_path", "a", "--video_out_path", "o", "--preset", preset]
+    own = {"guidance_scale": 2.5}
+    expected = options_of(*parse(argv), own)
+    shown = {name: getattr(chosen_options(preset, own, {}), name) for name, row in SETTINGS.items() if row.label}
+    assert chosen_options(preset, own, shown) == chosen_options(preset, own, {}) == expected
+
+
+def test_a_new_row_of_the_table_is_on_the_page(monkeypatch):
+    row = Setting(1.5, label="Made up", info="For this.", name="made_up", kind=float, low=0, high=9, slider=(1, 3, 0.5))
+    monkeypatch.setitem(SETTINGS, "made_up", row)
+    with gr.Blocks():
+        parts = lay_out([("Small", "tiny")], None, Limits(), LipSyncOptions())
+    made = parts.settings["made_up"]
+    assert (made.label, made.value, made.minimum, made.maximum, made.step) == ("Made up", 1.5, 1, 3, 0.5)
+    assert {name for name, row in SETTINGS.items() if row.label} == set(parts.settings)
 
 
 def test_one_model_is_in_memory(small_model_folder):
