@@ -213,7 +213,7 @@ class LipSyncOptions:
     )  # fmt: skip
     guidance_scale: float = setting(
         1.5,  # 1 or less: no guidance, half the time
-        "weight of the speech, usually 1 to 3; 1 is twice as fast",
+        "weight of the speech, usually 1 to 3; 1 is twice as fast (default: the model's own, else 1.5)",
         group="generation", low=0, high=20, expected="0 to 20, usually 1 to 3", slider=(1, 4, 0.1),
         nodes=("file", "frames"), label="Weight of the speech",
         tooltip="How strongly the lips follow the speech, usually 1 to 3. Higher moves them more and may distort them; "

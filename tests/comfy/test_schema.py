@@ -196,3 +196,10 @@ def every_input(nodes):
     for node in nodes:
         for name, (_, settings) in inputs_of(nodes[node]).items():
             yield node, name, settings
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_connection_type_of_the_pack_has_a_label(nodes, language):
+    kinds = {kind for node in nodes.values() for kind in node["output"] if str(kind).startswith("LATENTSYNC_")}
+    texts = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
+    assert set(texts["dataTypes"]) == kinds

@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import pytest
 
+from docs.option_tables import pages
 from latentsync.errors import OptionError
-from latentsync.options import LipSyncOptions
+from latentsync.options import SETTINGS, LipSyncOptions
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,19 @@ def test_values_out_of_range_are_named(field, value, named):
 )
 def test_ends_of_the_ranges_are_allowed(field, value):
     assert getattr(LipSyncOptions(**{field: value}), field) == value
+
+
+def test_option_tables_of_the_documents_are_up_to_date():
+    for page, text in pages().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page}: python -m docs.option_tables"
+
+
+def test_every_setting_has_its_words_behind_every_door():
+    for row in SETTINGS.values():
+        assert bool(row.group) == bool(row.help), row.name
+        assert bool(row.tooltip) >= bool(row.nodes), row.name
+        assert len(row.words) in (0, len(row.choices)), row.name
+        row.check(row.default)
 
 
 def test_lengths_that_contradict_each_other_are_told():
