@@ -84,7 +84,7 @@ def decided(preset: str, inputs: dict, model) -> tuple[LipSyncOptions, list[str]
     chosen = decide(values, preset, model_defaults=model.defaults)
     names = [name for name in model.defaults if values.get(name) == getattr(DEFAULTS, name) != getattr(chosen, name)]
     return chosen, [
-        f"{name} is {getattr(chosen, name):g}, the default of the model {model.name}, as {values[name]:g} was not "
+        f"{name} is {getattr(chosen, name)}, the default of the model {model.name}, as {values[name]} was not "
         "changed: set another value, or the preset custom, which takes all values as they are"
         for name in names
         if getattr(chosen, name) == model.defaults[name]
