@@ -188,7 +188,7 @@ def _lights(random: np.random.Generator, held_out: bool) -> dict:
         "sky": sky.astype(np.float32),
         "ground": (sky * random.uniform(0.25, 0.8) * (1.0, 0.95, 0.9)).astype(np.float32),
         "sky_direction": (up / np.linalg.norm(up)).astype(np.float32),
-        "shadow_blur": float(random.uniform(0.009, 0.05) * (1.15 - hard)),
+        "shadow_blur": float(random.uniform(0.009, 0.030) * (1.15 - hard)),
     }
 
 

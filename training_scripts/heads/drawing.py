@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from latentsync.errors import OptionError
@@ -14,13 +13,15 @@ from .dressing import Dressed, Measures
 from .hair import cloth_zone
 from .head_mesh import LASHES, finer_skin, load_head_mesh
 from .mouth import HAIR, LENS, Solid
-from .opengl import headless_context, shader_pieces, strand_noise
+from .opengl import headless_context, read, shader_pieces, strand_noise, vertex_array
 from .people import Person
 from .things import THING, Thing
 from .transforms import light_matrices, shift
 
-BAKED = 1024  # px: side of a person's textures
+BAKED = 768, 1024  # px: side of a person's textures, for pictures up to LARGE and for larger ones
+LARGE = 320  # px
 SHADOWS = 400  # px
+HAIR_PIECE = 48  # triangles: shadows are thrown by every other piece
 SAMPLES = 1.4  # a side of each pixel
 BEARD_LAYERS, BROW_LAYERS = 3, 2
 
@@ -70,6 +71,7 @@ class Studio:
             "depth": program("depth.vert", "depth.frag"),
             "depth_solid": program("depth_solid.vert", "depth.frag"),
         }
+        self._uniforms = {name: {key: made[key] for key in made} for name, made in self._programs.items()}
         mesh, skin = self.mesh, self.skin
         masks = context.texture(mesh.masks.shape[:2], 4, np.ascontiguousarray(mesh.masks).tobytes())
         masks.build_mipmaps()
@@ -77,7 +79,8 @@ class Studio:
         strands.build_mipmaps()
         self._strands = strands
         self._masks = masks
-        self._baked = [context.texture((BAKED, BAKED), 4) for _ in range(3)]
+        side = BAKED[self.size > LARGE]
+        self._baked = [context.texture((side, side), 4) for _ in range(3)]
         self._bake_target = context.framebuffer(self._baked)
         self._bake_singly = [context.framebuffer([texture]) for texture in self._baked]
         side = round(self.size * SAMPLES)
@@ -140,16 +143,8 @@ class Studio:
         )
 
     def _array(self, program: str, content: list, index):
-        """A vertex array of those attributes that the program kept."""
-        known, kept = self._programs[program], []
-        for buffer, layout, *names in content:
-            sizes = [
-                f"{part[:-1]}f" if name in known else f"{4 * int(part[:-1])}x"
-                for part, name in zip(layout.split(), names, strict=True)
-            ]
-            if any(name in known for name in names):
-                kept.append((buffer, " ".join(sizes), *(name for name in names if name in known)))
-        return self._context.vertex_array(known, kept, index)
+        """Triangles for a program, see opengl.vertex_array."""
+        return vertex_array(self._context, self._programs[program], content, index)
 
     def film(
         self,
@@ -196,21 +191,21 @@ class Studio:
 
     def _set(self, name: str, values: Mapping) -> None:
         """Uniforms of a program; those that it does not have are passed over."""
-        program = self._programs[name]
+        uniforms = self._uniforms[name]
         for key, value in values.items():
-            if key in program:
-                uniform = program[key]
+            if key in uniforms:
+                uniform = uniforms[key]
                 used = 4 * uniform.dimension * uniform.array_length  # the driver shortens arrays
                 kind = np.int32 if isinstance(value, int) else np.float32
                 uniform.write(np.ascontiguousarray(value, kind).tobytes()[:used])
 
     def _bind(self, name: str, **textures) -> None:
         """Textures of a program by their names."""
-        program = self._programs[name]
+        uniforms = self._uniforms[name]
         for unit, (key, texture) in enumerate(textures.items()):
-            if key in program:
+            if key in uniforms:
                 texture.use(unit)
-                program[key].value = unit
+                uniforms[key].value = unit
 
     def _bake(self, dressed: Dressed, thing: Thing | None = None) -> None:
         """Textures, zones and solids of a person, ready to be drawn."""
@@ -256,7 +251,9 @@ class Studio:
             )
             for number in np.unique(material).tolist()
         }
-        depth = self._context.buffer(solid.triangles[(material != LENS) & (material != THING)].tobytes())
+        # Half the hair throws shadow enough.
+        thin = (material != HAIR) | (np.arange(len(material)) // HAIR_PIECE % 2 == 0)
+        depth = self._context.buffer(solid.triangles[(material != LENS) & (material != THING) & thin].tobytes())
         self._solid_depth = self._array("depth_solid", content, depth)
         arrays = [self._fur_array, self._solid_depth, *self._solids.values()]
         if thing is not None:
@@ -389,7 +386,7 @@ class Studio:
         if thing is not None:
             self._bind(f"solid {THING}", **shadows)
             self._solids[THING].render()
-        picture = self._read(self._large)
+        picture = read(self._large, self.size)
         if thing is None:
             return picture, None
         # Once more in white, where nothing is nearer.
@@ -400,11 +397,4 @@ class Studio:
         self._set("outline", {"camera": camera.matrix.T, "model": model.T, "bones": bones})
         self._thing_outline.render()
         context.depth_func = "<"
-        return picture, self._read(self._outline)[..., 0]
-
-    def _read(self, target) -> np.ndarray:
-        """(H, W, 4) float32 of what was drawn there."""
-        side = target.width
-        raw = np.frombuffer(target.read(components=4, dtype="f2"), np.float16)
-        raw = raw.reshape(side, side, 4)[::-1].astype(np.float32)
-        return cv2.resize(raw, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return picture, read(self._outline, self.size)[..., 0]

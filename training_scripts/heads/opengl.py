@@ -51,3 +51,27 @@ def strand_noise() -> np.ndarray:
     noise = cv2.GaussianBlur(np.concatenate([noise] * 3, 1), (0, 0), sigmaX=0.8, sigmaY=2.2)[256:512, 256:512]
     ranks = noise.reshape(-1).argsort().argsort().reshape(noise.shape)  # every value as often as every other
     return (ranks * 255 / ranks.max()).astype(np.uint8)
+
+
+def vertex_array(context, program, content: list, index):
+    """A vertex array with those attributes that the driver left in a program.
+
+    content  [(buffer, layout such as "3f 2f", names of its attributes, ...)]
+    index    buffer of int32 triangles
+    """
+    kept = []
+    for buffer, layout, *names in content:
+        sizes = [
+            f"{part[:-1]}f" if name in program else f"{4 * int(part[:-1])}x"
+            for part, name in zip(layout.split(), names, strict=True)
+        ]
+        if any(name in program for name in names):
+            kept.append((buffer, " ".join(sizes), *(name for name in names if name in program)))
+    return context.vertex_array(program, kept, index)
+
+
+def read(target, size: int) -> np.ndarray:
+    """(size, size, 4) float32 of what was drawn into a target of any size."""
+    side = target.width
+    drawn = np.frombuffer(target.read(components=4, dtype="f2"), np.float16).reshape(side, side, 4)[::-1]
+    return cv2.resize(drawn.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
