@@ -70,12 +70,12 @@ def noise_loss(
     return (squared.flatten(1).mean(1) * weight).mean()
 
 
-def lip_loss(read: Tensor, lips: Tensor, heard: Tensor) -> Tensor:
+def lip_loss(read: Tensor, lips: Tensor, heard: Tensor, deviation: Tensor) -> Tensor:
     """Squared error of the lips read from one-step clean estimates; clips that heard nothing do not count.
 
-    read, lips: (B, F, 2); heard: (B,), 1 or 0.
+    read, lips: (B, F, L); heard: (B,), 1 or 0; deviation: (L,) the unit of each value: 1 is what guessing costs.
     """
-    return (((read - lips) ** 2).flatten(1).mean(1) * heard).mean()
+    return ((((read - lips) / deviation) ** 2).flatten(1).mean(1) * heard).mean()
 
 
 def region_weights(keep_mask: Tensor, paste_mask: Tensor, *, mask_weight: float, paste_weight: float) -> Tensor:

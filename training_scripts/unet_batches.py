@@ -37,7 +37,7 @@ class Batch:
     reference_frames: Tensor | None  # the same
     latents: Tensor | None  # (B, 3, F, C, s, s) float32: clean, masked and reference
     mel: Tensor | None  # (B, 1, 80, W) float32
-    lips: Tensor | None  # (B, F, 2) float32
+    lips: Tensor | None  # (B, F, L) float32
     broken: list[str]  # what could not be read and was replaced
 
     def to(self, device: torch.device) -> "Batch":
@@ -92,9 +92,7 @@ class UNetClips(Dataset):
             if whole < 1:
                 raise MediaError(f"its sound is too short for {data.num_frames} frames")
         start = int(rng.integers(whole))
-        # Another run, apart where the clip is long enough, so that the lips cannot be copied.
-        apart = [r for r in range(starts) if abs(r - start) >= data.num_frames]
-        other = int(rng.choice(apart or [starts - 1 - start]))
+        others = reference_frames(start, data.num_frames, self.store.num_frames(clip), rng)
         item = {"positions": position, "seeds": seed, "heard": heard}
         features = torch.from_numpy(np.array(self.store.features(clip, voice)))
         centres = [window_centre(index, FPS) for index in range(start, start + data.num_frames)]
@@ -102,20 +100,36 @@ class UNetClips(Dataset):
         if self.needs_frames:
             item["frames"] = torch.from_numpy(self.store.frames(clip, start, data.num_frames))
         if self.latents is None:
-            item["reference_frames"] = torch.from_numpy(self.store.frames(clip, other, data.num_frames))
+            runs = np.split(others, np.flatnonzero(np.diff(others) != 1) + 1)
+            parts = [self.store.frames(clip, int(run[0]), len(run)) for run in runs]
+            item["reference_frames"] = torch.from_numpy(np.concatenate(parts))
         else:
             clean, masked = self.latents.of(clip)
-            parts = [(clean, start), (masked, start), (clean, other)]
-            stacked = np.stack([array[first : first + data.num_frames] for array, first in parts])
+            own = slice(start, start + data.num_frames)
+            stacked = np.stack([clean[own], masked[own], clean[others]])
             item["latents"] = torch.from_numpy(stacked).float()
         if self.needs_mel:
             item["mel"] = torch.from_numpy(np.array(mel_window(mel, start, data.num_frames)))[None]
         if self.needs_lips:
             lips = self.store.lips(clip)
             if lips is None:
-                raise OptionError("its lips are not known; the lip reader's loss is for drawn avatars only")
+                raise OptionError("its lips are not known; the lip reader's loss is for people who were drawn")
             item["lips"] = torch.from_numpy(lips[start : start + data.num_frames])
         return item
+
+
+def reference_frames(start: int, count: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) frames of the clip that frames from `start` on have as references, so that lips cannot be copied.
+
+    Another run, apart where the clip is long enough; else the clip's frames moved around, each as far from its own as
+    it can be.
+    """
+    starts = num_frames - count + 1
+    apart = [other for other in range(starts) if abs(other - start) >= count]
+    if apart:
+        return int(rng.choice(apart)) + np.arange(count)
+    least = min(count, num_frames // 2)
+    return (start + int(rng.integers(least, num_frames - least + 1)) + np.arange(count)) % num_frames
 
 
 def collate(items: list[dict]) -> Batch:

@@ -82,7 +82,7 @@ class UNetLossConfig:
     sync_weight: float = 0.0
     perceptual_weight: float = 0.0
     temporal_weight: float = 0.0
-    lip_weight: float = 0.0  # of the lip reader; only for drawn avatars, whose lips are known
+    lip_weight: float = 0.0  # of the lip reader; only for people who were drawn, whose lips are known
     perceptual: str = "none"  # "lpips": LPIPS (VGG); "vae": features of the VAE's own encoder, which is no LPIPS
     temporal: str = "none"  # "videomae": VideoMAE-v2; "encoder": a small encoder of train_video_encoder.py
     syncnet: Path | None = None

@@ -54,7 +54,7 @@ class UNetLosses:
         lip_reader: LipReader | None = None,
     ):
         self.config, self.prediction_type, self.device = config, prediction_type, device
-        self.vae, self.lip_reader = vae, lip_reader
+        self.vae, self.lip_reader = vae, None if lip_reader is None else lip_reader.to(device)
         loss, checkpointing = config.loss, config.gradient_checkpointing
         self.half = config.reference and config.mixed_precision == "fp16"
         frozen = torch.float16 if self.half else torch.float32
@@ -142,7 +142,8 @@ class UNetLosses:
             estimate = one_step_clean(noisy, predicted.to(noisy.dtype), self.alphas, timesteps, self.prediction_type)
             if self.lip_reader is not None:
                 read = self.lip_reader(rearrange(estimate, "b c f h w -> (b f) c h w").float())
-                parts["lip"] = lip_loss(rearrange(read, "(b f) n -> b f n", b=len(estimate)), batch.lips, batch.heard)
+                read = rearrange(read, "(b f) n -> b f n", b=len(estimate))
+                parts["lip"] = lip_loss(read, batch.lips, batch.heard, self.lip_reader.deviation)
             parts |= self._of_pictures(batch, estimate, timesteps)
         weights = {
             "recon": loss.recon_weight,

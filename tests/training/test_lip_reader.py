@@ -67,5 +67,19 @@ def test_clips_whose_lips_nobody_knows_are_refused(tmp_path):
 
 
 def test_it_fits_any_size_of_latents():
-    reader = LipReader(LipReaderConfig(width=4, steps=1, batch_size=1, learning_rate=0.1), 4, 12)
+    reader_settings = LipReaderConfig(width=4, steps=1, batch_size=1, learning_rate=0.1)
+    reader = LipReader(reader_settings, 4, 12)
     assert reader(torch.zeros(3, 4, 12, 12)).shape == (3, 2)
+    assert LipReader(reader_settings, 4, 6, num_values=3)(torch.zeros(3, 4, 6, 6)).shape == (3, 3)
+
+
+def test_values_of_any_size_are_learned_alike(tmp_path):
+    """Rounding is a tenth of the opening and lies around 5: in units of its own deviation it counts as much."""
+    latents = KnownLatents()
+    latents.true = torch.cat([latents.true, 5 + 0.1 * torch.rand(20, 10, 1)], 2)
+    latents.clean[..., :4, 4:] += 30 * (latents.true[..., 2, None, None, None] - 5)
+    reader = train_lip_reader(SETTINGS, latents, list(range(20)), tmp_path / "reader.safetensors", seed=3)
+    error = (reader(latents.clean[-1]) - latents.true[-1]).pow(2).mean(0) / latents.true.flatten(0, 1).var(0)
+    assert error.tolist() == pytest.approx([0.25] * 3, abs=0.25)
+    with pytest.raises(OptionError, match="reads other latents or other lips"):
+        train_lip_reader(SETTINGS, KnownLatents(), list(range(20)), tmp_path / "reader.safetensors", seed=3)

@@ -13,7 +13,7 @@ from latentsync.syncnet.sync_mel import mel_window
 from latentsync.vae import load_vae
 from training_scripts.clip_latents import ClipLatents, to_pixels
 from training_scripts.clip_store import ClipStore
-from training_scripts.unet_batches import UNetClips, batches, places
+from training_scripts.unet_batches import UNetClips, batches, places, reference_frames
 
 from .small_parts import CLIP_FRAMES, FRAMES, small_config
 
@@ -80,6 +80,20 @@ def test_the_reference_is_another_part_of_the_clip(parts):
             for name in ("frames", "reference_frames")
         ]
         assert abs(starts[0] - starts[1]) >= FRAMES
+
+
+@pytest.mark.parametrize(("count", "num_frames"), [(8, 40), (16, 40), (16, 24), (4, 5)])
+def test_no_frame_is_its_own_reference(count, num_frames):
+    rng, drawn = np.random.default_rng(0), set()
+    for start in range(num_frames - count + 1):
+        for _ in range(20):
+            others = reference_frames(start, count, num_frames, rng)
+            away = np.abs(others - np.arange(start, start + count))
+            assert others.min() >= 0
+            assert others.max() < num_frames
+            assert away.min() >= min(count, num_frames // 2)
+            drawn.add(int(others[0]))
+    assert len(drawn) > 2
 
 
 def test_the_share_of_clips_without_sound(parts):
