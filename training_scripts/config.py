@@ -90,6 +90,7 @@ class TrainingConfig:
     recipe: list[str]
     export: Path | None = None  # folder of the finished model; null: the bundled one's
     clips: Path | None = None  # the store of clips; null: run_dir/clips
+    faces: Literal["drawn", "real"] = "drawn"  # what the model is for: drawn avatars or people
     framing: Framing = "mesh"  # of the faces, see latentsync/faces/facemesh.py
 
 

@@ -16,9 +16,15 @@ from latentsync.checkpoints import load_unet, read_unet_facts, save_unet
 from latentsync.models import BUNDLED, BUNDLED_WHISPER
 from latentsync.vae import load_vae
 
+from .clip_store import ClipStore
 from .config import TrainingConfig, parse_config
+from .make_synthetic_dataset import clip_folder
 
 log = logging.getLogger(__name__)
+PURPOSES = {
+    "drawn": "drawn avatars: tries out the whole product without a download; not made for real faces",
+    "real": "people: works at once, without a download; released models are better",
+}
 
 
 def export_tiny(config: TrainingConfig) -> Path:
@@ -43,8 +49,8 @@ def export_tiny(config: TrainingConfig) -> Path:
     vae.save_pretrained(folder / "vae")
     description = {
         "name": "tiny",
-        "faces": "drawn",
-        "purpose": "drawn avatars: tries out the whole product without a download; not made for real faces",
+        "faces": config.faces,
+        "purpose": PURPOSES[config.faces],
         "unet": "unet.safetensors",
         "vae": "vae",
         "whisper": "whisper/tiny.en.pt",
@@ -57,8 +63,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         "motion_num_attention_heads": unet.config.motion_num_attention_heads,
         "norm_num_groups": unet.config.norm_num_groups,
         "training": {
-            "data": f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, "
-            "identity seeds 0 and up (latentsync/synthetic)",
+            "data": _data(config),
             "seed": config.seed,
             "unet_steps": steps,
             "vae_steps": vae_steps(run_dir),
@@ -73,6 +78,15 @@ def export_tiny(config: TrainingConfig) -> Path:
     size = sum(file.stat().st_size for name in ("unet.safetensors", "vae") for file in _files(folder / name))
     log.info("%s: %.1f MB of weights", folder, size / 1e6)
     return folder
+
+
+def _data(config: TrainingConfig) -> str:
+    if config.data is None:
+        return f"{len(ClipStore(clip_folder(config)))} clips of heads in three dimensions that speak (make_heads.py)"
+    return (
+        f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, identity seeds 0 "
+        "and up (latentsync/synthetic)"
+    )
 
 
 def vae_steps(run_dir: Path) -> int:

@@ -25,6 +25,7 @@ from .config import TrainingConfig, parse_config
 from .losses import restoration_loss
 from .make_restorer_pairs import SCALE, make_pairs
 from .schedules import one_cycle
+from .training_run import precision_here
 
 log = logging.getLogger(__name__)
 BLUR_KERNEL = 7  # px
@@ -77,7 +78,7 @@ def train_restorer(config: TrainingConfig) -> Path:
     if target.exists():
         return target
     pairs = make_pairs(config)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    accelerator = Accelerator(mixed_precision=precision_here(config.mixed_precision))
     torch.manual_seed(config.seed)
     soft, sharp = (np.load(pairs / f"{name}.npy", mmap_mode="r") for name in ("soft", "sharp"))
     # The whole generated region, and what is pasted of it twice as often.

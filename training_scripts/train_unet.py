@@ -9,6 +9,7 @@ A finished run is not done again.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from .clip_store import ClipStore
 from .lip_reader import load_lip_reader
 from .lora_adapter import add_adapter, save_adapter
 from .schedules import one_cycle
-from .training_run import TrainingRun, make_accelerator
+from .training_run import TrainingRun, make_accelerator, precision_here
 from .unet_batches import UNetClips, batches
 from .unet_config import OptimizerConfig, UNetTrainingConfig, check, parse_unet_config
 from .unet_losses import UNetLosses
@@ -47,6 +48,7 @@ def train_unet(config: UNetTrainingConfig) -> Path:
     if target.exists():
         log.info("%s is there already", target)
         return target
+    config = replace(config, mixed_precision=precision_here(config.mixed_precision))
     accelerator = make_accelerator(config.mixed_precision, config.optimizer.gradient_accumulation_steps)
     vae = load_vae(config.model.vae)
     torch.manual_seed(config.seed)

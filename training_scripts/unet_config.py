@@ -26,7 +26,7 @@ CHOICES = {
     "data.posterior": ("sample", "mean"),
     "data.broken": ("replace", "stop"),
     "optimizer.schedule": ("constant", "one_cycle"),
-    "mixed_precision": ("no", "fp16", "bf16"),
+    "mixed_precision": ("no", "fp16", "bf16", "auto"),
 }
 
 
@@ -149,7 +149,7 @@ class UNetTrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     lip_reader: LipReaderConfig = field(default_factory=LipReaderConfig)
-    mixed_precision: str = "fp16"
+    mixed_precision: str = "fp16"  # "auto": bf16 where the device multiplies it, else "no"
     gradient_checkpointing: bool = True
     log_every: int = 50
     save_every: int = 10_000

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from latentsync.errors import OptionError
+from latentsync.latent_space import LatentSpace
+from training_scripts import training_run
 from training_scripts.config import TINY, load_config
+from training_scripts.train_vae import build_vae
+from training_scripts.training_run import precision_here
 from training_scripts.unet_config import load_unet_config
 
 from .conftest import MICRO
@@ -154,3 +159,21 @@ def test_settings_that_are_left_out_have_defaults(tmp_path):
     path.write_text("model: {motion: decoder}\noptimizer: {learning_rate: 1e-4}\n")
     config = load_unet_config(path)
     assert (config.model.motion, config.optimizer.learning_rate, config.loss.recon_weight) == ("decoder", 1e-4, 1.0)
+
+
+def test_the_heads_configurations_belong_together():
+    config = load_config(TINY.parent / "heads_vae.yaml")
+    stages = [load_unet_config(path) for path in (config.stage1, config.stage2)]
+    assert {stage.data.resolution for stage in stages} == {config.resolution}
+    assert {stage.model.vae for stage in stages} == {config.run_dir / "vae"}
+    assert stages[1].model.initial == stages[0].output / "unet.safetensors"
+    assert LatentSpace.of({**build_vae(config).config}).ratio == 16
+    assert (config.framing, config.faces) == ("insightface", "real")
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16"), (False, "no")])
+def test_auto_is_a_precision_that_the_cpu_is_fast_with(monkeypatch, fast, expected):
+    monkeypatch.setattr(training_run, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(training_run, "choose_device", lambda: torch.device("cpu"))
+    assert precision_here("auto") == expected
+    assert [precision_here(name) for name in ("no", "bf16", "fp16")] == ["no", "bf16", "fp16"]

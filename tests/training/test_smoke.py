@@ -92,6 +92,13 @@ def test_the_description_is_complete(exported, micro_run):
     assert all(command.startswith("python -m training_scripts.") for command in described["training"]["commands"])
 
 
+def test_a_model_of_heads_is_for_people(micro_run, tmp_path):
+    export_tiny(replace(micro_run, export=tmp_path, data=None, faces="real", clips=micro_run.run_dir / "clips"))
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert (described["faces"], described["training"]["data"][:20]) == ("real", "2 clips of heads in ")
+    assert load_model(described_model(tmp_path)).faces_notice is None
+
+
 def test_the_exported_weights_are_the_averaged_ones(exported, micro_run):
     trained = load_unet(micro_run.run_dir / "stage2" / "unet.safetensors")[0].state_dict()
     model = load_model(described_model(exported))
