@@ -5,6 +5,8 @@ that training never meets. Faces, the lips' true opening, spread and rounding, t
 rooms. Every clip follows from its number alone, is whole or not there, and is listed soon after: a run may be cut at
 any moment, go on later, and be shared by processes with ranges of their own (data.first_clip, data.num_clips). Beside
 the store lie a contact sheet and a report: people, voices, what was left out and why, costs.
+
+``data.split=scenes`` makes whole videos with their truth instead, see heads/scene_videos.py.
 """
 
 import argparse
@@ -32,13 +34,14 @@ from latentsync.media.output_file import written_whole
 from latentsync.models import BUNDLED_WHISPER
 from latentsync.whisper import AudioEncoder, load_whisper
 
-from .clip_store import FPS, ClipStoreWriter
+from .clip_store import FPS, ClipStore, ClipStoreWriter
 from .config import _build, read_values
 from .encode_speech import encode_voices
 from .heads.cameras import Shot
 from .heads.drawing import Studio
 from .heads.people import Person
 from .heads.recording import Recording
+from .heads.scene_videos import over, write_scene_video
 from .heads.speech import speech
 from .heads.voices import Voice, choose_voices, find_voices
 from .preparation.cutting import AlignedVideoWriter
@@ -46,14 +49,15 @@ from .preparation.cutting import AlignedVideoWriter
 log = logging.getLogger(__name__)
 HEADS = Path(__file__).parent / "configs" / "heads.yaml"
 HELD_OUT = 9_000_000  # seeds from here on: people, shots and speech of held-out clips
-FOLDERS = {"train": "clips", "heldout": "heldout"}
+FIRST_SEEDS = {"train": 0, "scenes": 8_000_000, "heldout": HELD_OUT}
+FOLDERS = {"train": "clips", "heldout": "heldout", "scenes": "scenes"}
 COLUMNS = 8  # frames of a clip on the contact sheet
 SIDE = 96  # px there
 
 
 @dataclass
 class HeadsData:
-    split: Literal["train", "heldout"]
+    split: Literal["train", "heldout", "scenes"]
     num_clips: int
     first_clip: int
     num_voices: int
@@ -83,7 +87,7 @@ class HeadsConfig:
 
     def seed(self, index: int) -> int:
         """Of clip number `index`: its person, shot and speech."""
-        return index + (HELD_OUT if self.data.split == "heldout" else 0)
+        return index + FIRST_SEEDS[self.data.split]
 
 
 def load_heads_config(path: str | Path = HEADS, overrides: list[str] | None = None) -> HeadsConfig:
@@ -119,7 +123,7 @@ class HeadsMaker:
         return load_whisper(BUNDLED_WHISPER, device="cpu", dtype=torch.float32)
 
     def key(self, index: int) -> str:
-        return f"head{self.config.seed(index):07d}"
+        return f"{'scene' if self.config.data.split == 'scenes' else 'head'}{self.config.seed(index):07d}"
 
     def is_done(self, index: int) -> bool:
         """Whether it is in the store, or was found to be impossible."""
@@ -129,7 +133,7 @@ class HeadsMaker:
         """Add clip number `index` to the store; False, with the reason kept, where it is left out."""
         key, started = self.key(index), time.process_time()
         try:
-            self._make(index, key, started)
+            (self._make_scene if self.config.data.split == "scenes" else self._make_clip)(index, key, started)
         except (LatentSyncError, OSError) as error:
             log.warning("%s is left out: %s", key, error)
             with written_whole(self.left_out / f"{key}.json") as part:
@@ -137,13 +141,18 @@ class HeadsMaker:
             return False
         return True
 
-    def _make(self, index: int, key: str, started: float) -> None:
+    def _make_scene(self, index: int, key: str, started: float) -> None:
+        data = self.config.data
+        folder = self.writer.clips / key
+        write_scene_video(folder, self.config.seed(index), self.studio, self.voices, duration=data.duration)
+
+    def _make_clip(self, index: int, key: str, started: float) -> None:
         config, seed = self.config, self.config.seed(index)
         random = np.random.default_rng([seed, 31])
         recording = Recording.draw(random, held_out=config.data.split == "heldout")
         said = speech(seed, self.voices, duration=config.data.duration, num_voices=config.data.num_voices)
         person, shot = Person.from_seed(seed), Shot.from_seed(seed, config.num_frames)
-        film = self.studio.film(person, shot, together(said.moves, shot.expressions), config.num_frames)
+        film = self.studio.film(person, shot, over(said.moves, shot.expressions), config.num_frames)
         frames = recording.frames(film.frames, random)
         faces = self._align(frames)
         sounds = encode_voices(said.waveforms, self.whisper, first_alone=False)
@@ -182,11 +191,6 @@ class HeadsMaker:
                 writer.write(face)
 
 
-def together(moves: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Expressions of speech and mood on top of those that a shot has."""
-    return {name: np.clip(values + others.get(name, 0), 0, 1) for name, values in moves.items()}
-
-
 def make_heads(config: HeadsConfig) -> Path:
     """Make what is missing of the range, then the sheet and the report; returns the store's folder."""
     maker = HeadsMaker(config)
@@ -215,7 +219,7 @@ def make_heads(config: HeadsConfig) -> Path:
 def list_all(writer: ClipStoreWriter) -> list[str]:
     """Write the manifest of all clips that are there, whoever made them; their keys."""
     keys = sorted(path.name for path in writer.clips.iterdir() if not path.name.startswith("."))
-    if keys:
+    if keys and not keys[0].startswith("scene"):
         writer.list_clips(keys)
     return keys
 
@@ -225,6 +229,8 @@ def write_report(config: HeadsConfig) -> dict:
     folder = config.folder
     writer = ClipStoreWriter(folder)
     keys = list_all(writer)
+    if config.data.split == "scenes":
+        return _report_scenes(writer, keys)
     rows = [writer.facts(key) for key in keys]
     left_out = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "left_out").glob("*.json"))]
     people = [json.loads(row["person"]) for row in rows]
@@ -251,6 +257,24 @@ def write_report(config: HeadsConfig) -> dict:
     return report
 
 
+def _report_scenes(writer: ClipStoreWriter, keys: Sequence[str]) -> dict:
+    """The same of scenes: what there is of each kind, and a sheet."""
+    truths = {key: json.loads((writer.clips / key / "truth.json").read_text(encoding="utf-8")) for key in keys}
+    kinds = Counter(truth["thing"] or f"{len(truth['people'])} people" for truth in truths.values())
+    nobody = sum(truth["speaker"] is None for truth in truths.values())
+    report = {"scenes": len(keys), "kinds": dict(kinds.most_common()), "nobody_speaks": nobody}
+    with written_whole(writer.folder / "report.json") as part:
+        part.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    for name, wide in (("people", True), ("things", False)):  # pictures of two shapes
+        chosen = [key for key in keys if (truths[key]["thing"] is None) == wide][:12]
+        rows = {
+            f"{key}\n{truths[key]['thing'] or ''}": list(np.load(writer.clips / key / "strip.npy")) for key in chosen
+        }
+        if rows:
+            _write_jpeg(writer.folder / f"sheet_{name}.jpg", labelled_sheet(rows, side=SIDE))
+    return report
+
+
 def _lines(report: dict) -> list[str]:
     """The report in words."""
     shown = [f"{report['clips']} clips, {report['frames']} frames, {len(report['left_out'])} left out."]
@@ -266,8 +290,6 @@ def _lines(report: dict) -> list[str]:
 
 def _write_sheet(folder: Path, keys: Sequence[str], count: int) -> None:
     """sheet.jpg: some clips in a row each, evenly over the store, with the voice and what is said."""
-    from .clip_store import ClipStore
-
     store = ClipStore(folder)
     rows = {}
     for i in sorted(set(evenly_spaced(len(keys), min(count, len(keys))))):
@@ -276,8 +298,11 @@ def _write_sheet(folder: Path, keys: Sequence[str], count: int) -> None:
         visemes = " ".join(viseme for _, _, viseme, _ in phones)
         label = f"{store.keys[i]}\n{store.rows[i]['voice'][:13]}\n{visemes[:12]}"
         rows[label] = [frames[k] for k in evenly_spaced(len(frames), COLUMNS)]
-    sheet = labelled_sheet(rows, side=SIDE)
-    with written_whole(folder / "sheet.jpg") as part:
+    _write_jpeg(folder / "sheet.jpg", labelled_sheet(rows, side=SIDE))
+
+
+def _write_jpeg(path: Path, sheet: np.ndarray) -> None:
+    with written_whole(path) as part:
         part.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
 
 

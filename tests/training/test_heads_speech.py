@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.media.video_reader import probe_video, read_frames
 from training_scripts.clip_store import ClipStore
 from training_scripts.heads import rooms
 from training_scripts.heads.drawing import Studio
@@ -236,19 +237,19 @@ def test_codecs_give_every_frame_back_and_the_same_ones_again():
 
 
 def settings(run_dir: Path, *more: str) -> list[str]:
-    small = ("resolution=64", "data.num_clips=2", "data.duration=0.48", "data.frame_size=160", "log_every=1")
+    small = ("resolution=64", "data.num_clips=2", "data.duration=0.32", "data.frame_size=128", "log_every=1")
     return [f"run_dir={run_dir}", *small, *more]
 
 
 @pytest.fixture(scope="module")
 def cut_run(tmp_path_factory):
     """A run that was killed after its first clip, and gone on with: its configuration and that clip's time."""
+    run_dir = tmp_path_factory.mktemp("heads")
     try:
-        Studio(size=32, cache=tmp_path_factory.mktemp("mesh"))
+        Studio(size=32, cache=run_dir / "cache")
         choose_voices(held_out=False)
     except (HeadsUnavailableError, VoicesMissingError) as error:
         pytest.skip(str(error))
-    run_dir = tmp_path_factory.mktemp("heads")
     overrides = settings(run_dir)
     command = [sys.executable, "-m", "training_scripts.make_heads"]
     command += [part for setting in overrides for part in ("--set", setting)]
@@ -276,13 +277,13 @@ def test_a_killed_run_goes_on_and_leaves_a_whole_store(cut_run):
     assert (store.path(0) / "lips.npy").stat().st_mtime_ns == made, "what was there is not made again"
     assert store.framing == "insightface"
     for i in range(2):
-        assert store.frames(i).shape == (12, 64, 64, 3)
-        assert store.lips(i).shape == (12, 3)
+        assert store.frames(i).shape == (8, 64, 64, 3)
+        assert store.lips(i).shape == (8, 3)
         phones = store.phones(i)
         assert phones[0][0] == 0
-        assert phones[-1][1] == pytest.approx(0.48, abs=1e-3)
+        assert phones[-1][1] == pytest.approx(0.32, abs=1e-3)
         assert store.num_voices(i) == 2
-        assert store.waveform(i, 1).shape == (7_680,)
+        assert store.waveform(i, 1).shape == (5_120,)
         assert store.rows[i]["voice"] in (*VOICES, "nobody")
         assert json.loads(store.rows[i]["person"])["sex"] in ("female", "male")
     report = json.loads((config.folder / "report.json").read_text(encoding="utf-8"))
@@ -312,6 +313,33 @@ def test_a_clip_without_a_face_is_left_out_once_with_its_reason(cut_run, tmp_pat
     assert maker.is_done(0)
     kept = json.loads((config.folder / "left_out" / "head0000000.json").read_text(encoding="utf-8"))
     assert kept["reason"] == "no face is found in frame 0"
+
+
+def test_scenes_come_with_the_truth_about_them(cut_run, tmp_path):
+    config = load_heads_config(overrides=settings(tmp_path, "data.split=scenes", "data.duration=0.2"))
+    (tmp_path / "cache").symlink_to(Path(cut_run[0].run_dir) / "cache")
+    make_heads(config)
+    folders = sorted((config.folder / "clips").iterdir())
+    assert [folder.name for folder in folders] == ["scene8000000", "scene8000001"]
+    for folder, kind in zip(folders, ("people", "thing"), strict=True):
+        truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        facts = probe_video(folder / "video.mp4")
+        assert [facts.height, facts.width] == truth["size"]
+        assert len(list(read_frames(folder / "video.mp4"))) == 5
+        assert facts.has_audio
+        assert truth["speaker"] in (None, *range(len(truth["people"])))
+        assert all(0 <= start < end <= 0.2001 for start, end in truth["turns"])
+        assert {np.shape(person["lips"]) for person in truth["people"]} == {(5, 3)}
+        if kind == "people":
+            boxes = np.array([person["box"] for person in truth["people"]])
+            assert boxes.shape == (len(truth["people"]), 5, 4)
+            assert (boxes[..., 2:] > boxes[..., :2]).all()
+            assert (np.diff(boxes[:, 0, 0]) > 0).all(), "from left to right"
+        else:
+            outlines = np.load(folder / "outlines.npz")["outlines"]
+            assert outlines.shape == (5, *truth["size"])
+            assert truth["thing"]
+    assert json.loads((config.folder / "report.json").read_text())["scenes"] == 2
 
 
 def test_the_unet_trains_on_it(cut_run, parts, tmp_path):

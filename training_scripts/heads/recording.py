@@ -73,9 +73,10 @@ class Recording:
 
     def frames(self, pictures: Iterator[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
         """(H', W', 3) uint8 RGB, one for each picture (H, W, 3). Raises LatentSyncError where some are lost."""
-        return self._coded([self._sensed(picture, random) for picture in pictures])
+        return self._coded([self.sensed(picture, random) for picture in pictures])
 
-    def _sensed(self, picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def sensed(self, picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(H', W', 3) uint8 RGB of (H, W, 3): as it comes from the sensor, before the codec."""
         height, width = (2 * round(side * self.scale / 2) for side in picture.shape[:2])
         if self.scale < 1:
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
