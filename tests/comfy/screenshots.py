@@ -1,4 +1,5 @@
-"""Pictures of every workflow and widget for docs/, and the thumbnails beside the workflows, from real runs.
+"""Pictures of every workflow and widget for docs/, of nodes for their help pages, and the thumbnails beside the
+workflows, from real runs.
 
     python -m tests.comfy.screenshots [--output docs/screenshots] [--steps N] [NAME ...]
 
@@ -7,9 +8,11 @@ workflows' own number for a quick look. After a change of the bundled model or o
 """
 
 import argparse
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from PIL import Image
 
@@ -22,10 +25,13 @@ from tests.comfy.thumbnails import encoded, thumbnail
 from tests.comfy.workflow_sources import WORKFLOWS, file_name
 
 SIZE = (1920, 1080)  # px of the browser's window
+TALL = {"width": SIZE[0], "height": 1500}  # the same for pictures of one node: the longest has to fit
+AT = (300, 150)  # px, where such a node is put: below the name of the workflow
 # Every word is drawn, however small; no frame counter in the corner.
 CLEAR = {"LiteGraph.Canvas.MinFontSizeForLOD": 0, "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1}
 CLEAR |= {"Comfy.Graph.CanvasInfo": False}
 LARGEST = 148_000  # bytes a picture
+LARGEST_NODE, LARGEST_HELP = 70_000, 58_000  # bytes a picture of one node, in docs and in web/docs
 MARGIN = 14  # px around a node
 SHOW_MASK = 'panel.element.querySelectorAll(".ls-choice")[1].click()'
 # name: workflow, type of node, settings of the front end, what is done on the page before
@@ -38,6 +44,12 @@ WIDGETS = {
     "blend_edge": ("wireable_stages", "LatentSyncBlend", {}, ""),
     "blend_mask": ("wireable_stages", "LatentSyncBlend", {}, SHOW_MASK),
 }
+# Type of the node whose help page shows it: workflow.
+HELP = {"LatentSyncLipSync": "quick_start", "LatentSyncReport": "report", "LatentSyncSpeaker": "two_speakers"}
+HELP |= dict.fromkeys(
+    ("LatentSyncModelLoader", "LatentSyncAudioEncode", "LatentSyncFacePrepare", "LatentSyncBlend"),
+    "wireable_stages",
+)
 WAIT_FOR_MEDIA = """() => [...document.querySelectorAll("video")].every(v => !v.currentSrc || v.readyState >= 2)
     && [...document.images].every(i => i.complete)"""
 SEEK = """time => { for (const node of app.graph.nodes) {
@@ -74,13 +86,10 @@ class Photographer:
     def page(self):
         return self.front_end.page
 
-    def keep(self, name: str, clip: dict | None = None) -> None:
+    def keep(self, path: Path, clip: dict | None = None, largest: int = LARGEST) -> None:
         """The window, or a part of it, as JPEG."""
-        png = self.folder / f"{name}.png"
-        png.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=png, **({"clip": clip} if clip else {}))
-        write(encoded(Image.open(png), LARGEST), png.with_suffix(".jpg"))
-        png.unlink()
+        shot = self.page.screenshot(**({"clip": clip} if clip else {}))
+        write(encoded(Image.open(io.BytesIO(shot)), largest), path)
 
     def run(self, name: str) -> dict[str, list[Path]]:
         """Open a workflow as a user does, and run it; what its nodes wrote. Raises RuntimeError."""
@@ -105,33 +114,43 @@ class Photographer:
         outputs = self.run(name)
         self.front_end.fit()
         self.page.wait_for_timeout(700)
-        self.keep(f"workflow_{name}")
+        self.keep(self.folder / f"workflow_{name}.jpg")
         source = self.server.base / "input" / (TWO_PEOPLE if name == "two_speakers" else VIDEO)
         write(thumbnail(name, source, outputs), ROOT / "workflows" / f"{file_name(name)}.jpg")
 
     def widget(self, name: str) -> None:
-        """One node after its run, at its own size."""
+        """A node as the documents show it."""
         workflow, node_type, settings, action = WIDGETS[name]
+        self.keep(self.folder / f"widget_{name}.jpg", self.node(workflow, node_type, settings, action), LARGEST_NODE)
+
+    def help(self, node_type: str) -> None:
+        """A node as its help page shows it."""
+        path = ROOT / "web" / "docs" / f"{node_type}.jpg"
+        self.keep(path, self.node(HELP[node_type], node_type), LARGEST_HELP)
+
+    def node(self, workflow: str, node_type: str, settings: Mapping = MappingProxyType({}), action: str = "") -> dict:
+        """Where the window shows one node after its run, at its own size."""
+        self.page.set_viewport_size(TALL)
         self.front_end.open({**CLEAR, **settings})
         self.run(workflow)
         box = self.page.evaluate(
-            """([type, margin]) => {
+            """([type, margin, x, y]) => {
                 const node = app.graph.nodes.find(n => n.type === type);
                 app.canvas.deselectAll?.();
-                Object.assign(app.canvas.ds, {scale: 1, offset: [-node.pos[0] + 300, -node.pos[1] + 110]});
+                Object.assign(app.canvas.ds, {scale: 1, offset: [-node.pos[0] + x, -node.pos[1] + y]});
                 app.canvas.setDirty(true, true);
                 window.panel = node.latentsync?.panel;
                 const rect = app.canvas.canvas.getBoundingClientRect();
-                return {x: rect.x + 300 - margin, y: rect.y + 110 - 30 - margin,
+                return {x: rect.x + x - margin, y: rect.y + y - 30 - margin,
                         width: node.size[0] + 2 * margin, height: node.size[1] + 30 + 2 * margin};
             }""",
-            [node_type, MARGIN],
+            [node_type, MARGIN, *AT],
         )
         if action:
             self.page.evaluate(f"() => {{ {action} }}")
         self.page.wait_for_timeout(1200)
-        box["height"] = min(box["height"], SIZE[1] - box["y"])
-        self.keep(f"widget_{name}", box)
+        box["height"] = min(box["height"], TALL["height"] - box["y"])
+        return box
 
     def templates(self, name: str) -> None:
         """What the template browser shows of this pack."""
@@ -140,13 +159,14 @@ class Photographer:
         self.page.get_by_text(PACK, exact=True).first.click()
         self.page.wait_for_function(WAIT_FOR_MEDIA)
         self.page.wait_for_timeout(2500)
-        self.keep(name)
+        self.keep(self.folder / f"{name}.jpg")
         self.page.keyboard.press("Escape")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = dict.fromkeys(WORKFLOWS, Photographer.workflow) | dict.fromkeys(WIDGETS, Photographer.widget)
+    kinds |= dict.fromkeys(HELP, Photographer.help)
     kinds["templates"] = Photographer.templates
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(kinds)}")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "screenshots")
