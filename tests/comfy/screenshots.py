@@ -30,7 +30,7 @@ AT = (300, 150)  # px, where such a node is put: below the name of the workflow
 # Every word is drawn, however small; no frame counter in the corner.
 CLEAR = {"LiteGraph.Canvas.MinFontSizeForLOD": 0, "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1}
 CLEAR |= {"Comfy.Graph.CanvasInfo": False}
-LARGEST = 148_000  # bytes a picture
+LARGEST = 138_000  # bytes a picture
 LARGEST_NODE, LARGEST_HELP = 70_000, 58_000  # bytes a picture of one node, in docs and in web/docs
 MARGIN = 14  # px around a node
 SHOW_MASK = 'panel.element.querySelectorAll(".ls-choice")[1].click()'
