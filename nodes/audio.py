@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, check_choices, choices, fps, knobs
+from .knobs import CATEGORY, DEFAULTS, check_choices, fps, knobs
 from .sockets import Audio, Model
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LatentSyncAudioEncode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, silence=None):
-        return check_choices(silence=(silence, choices("silence")))
+        return check_choices(silence=silence)
 
     @classmethod
     def execute(cls, model, audio, fps, silence=DEFAULTS.silence) -> io.NodeOutput:

@@ -5,7 +5,7 @@ import torch
 from . import host, media
 from .blend_preview import edge_preview
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, check_choices, choices, knobs
+from .knobs import CATEGORY, DEFAULTS, check_choices, knobs
 from .sockets import Faces
 
 
@@ -47,9 +47,7 @@ class LatentSyncBlend(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, blend_method=None, mask_shape=None):
-        return check_choices(
-            blend_method=(blend_method, choices("blend_method")), mask_shape=(mask_shape, choices("mask_shape"))
-        )
+        return check_choices(blend_method=blend_method, mask_shape=mask_shape)
 
     @classmethod
     def execute(

@@ -8,7 +8,7 @@ import torch
 from . import host, media
 from .face_choice import FACES, ChosenFace, face, face_details
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, check_choices, choices, fps, knobs
+from .knobs import CATEGORY, DEFAULTS, check_choices, fps, knobs
 from .sockets import Boxes, Faces, Model
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class LatentSyncFacePrepare(io.ComfyNode):
     def validate_inputs(cls, face=None, smoothing=None, mask=None, missing_faces=None):
         return check_choices(
             face=(face, FACES),
-            smoothing=(smoothing, choices("smoothing")),
-            mask=(mask, choices("mask")),
+            smoothing=smoothing,
+            mask=mask,
             missing_faces=(missing_faces, MISSING),
         )
 

@@ -11,13 +11,15 @@ PRESET_NAMES = [CUSTOM, *PRESETS]  # custom first: a graph saved before presets 
 SYNONYMS = ("dub", "dubbing", "talking", "talking head", "mouth", "wav2lip", "lipsync", "lip sync")
 
 
-def check_choices(**given: tuple[str | None, list[str]]) -> bool | str:
+def check_choices(**given: str | tuple[str | None, list[str]] | None) -> bool | str:
     """For validate_inputs: True, or what is wrong with a value that is not in its list, as in a graph of an older pack.
 
-    given: input=(value, its list); the value is None where it comes by a link. ComfyUI does not look after the lists of
-    V3 nodes itself, and shows the answer at each input that validate_inputs names, so it says which one is meant.
+    given: setting=value, or input=(value, its list) of what the table has not; a value is None where it comes by a
+    link. ComfyUI does not look after the lists of V3 nodes itself, and shows the answer at each input that
+    validate_inputs names, so it says which one is meant.
     """
-    for name, (value, known) in given.items():
+    for name, told in given.items():
+        value, known = told if isinstance(told, tuple) else (told, choices(name))
         if value is not None and value not in known:
             return f"{name} is {value!r}, which is not in its list; choose one of {', '.join(known)}"
     return True

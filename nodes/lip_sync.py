@@ -12,7 +12,6 @@ from .knobs import (
     PRESET_NAMES,
     SYNONYMS,
     check_choices,
-    choices,
     decided,
     knobs,
     others,
@@ -98,11 +97,11 @@ class LatentSyncLipSync(io.ComfyNode):
     ):
         return check_choices(
             face=(face, SPEAKERS_FACES),
-            length=(length, choices("length")),
-            tail=(tail, choices("tail")),
-            silence=(silence, choices("silence")),
-            blend_method=(blend_method, choices("blend_method")),
-            mask_shape=(mask_shape, choices("mask_shape")),
+            length=length,
+            tail=tail,
+            silence=silence,
+            blend_method=blend_method,
+            mask_shape=mask_shape,
             preset=(preset, PRESET_NAMES),
         )
 

@@ -15,7 +15,6 @@ from .knobs import (
     PRESET_NAMES,
     SYNONYMS,
     check_choices,
-    choices,
     decided,
     fps,
     knobs,
@@ -88,11 +87,11 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         return check_choices(
             preset=(preset, PRESET_NAMES),
             face=(face, FACES),
-            length=(length, choices("length")),
-            tail=(tail, choices("tail")),
-            silence=(silence, choices("silence")),
-            blend_method=(blend_method, choices("blend_method")),
-            mask_shape=(mask_shape, choices("mask_shape")),
+            length=length,
+            tail=tail,
+            silence=silence,
+            blend_method=blend_method,
+            mask_shape=mask_shape,
         )
 
     @classmethod

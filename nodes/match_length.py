@@ -44,7 +44,7 @@ class LatentSyncMatchLength(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, mode=None, tail=None):
-        return check_choices(mode=(mode, choices("length")), tail=(tail, choices("tail")))
+        return check_choices(mode=(mode, choices("length")), tail=tail)
 
     @classmethod
     def execute(cls, frames, audio, mode, tail, fps) -> io.NodeOutput:

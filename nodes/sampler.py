@@ -6,7 +6,7 @@ import torch
 
 from . import host, media
 from .host import io
-from .knobs import CATEGORY, DEFAULTS, advanced, check_choices, choices, guidance_interval, knobs, settings_of
+from .knobs import CATEGORY, DEFAULTS, advanced, check_choices, guidance_interval, knobs, settings_of
 from .sockets import Audio, Faces, Model
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LatentSyncSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scheduler=None):
-        return check_choices(scheduler=(scheduler, choices("scheduler")))
+        return check_choices(scheduler=scheduler)
 
     @classmethod
     def execute(
