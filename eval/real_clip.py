@@ -42,7 +42,7 @@ from latentsync.tracks.cache import TrackCache
 
 log = logging.getLogger(__name__)
 AHEAD = 1.0  # s
-AROUND = 0.5  # of the mouth's width, on every side of it: the box
+AROUND = 0.3  # of the mouth's width, on every side of it: the box
 SHOWN = 8  # frames of the sheet
 FACE = 1.6  # side of what the sheet shows, in heights of the box of the whole mesh
 
