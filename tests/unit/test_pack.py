@@ -83,7 +83,8 @@ def imports(file: Path) -> list[tuple[str, int, tuple[ast.AST, ...]]]:
         if isinstance(node, ast.Import):
             found.extend((alias.name, 0, parents) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.append((node.module or "", node.level, parents))
+            parts = [f".{alias.name}" for alias in node.names] if node.module == "latentsync" else [""]
+            found.extend(((node.module or "") + part, node.level, parents) for part in parts)
         for child in ast.iter_child_nodes(node):
             walk(child, (*parents, node))
 
