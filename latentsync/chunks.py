@@ -113,7 +113,7 @@ class ChunkGenerator:
             faces = self._finish(final, faces)
         return list(zip(final, faces, strict=True))
 
-    def _alone(self, work: Denoising[Pairs]) -> Iterator[tuple[FaceFrame, Tensor]]:
+    def _alone(self, work: Denoising[list[FaceFrame]]) -> Iterator[tuple[FaceFrame, Tensor]]:
         denoiser = Denoiser(self.model, self.options, self._on_step, self._on_estimate)
         for frame, face in self.finished(denoiser.together([work])[0]):
             yield frame, face
