@@ -6,6 +6,9 @@ rooms. Every clip follows from its number alone, is whole or not there, and is l
 any moment, go on later, and be shared by processes with ranges of their own (data.first_clip, data.num_clips). Beside
 the store lie a contact sheet and a report: people, voices, what was left out and why, costs.
 
+In some clips (data.other_words) the lower face, as far as the U-Net paints it, says the clip's words while the rest of
+the face was filmed saying others: what the product is asked for. Nothing around the hole tells the lips there.
+
 ``data.split=scenes`` makes whole videos with their truth instead, see heads/scene_videos.py.
 """
 
@@ -14,7 +17,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +33,7 @@ from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.facemesh import Framing
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path
+from latentsync.masks import generation_mask
 from latentsync.media.output_file import written_whole
 from latentsync.models import BUNDLED_WHISPER
 from latentsync.whisper import AudioEncoder, load_whisper
@@ -38,11 +42,12 @@ from .clip_store import FPS, ClipStore, ClipStoreWriter
 from .config import _build, read_values
 from .encode_speech import encode_voices
 from .heads.cameras import Shot
+from .heads.developing import Film
 from .heads.drawing import Studio
 from .heads.people import Person
 from .heads.recording import Recording
 from .heads.scene_videos import over, write_scene_video
-from .heads.speech import speech
+from .heads.speech import Speech, speech
 from .heads.voices import Voice, choose_voices, find_voices
 from .preparation.cutting import AlignedVideoWriter
 
@@ -53,6 +58,8 @@ FIRST_SEEDS = {"train": 0, "scenes": 8_000_000, "heldout": HELD_OUT}
 FOLDERS = {"train": "clips", "heldout": "heldout", "scenes": "scenes"}
 COLUMNS = 8  # frames of a clip on the contact sheet
 SIDE = 96  # px there
+OTHER_WORDS = 4_000_000  # between the seeds of a clip's words and of those that the face around them says
+SEAM = 10 / 256  # of the face's side: how far inside the hole both are mixed
 
 
 @dataclass
@@ -63,6 +70,7 @@ class HeadsData:
     num_voices: int
     duration: float
     frame_size: int
+    other_words: float
     voices: list[str] = field(default_factory=list)
 
 
@@ -71,6 +79,7 @@ class HeadsConfig:
     run_dir: Path
     resolution: int
     framing: Framing
+    mask: str
     crf: float
     log_every: int
     sheet_clips: int
@@ -98,6 +107,8 @@ def load_heads_config(path: str | Path = HEADS, overrides: list[str] | None = No
         raise OptionError(f"clips from {HELD_OUT} on are held-out people; expected first_clip + num_clips up to that")
     if abs(config.num_frames - data.duration * FPS) > 1e-6 or config.num_frames < 1:
         raise OptionError(f"setting data.duration is {data.duration}; expected whole frames of 1/{FPS} s")
+    if not 0 <= data.other_words <= 1:
+        raise OptionError(f"setting data.other_words is {data.other_words}; expected a share of the clips, 0 to 1")
     if data.num_voices < 1 or data.num_clips < 1 or data.first_clip < 0:
         raise OptionError("settings data.num_voices and data.num_clips are at least 1, data.first_clip at least 0")
     return config
@@ -152,9 +163,20 @@ class HeadsMaker:
         recording = Recording.draw(random, held_out=config.data.split == "heldout")
         said = speech(seed, self.voices, duration=config.data.duration, num_voices=config.data.num_voices)
         person, shot = Person.from_seed(seed), Shot.from_seed(seed, config.num_frames)
-        film = self.studio.film(person, shot, over(said.moves, shot.expressions), config.num_frames)
-        frames = recording.frames(film.frames, random)
-        faces = self._align(frames)
+        film = self._film(person, shot, said)
+        share = config.data.other_words if config.data.split == "train" else 0.0
+        if np.random.default_rng([seed, 37]).random() < share:
+            others = speech(
+                seed + OTHER_WORDS, self.voices, duration=config.data.duration, num_voices=1, manner=said.manner
+            )
+            around = list(self._film(person, shot, others).frames)
+            points = self._points(around)
+            frames = recording.frames(self._mixed(around, film.frames, points), random)
+            points *= len(frames[0]) / len(around[0])
+        else:
+            others, frames = said, recording.frames(film.frames, random)
+            points = self._points(frames)
+        faces = warp_faces(frames, fit_matrices(points, config.resolution), config.resolution)
         sounds = encode_voices(said.waveforms, self.whisper, first_alone=False)
         self.writer.add_clip(
             key,
@@ -166,6 +188,7 @@ class HeadsMaker:
             resolution=config.resolution,
             framing=config.framing,
             voice=said.voice,
+            other_words=others is not said,
             mood=said.manner.mood,
             codec=f"{recording.codec[0]} {recording.quality}",
             frame_side=frames[0].shape[0],
@@ -174,15 +197,30 @@ class HeadsMaker:
             **sounds,
         )
 
-    def _align(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """(F, S, S, 3) uint8. Raises LatentSyncError where a frame has no face."""
+    def _film(self, person: Person, shot: Shot, said: Speech) -> Film:
+        return self.studio.film(person, shot, over(said.moves, shot.expressions), self.config.num_frames)
+
+    def _points(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """What faces are aligned by, (F, N, 2) px. Raises LatentSyncError where a frame has no face."""
         observation, points = None, []
         for number, frame in enumerate(frames):
             observation = self.tracker(frame, observation)
             if observation is None:
                 raise LatentSyncError(f"no face is found in frame {number}")
             points.append(observation.framed(self.config.framing))
-        return warp_faces(list(frames), fit_matrices(np.stack(points), self.config.resolution), self.config.resolution)
+        return np.stack(points)
+
+    def _mixed(
+        self, around: Sequence[np.ndarray], speaking: Iterable[np.ndarray], points: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """`around` (H, W, 3) uint8 with the holes of faces at `points` filled from `speaking`."""
+        side = self.config.resolution
+        hole = (generation_mask(side, self.config.mask).numpy() < 0.5).astype(np.uint8)
+        inside = np.clip(cv2.distanceTransform(hole, cv2.DIST_L2, 5) / (SEAM * side), 0, 1)
+        for frame, mouth, matrix in zip(around, speaking, fit_matrices(points, side), strict=True):
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            weight = cv2.warpAffine(inside, np.asarray(matrix, np.float64), frame.shape[1::-1], flags=flags)[..., None]
+            yield (frame * (1 - weight) + mouth * weight + 0.5).astype(np.uint8)
 
     def _write(self, path: Path, faces: np.ndarray) -> None:
         side = self.config.resolution
@@ -241,6 +279,7 @@ def write_report(config: HeadsConfig) -> dict:
         "share_found": len(rows) / max(len(rows) + len(left_out), 1),
         "cpu_seconds_a_clip": float(np.mean([row["cpu_seconds"] for row in rows])) if rows else None,
         **{name: dict(Counter(row[name] for row in rows).most_common()) for name in ("voice", "mood", "codec")},
+        "other_words_around": sum(row["other_words"] for row in rows),
         "people": {
             name: dict(Counter(str(person[name]) for person in people).most_common())
             for name in (people[0] if people else ())

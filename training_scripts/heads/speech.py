@@ -27,12 +27,18 @@ class Speech:
     manner: Manner
 
 
-def speech(seed: int, voices: Sequence[Voice], *, duration: float, num_voices: int) -> Speech:
-    """The speech of a seed, `duration` s long, whole frames. Raises LatentSyncError where the voice fails."""
+def speech(
+    seed: int, voices: Sequence[Voice], *, duration: float, num_voices: int, manner: Manner | None = None
+) -> Speech:
+    """The speech of a seed, `duration` s long, whole frames, in its own manner or `manner`.
+
+    Raises LatentSyncError where the voice fails.
+    """
     random = np.random.default_rng([seed, 21])
     shares = np.array([voice.weight for voice in voices])
     voice = voices[random.choice(len(voices), p=shares / shares.sum())]
-    manner = Manner.draw(random)
+    own = Manner.draw(random)
+    manner = manner or own
     if random.random() < SILENT:
         length = round(duration * SAMPLE_RATE)
         name, dry, phones = "nobody", np.zeros(length, np.float32), (Phone(0.0, duration, "rest", "pau"),)

@@ -25,7 +25,7 @@ from .texts import sentence
 
 SAMPLE_RATE = 16_000
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
-LIMIT = 30.0  # s that a synthesiser may take for a sentence
+LIMIT = 300.0  # s that a synthesiser may take for a sentence: far more than it needs, however busy the machine
 STRESS = ("ˈ", "ˌ")
 PAUSE = 0.12  # s: a shorter one is none
 HIBARI_LATE = 0.055  # s that its durations lag behind what is heard: by energy, and by the hiss of s and sh
