@@ -79,7 +79,7 @@ class InstallError(Exception):
 
 def check_bundle() -> int:
     """What a host runs after it has installed the requirements: no network, no pip, no output if all is well."""
-    from latentsync.bundled_files import damaged_files
+    from latentsync.model_files import damaged_files
 
     faults = damaged_files(ROOT / "latentsync" / "assets")
     for fault in faults:
@@ -371,7 +371,7 @@ def warn_of_little_space(folder: Path, cpu: bool) -> None:
 @contextlib.contextmanager
 def only_one(path: Path):
     """Hold a lock that the system releases even if this program is killed. Raises InstallError if another has it."""
-    from latentsync.file_lock import locked
+    from latentsync.files import locked
 
     with contextlib.ExitStack() as stack:
         try:
@@ -435,7 +435,7 @@ def samples(folder: str) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     """Fetch models, with nothing but the standard library."""
-    from latentsync.downloads.command import download_models
+    from latentsync.download import download_models
 
     return download_models(
         arguments.models,

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.errors import LatentSyncError, OptionError
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.measured import clip_interval

@@ -24,8 +24,8 @@ import numpy as np
 from latentsync import __version__
 from latentsync.cli.option_parser import OptionParser
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.files import read_json
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.json_files import read_json
 from latentsync.masks import MASK_NAMES
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair

@@ -18,8 +18,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from .diffusion import PREDICTION_TYPES
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from .faces.facemesh import Framing, checked_framing
-from .file_hash import sha256_of
-from .json_files import shown
+from .files import sha256_of, shown
 from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
 from .unet_keys import from_reference_keys, to_reference_key, to_reference_keys
 from .weight_files import building, read_sidecar, read_weights, write_weights

@@ -9,7 +9,7 @@ from torch import nn
 
 from .cpu_threads import threads_of
 from .errors import OptionError
-from .trajectory import MAX_INFERENCE_STEPS, check_savings
+from .options import MAX_INFERENCE_STEPS, check_savings
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")  # what a U-Net's output means: the noise, or the velocity
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from .errors import CheckpointError, IncompleteCheckpointError, ModelNotFoundError
-from .json_files import read_json, shown
+from .files import read_json, shown
 from .weight_files import DAMAGE
 
 NAMES_SHOWN = 5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .json_files import shown
+from .files import shown
 
 SCALING_FACTOR = 0.18215
 

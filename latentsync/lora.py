@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from .json_files import parse_json, read_json, shown
+from .files import parse_json, read_json, shown
 from .weight_files import read_weights, write_weights
 
 PREFIX = "base_model.model."  # of peft's names

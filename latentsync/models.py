@@ -7,17 +7,16 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny
 
-from .bundled_files import ASSETS
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .draft_decoder import load_draft_decoder
 from .errors import CheckpointError, ModelNotFoundError, OptionError
 from .faces.facemesh import Framing, checked_framing
-from .file_hash import sha256_of
+from .files import read_json, sha256_of
 from .given_paths import check_model
-from .json_files import read_json
 from .latent_space import STABLE_DIFFUSION, LatentSpace
 from .lora import merge_lora, read_lora
 from .low_memory import save_memory
+from .model_files import ASSETS
 from .options import LipSyncOptions
 from .precision import cuda_dtype, has_fast_bfloat16, suit_to_device
 from .unet import LatentSyncUNet

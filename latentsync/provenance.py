@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import __version__
-from .file_hash import sha256_of
+from .files import sha256_of
 from .media.container import open_media
 from .media.marking import DIGITAL_SOURCE_TYPE, STATEMENT, Marking
 from .models import LipSyncModel

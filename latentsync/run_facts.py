@@ -9,7 +9,7 @@ import torch
 
 from . import __version__
 from .cpu_threads import thread_count
-from .file_hash import sha256_of
+from .files import sha256_of
 from .models import LipSyncModel
 from .options import LipSyncOptions
 from .restoration.restorers import Restorer

@@ -2,7 +2,7 @@
 
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 
-from .trajectory import check_scheduler
+from .options import check_scheduler
 
 NUM_TRAIN_TIMESTEPS = 1000
 NOISE_LEVELS = {

@@ -23,7 +23,7 @@ from .errors import (
     is_out_of_memory,
 )
 from .face_autoencoder import FaceAutoencoder
-from .json_files import read_json, shown
+from .files import read_json, shown
 from .latent_space import SCALING_FACTOR, LatentSpace
 from .weight_files import building, read_weights
 

@@ -21,7 +21,7 @@ from .errors import (
     OutputError,
     UnsafeCheckpointError,
 )
-from .json_files import read_json
+from .files import read_json
 from .weight_limits import check_archive, check_header, check_pickles, check_tensors
 
 ZIP_MAGIC = b"PK\x03\x04"

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from torch import nn
 
 from latentsync.errors import OptionError
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.lora import save_lora
 from latentsync.unet import LatentSyncUNet
 from latentsync.unet_keys import to_reference_key

@@ -9,8 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import OptionError
-from ..file_hash import sha256_of
-from ..file_lock import locked
+from ..files import locked, sha256_of
 from ..media.output_file import check_output, writing_errors
 from .batch_check import check_rows
 from .batch_results import Outcome, read_results, table_of, write_results

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import OptionError
-from ..json_files import read_json
+from ..files import read_json
 from ..media.output_file import written_whole
 
 VERSION = 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..file_hash import sha256_of
+from ..files import sha256_of
 from .arguments import BATCH_OPTIONS
 from .networks import NetworkChoice
 from .run import Job

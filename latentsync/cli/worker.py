@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import Cancelled
-from ..file_hash import sha256_of
+from ..files import sha256_of
 from ..low_memory import free_unused
 from .batch_results import Outcome
 from .exits import is_foreseen, message_of

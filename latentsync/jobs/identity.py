@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..faces.tracking import FaceFinder
-from ..file_hash import sha256_of
+from ..files import sha256_of
 from ..models import LipSyncModel
 from ..options import LipSyncOptions
 from ..run_facts import run_facts

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..file_lock import locked
+from ..files import locked
 from ..tracks.cache import cache_folder
 from .chunk_journal import ChunkJournal
 from .journal import Journal

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundled_files import ASSETS
 from ..errors import ModelNotFoundError
+from ..model_files import ASSETS
 
 BUNDLED_RESTORER = ASSETS / "restorer" / "tiny.safetensors"
 # Of a folder that is searched, in this order: where the models' own programs and ComfyUI's packs put them.

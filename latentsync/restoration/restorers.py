@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..cpu_threads import threads_of
 from ..errors import CheckpointError, ForeignCheckpointError, OptionError
-from ..file_hash import sha256_of
+from ..files import sha256_of
 from ..pipeline import vae_batch
 from ..vae import in_batches
 from ..weight_files import building, read_weights

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..faces.facemesh import LOWER_FACE
-from ..file_hash import sha256_of
+from ..files import sha256_of
 from ..given_paths import given_path
 from ..media.output_file import written_whole
 from .paths import ClipFaces, FacePath

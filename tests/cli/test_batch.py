@@ -17,7 +17,7 @@ from latentsync.cli import worker
 from latentsync.cli.arguments import parse
 from latentsync.cli.batch_results import Outcome
 from latentsync.cli.job_file import read_rows
-from latentsync.file_lock import locked
+from latentsync.files import locked
 from latentsync.media.video_reader import probe_video
 from latentsync.models import BUNDLED_WHISPER
 from tests.cli.conftest import tree

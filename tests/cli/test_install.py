@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.bundled_files import damaged_files
+from latentsync.model_files import damaged_files
 
 ROOT = Path(__file__).parents[2]
 

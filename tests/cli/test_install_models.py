@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.downloads.command import DONE, FAILED, MISSING, WRONG_ARGUMENTS, download_models
-from latentsync.downloads.transfer import Patience
+from latentsync.download import DONE, FAILED, MISSING, WRONG_ARGUMENTS, download_models
+from latentsync.transfer import Patience
 from tests.unit.download_server import CONTENT, Behaviour, serving
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ QUICK = Patience(timeout=30, failures=3, pause=0.01, gain=10_000)
 PROCESS = """
 import pathlib, sys
 sys.path.insert(0, {root!r})
-from latentsync.downloads.command import download_models
+from latentsync.download import download_models
 manifest, folder, *names = sys.argv[1:]
 sys.exit(download_models(names, pack=pathlib.Path(folder), checkpoints=folder, manifest=pathlib.Path(manifest)))
 """

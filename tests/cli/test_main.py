@@ -20,7 +20,7 @@ from latentsync.cli.exits import OUT_OF_MEMORY, complain
 from latentsync.cli.networks import NetworkChoice
 from latentsync.cli.options import options_of
 from latentsync.cli.progress_bar import ProgressBar
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video

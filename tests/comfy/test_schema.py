@@ -9,11 +9,10 @@ from latentsync.cli.arguments import build_parser
 from latentsync.faces.alignment import Smoothing
 from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
-from latentsync.options import SETTINGS, LipSyncOptions
+from latentsync.options import SCHEDULERS, SETTINGS, LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS
 from latentsync.restoration.restorers import Backend
 from latentsync.tracks.choice import PLACES
-from latentsync.trajectory import SCHEDULERS
 from tests.comfy.conftest import PACK
 from tests.comfy.setup_host import ROOT
 

@@ -19,13 +19,13 @@ from latentsync.checkpoints import load_unet, read_unet_facts
 from latentsync.cli.arguments import build_parser
 from latentsync.cli.batch_results import read_results
 from latentsync.cli.job_file import read_rows
-from latentsync.downloads.manifest import read_manifest, wanted_models
 from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import LatentSyncError
 from latentsync.lora import merge_lora, read_lora
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.playback import read_playback
 from latentsync.media.video_reader import probe_video, read_frames, video_length
+from latentsync.model_files import read_manifest, wanted_models
 from latentsync.models import bundled_model, described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.protection import protect_masks

@@ -218,7 +218,7 @@ def _without_metadata(content: bytes) -> bytes:
 
 
 def _manifest() -> dict:
-    from latentsync.downloads.manifest import MANIFEST
+    from latentsync.model_files import MANIFEST
 
     return json.loads(MANIFEST.read_text(encoding="utf-8"))
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 import main as product
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.lora import read_lora
 from latentsync.media.video_reader import read_frames
 from latentsync.models import bundled_model, load_model

@@ -8,11 +8,11 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
 from latentsync.checkpoints import load_unet, resolve_resolution, save_unet
-from latentsync.downloads.manifest import read_manifest
 from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import CheckpointError, LatentSyncError, OptionError
-from latentsync.json_files import MAX_BYTES, read_json, shown
+from latentsync.files import MAX_BYTES, read_json, shown
 from latentsync.lora import read_lora
+from latentsync.model_files import read_manifest
 from latentsync.models import described_model
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from latentsync.vae import load_vae

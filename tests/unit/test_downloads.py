@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.downloads import transfer
-from latentsync.downloads.http_source import _Redirects
-from latentsync.downloads.manifest import read_manifest, wanted_models
-from latentsync.downloads.mirrors import mirrored
-from latentsync.downloads.places import choose_place
-from latentsync.downloads.transfer import Part, Patience, fetch
+from latentsync import transfer
 from latentsync.errors import DamagedCheckpointError, DownloadError, OptionError, OutputError
+from latentsync.model_files import MANIFEST, choose_place, read_manifest, wanted_models
+from latentsync.transfer import Part, Patience, _Redirects, fetch, mirrored
 from tests.unit.download_server import CONTENT, Behaviour, serving
 
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -301,7 +298,7 @@ def test_space_is_looked_at_before_the_first_byte(tmp_path, monkeypatch):
 
 
 def test_the_manifest_holds_what_was_cited():
-    content = json.loads((Path(transfer.__file__).parents[1] / "assets" / "downloads.json").read_text("utf-8"))
+    content = json.loads(MANIFEST.read_text("utf-8"))
     for model in content["models"].values():
         assert model["licence"]["sources"]
         for file in model["files"]:
@@ -320,7 +317,7 @@ def test_the_page_tells_what_the_manifest_says():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.count("|") == 7]
     rows = [row for row in rows if row[0].startswith("`")]
     expected = []
-    content = json.loads((Path(transfer.__file__).parents[1] / "assets" / "downloads.json").read_text("utf-8"))
+    content = json.loads(MANIFEST.read_text("utf-8"))
     for name, model in content["models"].items():
         licence = model["licence"]
         for file in model["files"]:

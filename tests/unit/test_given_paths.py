@@ -8,9 +8,9 @@ import pytest
 
 from latentsync.cli.arguments import build_parser, check_inputs
 from latentsync.cli.job_file import read_rows
-from latentsync.downloads.places import choose_place
 from latentsync.errors import OptionError
 from latentsync.given_paths import given_path, path_or_word
+from latentsync.model_files import choose_place
 from latentsync.tracks.cache import cache_folder
 from training_scripts.config import load_config
 

@@ -14,7 +14,7 @@ import torch
 
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
-from latentsync.file_lock import locked
+from latentsync.files import locked
 from latentsync.jobs.chunk_journal import ChunkJournal
 from latentsync.jobs.identity import job_facts
 from latentsync.jobs.job_folder import JobFolder, default_job_folder

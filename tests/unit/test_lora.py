@@ -14,7 +14,7 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.lora import CONFIG_FIELD, merge_lora, read_lora, save_lora
 from latentsync.models import BUNDLED, ModelFiles, bundled_model, load_model
 from latentsync.options import LipSyncOptions

@@ -9,7 +9,7 @@ import pytest
 
 from latentsync.engine import lip_sync
 from latentsync.errors import OptionError
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.media.marking import DIGITAL_SOURCE_TYPE, STATEMENT, Marking
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter

@@ -5,9 +5,8 @@ import torch
 
 from latentsync.diffusion import PREDICTION_TYPES, denoise
 from latentsync.errors import OptionError
-from latentsync.options import LipSyncOptions
+from latentsync.options import SCHEDULERS, LipSyncOptions
 from latentsync.schedulers import build_scheduler, ddim_scheduler
-from latentsync.trajectory import SCHEDULERS
 from latentsync.unet import LatentSyncUNet
 from tests.unit.test_diffusion import KnowingUNet, clip
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.errors import AudioError, MediaError
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.media.video_reader import probe_video, video_length
 

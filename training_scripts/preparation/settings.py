@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentsync.errors import ModelNotFoundError, OptionError
-from latentsync.file_hash import sha256_of
+from latentsync.files import sha256_of
 
 if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
     from latentsync.faces.facemesh import Framing

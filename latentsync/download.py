@@ -1,21 +1,138 @@
-"""`python install.py --models NAME ...`: what is there, what is missing, the licence's question, then the fetching."""
+"""`python install.py --models NAME ...`: what is there, what is missing, the licence's question, then the fetching.
+
+Needs nothing but Python's standard library, so that install.py can run it before anything is installed.
+"""
 
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from ..errors import DamagedCheckpointError, DownloadError, LatentSyncError, OptionError, OutputError
-from ..file_hash import sha256_of
-from ..file_lock import locked
-from .manifest import MANIFEST, RemoteFile, RemoteModel, read_manifest, wanted_models
-from .mirrors import mirrored
-from .places import Place, choose_place
-from .progress import Progress, size_text
-from .record import Record
-from .transfer import MARGIN, USUAL, Part, Patience, fetch, free_space
+from .errors import DamagedCheckpointError, DownloadError, LatentSyncError, OptionError, OutputError
+from .files import locked, sha256_of
+from .model_files import MANIFEST, Place, RemoteFile, RemoteModel, choose_place, read_manifest, wanted_models
+from .transfer import MARGIN, USUAL, Part, Patience, fetch, free_space, mirrored
+
+
+class Record:
+    """JSON, written whole under a lock: {"files": {path: {size, modified, sha256, verified, url}}, "accepted"}"""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> dict:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            content = {}
+        content = content if isinstance(content, dict) else {}
+        return {"files": {}, "accepted": {}, **content}
+
+    def entry(self, target: Path) -> dict:
+        """What is known of a file; {} if nothing."""
+        return self.read()["files"].get(self._key(target), {})
+
+    def known_hash(self, target: Path) -> str | None:
+        """Its SHA-256, if it was read before and neither size nor time has changed since."""
+        entry, facts = self.entry(target), target.stat()
+        same = (entry.get("size"), entry.get("modified")) == (facts.st_size, facts.st_mtime_ns)
+        return entry.get("sha256") if same else None
+
+    def remember(self, target: Path, sha256: str, verified: bool, url: str | None = None) -> None:
+        facts = target.stat()
+        entry = {"size": facts.st_size, "modified": facts.st_mtime_ns, "sha256": sha256, "verified": verified}
+        self._change(lambda content: content["files"].update({self._key(target): {**entry, "url": url}}))
+
+    def accept(self, model: str) -> None:
+        self._change(lambda content: content["accepted"].update({model: time.strftime("%Y-%m-%d")}))
+
+    def _key(self, target: Path) -> str:
+        return os.path.relpath(target, self.path.parent).replace(os.sep, "/")
+
+    def _change(self, change: Callable[[dict], None]) -> None:
+        part = self.path.with_name(self.path.name + ".part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path.with_name(self.path.name + ".lock"), on_wait=lambda: None):
+                content = self.read()
+                change(content)
+                part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                os.replace(part, self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error}). Check the folder's rights.") from error
+
+
+# How far a download is: one line that changes on a terminal, a few lines elsewhere.
+
+EVERY = {True: 0.2, False: 20.0}  # s between reports, on a terminal and elsewhere
+
+
+class Progress:
+    """Reports of one file."""
+
+    def __init__(self, name: str, stream: TextIO | None = None):
+        self._name, self._stream = name, stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._began: tuple[float, int] | None = None  # time in s, bytes that were there then
+        self._told = time.monotonic()
+        self._open = False
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Bytes that are there, and of how many."""
+        now = time.monotonic()
+        if self._began is None or done < self._began[1]:
+            self._began = now, done
+        if now - self._told < EVERY[self._terminal] and done != total:
+            return
+        self._told = now
+        speed = (done - self._began[1]) / max(now - self._began[0], 1e-3)
+        text = f"{self._name}: {size_text(done)}"
+        if total:
+            text = f"{self._name}: {100 * done // total:3d} % of {size_text(total)}"
+        if speed > 0 and now - self._began[0] > 1:
+            text += f", {size_text(speed)}/s"
+            if total and total > done:
+                text += f", {time_text((total - done) / speed)} left"
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if self._terminal:
+            self._stream.write(f"\r{text[:110]:<78}")
+            self._open = True
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.close()
+        self._stream.write(f"{self._name}: {text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the line."""
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._open = False
+
+
+def size_text(size: float) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def time_text(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+# The command
 
 DONE, FAILED, WRONG_ARGUMENTS, MISSING = 0, 1, 2, 3  # exit codes
 
