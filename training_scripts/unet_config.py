@@ -33,6 +33,7 @@ CHOICES = {
 @dataclass
 class ModelConfig:
     initial: Path | None = None  # any LatentSync U-Net file; null: from nothing, with the sizes below
+    new_latents: bool = False  # of another VAE than the initial file's: the layers that meet them start anew
     motion: str = "off"  # motion modules: "off", "all" (down and up blocks) or "decoder" (up blocks)
     trainable: list[str] = field(default_factory=lambda: ["all"])  # parts of the reference's tensor names
     prediction_type: str | None = None  # null: what the initial file says, else epsilon

@@ -22,13 +22,15 @@ from .unet_config import ModelConfig
 
 log = logging.getLogger(__name__)
 MOTION_BLOCKS = {"off": "none", "all": "all", "decoder": "decoder"}
+OF_LATENTS = "conv_in.", "conv_out."
 CHECKPOINTED = (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D)
 
 
 def build_unet(config: ModelConfig, latents: LatentSpace = STABLE_DIFFUSION) -> tuple[LatentSyncUNet, str]:
     """The U-Net to start from, float32, in training mode, and what its output means (see `ddim_scheduler`).
 
-    latents: of ``config.vae``.
+    latents: of ``config.vae``; with ``config.new_latents`` the initial U-Net may know others: the layers that meet
+    them start anew.
 
     Of an initial file motion modules that the configuration does not want are left out, those that it wants and the
     file lacks start as the identity. Raises ModelNotFoundError and CheckpointError's subclasses.
@@ -46,23 +48,35 @@ def build_unet(config: ModelConfig, latents: LatentSpace = STABLE_DIFFUSION) -> 
             motion_num_attention_heads=config.motion_num_attention_heads,
             cross_attention_dim=config.cross_attention_dim,
         )
-        for layer in (unet.conv_in, unet.conv_out):  # as the reference starts
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _begin_at_zero(unet)
         return unet.train(), config.prediction_type or "epsilon"
     loaded, facts = load_unet(config.initial, dtype=torch.float32)
-    check_latents(config.initial, loaded, facts, config.vae, latents)
-    if loaded.motion == motion:
+    channels = {"in_channels": latents.conditioned_channels, "out_channels": latents.channels}
+    if not config.new_latents:
+        check_latents(config.initial, loaded, facts, config.vae, latents)
+    if loaded.motion == motion and not config.new_latents:
         unet = loaded
         for parameter in unet.parameters():
             parameter.data = parameter.data.clone()  # a file may lie in memory as it is on disk
     else:
-        unet = LatentSyncUNet(**{**sizes(loaded, loaded.state_dict()), "motion_blocks": motion})
-        missing, unknown = unet.load_state_dict(loaded.state_dict(), strict=False)
+        unet = LatentSyncUNet(**{**sizes(loaded, loaded.state_dict()), **channels, "motion_blocks": motion})
+        known = loaded.state_dict()
+        if config.new_latents:
+            known = {key: tensor for key, tensor in known.items() if not key.startswith(OF_LATENTS)}
+            _begin_at_zero(unet)
+        missing, unknown = unet.load_state_dict(known, strict=False)
+        missing = [key for key in missing if not (config.new_latents and key.startswith(OF_LATENTS))]
         if strange := [key for key in (*missing, *unknown) if "motion_modules" not in key]:
             raise IncompleteCheckpointError(f"{config.initial} does not fit the U-Net: {', '.join(strange[:5])}")
         log.info("%s: %d motion tensors start anew, %d are left out", config.initial, len(missing), len(unknown))
     return unet.train(), config.prediction_type or facts.prediction_type
+
+
+def _begin_at_zero(unet: LatentSyncUNet) -> None:
+    """The layers that meet latents, as the reference starts."""
+    for layer in (unet.conv_in, unet.conv_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
 
 
 def sizes(unet: LatentSyncUNet, tensors: Mapping[str, torch.Tensor]) -> dict:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from latentsync.checkpoints import load_unet, save_unet
-from latentsync.errors import OptionError
+from latentsync.errors import CheckpointError, OptionError
+from latentsync.latent_space import LatentSpace
 from latentsync.unet import LatentSyncUNet
 from training_scripts.config import TINY
 from training_scripts.unet_config import ModelConfig, load_unet_config
@@ -81,6 +82,18 @@ def test_of_a_file_with_motion_only_what_is_wanted_stays(files, wanted, blocks):
     unet, _ = build_unet(ModelConfig(initial=files["all"], motion=wanted))
     assert len(unet.motion_block_names) == blocks
     assert all(torch.equal(value, whole[key]) for key, value in unet.state_dict().items())
+
+
+def test_latents_of_another_vae_are_taken_where_they_are_asked_for(files):
+    others = LatentSpace(channels=16, ratio=16)
+    with pytest.raises(CheckpointError, match="16 channels at 1/16"):
+        build_unet(ModelConfig(initial=files["all"], motion="all"), others)
+    whole = load_unet(files["all"])[0].state_dict()
+    unet, meaning = build_unet(ModelConfig(initial=files["all"], motion="decoder", new_latents=True), others)
+    assert (unet.config.in_channels, unet.config.out_channels, meaning) == (49, 16, "v_prediction")
+    for key, tensor in unet.state_dict().items():
+        begun = key.startswith(("conv_in.", "conv_out."))
+        assert tensor.abs().max() == 0 if begun else torch.equal(tensor, whole[key])
 
 
 def test_recomputing_changes_neither_loss_nor_gradients(files):
