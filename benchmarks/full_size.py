@@ -7,12 +7,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.checkpoints import build_unet
-from latentsync.latent_space import SCALING_FACTOR
-from latentsync.models import BUNDLED_WHISPER, LipSyncModel
-from latentsync.precision import suit_to_device
-from latentsync.unet import LatentSyncUNet
-from latentsync.whisper import load_whisper
+from latentsync.model.checkpoints import build_unet
+from latentsync.model.device import suit_to_device
+from latentsync.model.loading import BUNDLED_WHISPER, LipSyncModel
+from latentsync.model.unet import LatentSyncUNet
+from latentsync.model.vae import SCALING_FACTOR
+from latentsync.model.whisper import load_whisper
 
 
 def full_size_model(

@@ -29,7 +29,7 @@ import torch
 from latentsync import __version__
 from latentsync.errors import is_out_of_memory
 from latentsync.given_paths import given_path
-from latentsync.models import choose_device
+from latentsync.model.loading import choose_device
 
 from . import gpu_rows
 from .gpu_rows import KEPT_FREE, LIMITS, SECONDS

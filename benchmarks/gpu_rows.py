@@ -15,18 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.demo import IDENTITY, NEW_SPEECH, OWN_SPEECH
-from latentsync.diffusion import NoisePredictor, denoise
 from latentsync.engine import lip_sync
-from latentsync.latent_space import SCALING_FACTOR
-from latentsync.low_memory import free_unused, offload_leaves, save_memory
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.pictures import psnr_of, squared_error
-from latentsync.models import LipSyncModel, bundled_model, choose_dtype, load_model
+from latentsync.model.device import float32_products, free_unused, offload_leaves, save_memory
+from latentsync.model.diffusion import NoisePredictor, build_scheduler, denoise
+from latentsync.model.loading import LipSyncModel, bundled_model, choose_dtype, load_model
+from latentsync.model.vae import SCALING_FACTOR
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import decode_faces
-from latentsync.precision import float32_products
 from latentsync.presets import apply_preset
-from latentsync.schedulers import build_scheduler
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 

@@ -11,12 +11,11 @@ import argparse
 
 import torch
 
-from latentsync.diffusion import NoisePredictor, denoise
-from latentsync.low_memory import LOW_MEMORY, save_memory
-from latentsync.models import bundled_model, choose_device, choose_dtype, load_model
+from latentsync.model.device import LOW_MEMORY, save_memory
+from latentsync.model.diffusion import NoisePredictor, build_scheduler, denoise
+from latentsync.model.loading import bundled_model, choose_device, choose_dtype, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.presets import apply_preset
-from latentsync.schedulers import build_scheduler
 
 from .full_size import full_size_model
 from .measure import PeakMemory

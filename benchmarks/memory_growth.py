@@ -14,7 +14,7 @@ from pathlib import Path
 
 from latentsync.engine import lip_sync
 from latentsync.given_paths import path_or_word
-from latentsync.models import find_model, load_model
+from latentsync.model.loading import find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech

@@ -26,9 +26,10 @@ from torch import Tensor
 from eval.heldout_avatars import held_out_clips
 from latentsync.face_track import FaceTrack
 from latentsync.faces.tracking import FaceTracker
-from latentsync.masks import generation_mask, latent_mask
 from latentsync.metrics.pictures import psnr_of
-from latentsync.models import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.model.loading import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.model.masks import generation_mask, latent_mask
+from latentsync.model.vae import encode
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import faces_at_once
 from latentsync.presets import PRESETS, apply_preset
@@ -38,7 +39,6 @@ from latentsync.stages import prepare_faces, sample_faces
 from latentsync.syncnet.scoring import sync_score
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.vae import encode
 
 from .stages import APPS_INTERVAL, Table, measure_unet, print_full_calls
 

@@ -24,13 +24,12 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from latentsync.diffusion import NoisePredictor, denoise
-from latentsync.masks import generation_mask
-from latentsync.models import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.model.diffusion import NoisePredictor, build_scheduler, denoise
+from latentsync.model.loading import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
+from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces
 from latentsync.presets import PRESETS, apply_preset
-from latentsync.schedulers import build_scheduler
 
 from . import per_frame
 from .full_size import full_size_model

@@ -25,7 +25,7 @@ from latentsync.files import sha256_of
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.measured import clip_interval
-from latentsync.models import BUNDLED
+from latentsync.model.loading import BUNDLED
 from latentsync.options import LipSyncOptions
 from latentsync.syncnet.syncnet_files import load_syncnet
 from latentsync.videomae import load_videomae

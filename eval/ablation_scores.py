@@ -18,17 +18,17 @@ from torch.nn import functional as F
 from latentsync.face_track import FaceTrack
 from latentsync.faces.alignment import warp_faces
 from latentsync.faces.tracking import FaceTracker
-from latentsync.masks import generation_mask
 from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.metrics.pictures import ssim
-from latentsync.models import LipSyncModel, bundled_model, load_model
+from latentsync.model.loading import LipSyncModel, bundled_model, load_model
+from latentsync.model.masks import generation_mask
+from latentsync.model.vae import vae_distance
 from latentsync.options import LipSyncOptions
 from latentsync.speech_features import encode_speech
 from latentsync.stages import prepare_faces, sample_faces
 from latentsync.syncnet.scoring import sync_score
 from latentsync.syncnet.stable_syncnet import StableSyncNet
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.vae_features import vae_distance
 from latentsync.videomae import VideoEncoder
 
 from .heldout_avatars import HeldOutClip, held_out_clips

@@ -17,7 +17,7 @@ from PIL import Image
 
 from latentsync.contact_sheet import labelled_sheet
 from latentsync.given_paths import given_path
-from latentsync.models import find_model, load_model
+from latentsync.model.loading import find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 

@@ -27,17 +27,16 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.chunks import ChunkGenerator, FaceFrame
-from latentsync.diffusion import predict_noise, shared_noise
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.masks import generation_mask
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.diffusion import ddim_scheduler, predict_noise, shared_noise
+from latentsync.model.loading import LipSyncModel, find_model, load_model
+from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces
-from latentsync.schedulers import ddim_scheduler
 from latentsync.speech_features import encode_speech
 from latentsync.synthetic.speech import SAMPLE_RATE
 

@@ -26,13 +26,13 @@ from latentsync.cli.option_parser import OptionParser
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.files import read_json
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.masks import MASK_NAMES
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
 from latentsync.metrics.evaluation import ClipScores, Evaluation, EvaluationSettings, pooled
 from latentsync.metrics.measured import MeasuredClouds, clip_interval
 from latentsync.metrics.metric_list import DEFAULT, METRICS
 from latentsync.metrics.network_files import VARIABLE, weight_folders
+from latentsync.model.masks import MASK_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 DONE, FAILED, WRONG_ARGUMENTS, UNAVAILABLE = 0, 1, 2, 3

@@ -30,12 +30,12 @@ from latentsync.faces.alignment import frame_pixels_per_crop_pixel, resized_matr
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.masks import generation_mask
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
-from latentsync.mel import SAMPLE_RATE
 from latentsync.metrics import psnr_of
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.loading import LipSyncModel, find_model, load_model
+from latentsync.model.masks import generation_mask
+from latentsync.model.whisper import SAMPLE_RATE
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.face_restoration import FaceRestoration
 from latentsync.restoration.restorers import Restorer, load_restorer

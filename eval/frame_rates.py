@@ -32,7 +32,7 @@ from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames, video_length
 from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics import correlation, opening_track
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip

@@ -21,10 +21,10 @@ from latentsync.engine import lip_sync
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.masks import generation_mask
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics import correlation, opening_track, psnr_of
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.loading import LipSyncModel, find_model, load_model
+from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip

@@ -29,7 +29,7 @@ from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.metrics import correlation, opening_track
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip

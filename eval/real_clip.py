@@ -34,7 +34,7 @@ from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.metrics.face_measures import OUTER_LIPS
-from latentsync.models import LipSyncModel, choose_device, find_model, load_model
+from latentsync.model.loading import LipSyncModel, choose_device, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.presets import PRESETS, apply_preset
 from latentsync.synthetic.speech import SAMPLE_RATE

@@ -34,8 +34,8 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
-from latentsync.mel import SAMPLE_RATE
-from latentsync.models import LipSyncModel, find_model, load_model
+from latentsync.model.loading import LipSyncModel, find_model, load_model
+from latentsync.model.whisper import SAMPLE_RATE
 from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.speech_features import encode_speech

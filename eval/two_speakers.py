@@ -18,7 +18,7 @@ from latentsync.engine import lip_sync
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.metrics import correlation
-from latentsync.models import bundled_model, load_model
+from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
 from latentsync.synthetic.clips import AvatarClip

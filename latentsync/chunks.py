@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .colours import match_colours
 from .denoising import Chunk, Denoiser, Denoising
-from .diffusion import shared_noise
-from .masks import generation_mask
-from .models import LipSyncModel
+from .model.diffusion import shared_noise
+from .model.loading import LipSyncModel
+from .model.masks import generation_mask
 from .options import LipSyncOptions
 from .pipeline import OnEstimate, OnStep, condition, decode_faces, to_pixels
 from .plausibility import FaceJudge, check_finite

@@ -22,7 +22,7 @@ from .errors import LatentSyncError, ModelNotFoundError
 from .given_paths import given_path
 from .media.output_file import written_whole
 from .media.video_reader import probe_video, read_frames
-from .models import find_model
+from .model.loading import find_model
 from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
 

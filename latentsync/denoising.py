@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from .errors import is_out_of_memory
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
 from .options import LipSyncOptions
 from .pipeline import OnEstimate, OnStep, generate_clips
 

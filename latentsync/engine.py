@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .cpu_threads import own_threads
 from .denoising import Denoiser
 from .errors import Cancelled, FaceNotFoundError, OptionError
 from .faces.tracking import FaceFinder, FaceTracker
@@ -26,11 +25,11 @@ from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
 from .media.video_writer import VideoWriter, format_warnings
-from .mel import SAMPLE_RATE
-from .models import LipSyncModel
+from .model.device import float32_products, format_warning, own_threads
+from .model.loading import LipSyncModel
+from .model.whisper import SAMPLE_RATE
 from .options import LipSyncOptions
 from .overlap import Overlap
-from .precision import float32_products, format_warning
 from .previews import FacePreview, OnPreview
 from .progress import Progress, ProgressTeller
 from .protection import protect_masks

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .faces.facemesh import Framing
-from .masks import generation_mask
+from .model.masks import generation_mask
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FaceTrack:
     contours    (F, K, 2) float32 px, the landmarks facemesh.LOWER_FACE; NaN where unknown
     frame_size  (H, W) px
     resolution  S, px
-    mask        name of the mask whose hole is generated, see masks.py
+    mask        name of the mask whose hole is generated, see model/masks.py
     generated   (F, 3, S', S') float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; S' is S, or
                 more after restoration; None before sampling
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`

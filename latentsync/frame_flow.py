@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from .audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
 from .denoising import Denoiser, Denoising
 from .faces.tracking import FaceFinder
 from .frame_queue import FrameQueue, WaitingFrame
 from .frame_records import FrameRecorder, Part
 from .media.video_reader import VideoFrame
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
+from .model.whisper import AudioFeatureStream, TokenWindows, window_centre_at
 from .options import LipSyncOptions
 from .pasting import FacePaster
 from .restoration.restorers import Restorer

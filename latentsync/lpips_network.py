@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from .weight_files import read_weights
+from .model.weights import read_weights
 
 VGG_FILE = "vgg16-397923af.pth"  # torchvision's name of the file
 SLICES = ((1, (0, 2)), (2, (5, 7)), (3, (10, 12, 14)), (4, (17, 19, 21)), (5, (24, 26, 28)))  # convolutions of VGG16

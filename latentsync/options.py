@@ -250,14 +250,14 @@ class LipSyncOptions:
         group="generation", unit="from to",
     )  # fmt: skip
     scheduler: Scheduler = setting(
-        "ddim",  # see trajectory.py; the reference: ddim
+        "ddim",  # see SCHEDULERS; the reference: ddim
         "solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
         group="generation",
         tooltip="How noise is taken away from step to step. ddim is the models' own; dpmpp_2m (DPM-Solver++) and unipc "
         "need about half as many steps.",
     )  # fmt: skip
     cache_interval: int = setting(
-        1,  # steps in a row that share deep features, see unet.py; 1: none. The reference's apps: 3
+        1,  # steps in a row that share deep features, see model/unet.py; 1: none. The reference's apps: 3
         "compute the U-Net's deep layers once in so many steps: 1 always, 3 in about half the time",
         group="generation", unit="steps", low=1, high=MAX_INFERENCE_STEPS, range=(1, 10), advanced=True,
         expected=f"1 (off) to {MAX_INFERENCE_STEPS}, usually at most 3",
@@ -327,9 +327,7 @@ class LipSyncOptions:
     chunk_frames: int = setting(16, low=1, high=24, expected="1 to 24, the model was trained with 16")
     clips_at_once: int = setting(2, low=1, high=16)  # faces denoised together; 1 needs less memory
     full_chunks: bool = setting(True)  # complete a short last chunk with frames before it: its normalisation spans it
-    tf32: bool = setting(
-        True
-    )  # float32 on NVIDIA cards: several times as fast with 10 bits, precision.float32_products
+    tf32: bool = setting(True)  # float32 on NVIDIA cards: several times as fast with 10 bits, device.float32_products
     posterior: Literal["mean", "sample"] = setting("mean")  # the mean is the VAE's best estimate; a sample adds noise
     audio_windows: Literal["overlap", "reference"] = setting("overlap")  # nothing jumps where two 30 s windows meet
     smoothing: Literal["temporal", "p_bias", "none"] = setting(

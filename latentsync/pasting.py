@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .faces.blending import FaceBlender, keep_surroundings
-from .masks import DRAWN_SIDE, generation_mask
+from .model.masks import DRAWN_SIDE, generation_mask
 from .options import LipSyncOptions
 from .pipeline import to_pixels
 

@@ -1,6 +1,6 @@
 """The stages of generation as functions on tensors: encode, denoise, decode.
 
-Frames of one chunk lie side by side in F, chunks of several faces in B; latents have C channels (latent_space.py).
+Frames of one chunk lie side by side in F, chunks of several faces in B; latents have C channels (model/vae.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -9,13 +9,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .diffusion import denoise
-from .masks import latent_mask
-from .models import LipSyncModel
+from .model.diffusion import build_scheduler, denoise
+from .model.loading import LipSyncModel
+from .model.masks import latent_mask
+from .model.vae import decode, encode
 from .options import LipSyncOptions
 from .plausibility import check_finite
-from .schedulers import build_scheduler
-from .vae import decode, encode
 
 OnStep = Callable[[int, int, Tensor], None]
 OnEstimate = Callable[[Tensor], None]

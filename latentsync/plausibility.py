@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import BrokenResultError
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
 
 RANGE = 1.25  # of values, beyond which a picture clearly leaves [-1, 1]
 MAX_OUT_OF_RANGE, CERTAINLY_OUT = 0.02, 0.5  # shares of values: a fitting model and VAE stay far below the first

@@ -110,7 +110,7 @@ def decide(
 
 
 def network_formats(preset: str, dtype: str = "auto", decoder: str = "auto") -> tuple[str, str]:
-    """dtype and decoder for models.load_model as the preset has them, where they are left to it ("auto")."""
+    """dtype and decoder for loading.load_model as the preset has them, where they are left to it ("auto")."""
     row = PRESETS.get(preset, Preset(""))
     return (
         "float32" if dtype == "auto" and row.full_precision else dtype,

@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .models import LipSyncModel
-from .vae import decode
+from .model.loading import LipSyncModel
+from .model.vae import decode
 
 OnPreview = Callable[[np.ndarray], None]
 

@@ -9,7 +9,7 @@ from . import __version__
 from .files import sha256_of
 from .media.container import open_media
 from .media.marking import DIGITAL_SOURCE_TYPE, STATEMENT, Marking
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
 from .options import LipSyncOptions
 
 TOOL = "latentsync-nodes"

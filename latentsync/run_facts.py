@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from . import __version__
-from .cpu_threads import thread_count
 from .files import sha256_of
-from .models import LipSyncModel
+from .model.device import thread_count
+from .model.loading import LipSyncModel
 from .options import LipSyncOptions
 from .restoration.restorers import Restorer
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio_tokens import AudioFeatureStream
 from .errors import OptionError
 from .faces.tracking import FaceFinder
 from .media.audio_reader import read_audio_blocks
-from .mel import SAMPLE_RATE
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
+from .model.whisper import SAMPLE_RATE, AudioFeatureStream
 from .options import LipSyncOptions
 from .tracks.choice import choose
 from .tracks.paths import ClipFaces

@@ -12,7 +12,7 @@ from .chunks import ChunkGenerator, FaceFrame
 from .denoising import Denoising
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .frame_queue import FinishedFace, WaitingFrame
-from .models import LipSyncModel
+from .model.loading import LipSyncModel
 from .options import LipSyncOptions
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer

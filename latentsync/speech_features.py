@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .audio_tokens import AudioFeatureStream, audio_tokens, resample_mono, window_centre_at
-from .cpu_threads import own_threads
 from .errors import AudioError, OptionError
-from .mel import SAMPLE_RATE
-from .models import LipSyncModel
+from .model.device import own_threads
+from .model.loading import LipSyncModel
+from .model.whisper import SAMPLE_RATE, AudioFeatureStream, audio_tokens, resample_mono, window_centre_at
 from .voice.activity import speech_activity
 from .voice.gate import VoiceGate, gated_blocks
 from .waveform import WaveformPeaks
@@ -67,7 +66,7 @@ def encode_speech(
     """Encode a speech with the model's Whisper.
 
     waveform: (T,) or (C, T) float in [-1, 1] at `sample_rate` Hz; mixed by `resample_mono`. fps: of the frames that are
-    to speak it, 1 to 240. windows: see audio_tokens.encoder_windows. silence: with "close" the model hears digital
+    to speak it, 1 to 240. windows: see whisper.encoder_windows. silence: with "close" the model hears digital
     silence in the pauses, whatever sounds there. Raises AudioError where there are no samples or some are not finite,
     OptionError for an impossible rate.
     """

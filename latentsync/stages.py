@@ -14,19 +14,19 @@ import torch
 from einops import rearrange
 
 from .chunks import ChunkGenerator, FaceFrame
-from .cpu_threads import own_threads
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
 from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .faces.facemesh import LOWER_FACE, Framing
 from .faces.tracking import FaceFinder
-from .masks import drawn_mask
 from .media.video_reader import VideoFrame
-from .models import LipSyncModel
+from .model.device import float32_products, own_threads
+from .model.loading import LipSyncModel
+from .model.masks import drawn_mask
+from .model.vae import ImageAutoencoder
 from .options import LipSyncOptions
 from .pasting import FacePaster
 from .pipeline import OnStep
-from .precision import float32_products
 from .previews import FacePreview, OnPreview, as_picture
 from .restoration.face_restoration import FaceRestoration
 from .restoration.restorers import Restorer
@@ -35,7 +35,6 @@ from .tracks.choice import choice_notice, choose
 from .tracks.placement import place
 from .tracks.scan import scan_faces
 from .tracks.usability import cover_notice, filled_gaps
-from .vae import ImageAutoencoder
 
 logger = logging.getLogger(__name__)
 

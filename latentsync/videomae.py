@@ -20,7 +20,7 @@ from transformers import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEModel
 
 from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from .weight_files import read_weights, write_weights
+from .model.weights import read_weights, write_weights
 
 NORM_EPS = 1e-6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels that VideoMAE was trained on, in [0, 1]

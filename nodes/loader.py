@@ -109,8 +109,9 @@ class LatentSyncModelLoader(io.ComfyNode):
         cls, model, vae, whisper, precision, resolution, lora=model_choices.NO_LORA, lora_strength=1.0
     ) -> io.NodeOutput:
         with host.plain_errors():
-            from ..latentsync.draft_decoder import load_draft_decoder
-            from ..latentsync.models import DTYPES, load_model
+            from latentsync.model.loading import DTYPES, load_model
+            from latentsync.model.vae import load_draft_decoder
+
             from .hosted_model import HostedModel
 
             name, low_memory = PRECISIONS[precision]

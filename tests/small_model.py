@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from latentsync.checkpoints import save_unet
-from latentsync.latent_space import LatentSpace
-from latentsync.models import BUNDLED_WHISPER
-from latentsync.unet import LatentSyncUNet
+from latentsync.model.checkpoints import save_unet
+from latentsync.model.loading import BUNDLED_WHISPER
+from latentsync.model.unet import LatentSyncUNet
+from latentsync.model.vae import LatentSpace
 
 
 def small_unet(**options) -> LatentSyncUNet:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import MediaError
-from latentsync.latent_space import LatentSpace
 from latentsync.media.output_file import written_whole
-from latentsync.vae import Autoencoder, encode
+from latentsync.model.vae import Autoencoder, LatentSpace, encode
 
 from .clip_store import ClipStore
 

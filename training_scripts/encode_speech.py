@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latentsync.audio_tokens import encode_audio
+from latentsync.model.whisper import AudioEncoder, encode_audio
 from latentsync.syncnet.sync_mel import SAMPLE_RATE, sync_mel
-from latentsync.whisper import AudioEncoder
 
 WINDOW = 30.0  # s, Whisper's
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from latentsync.checkpoints import load_unet, read_unet_facts, save_unet
-from latentsync.models import BUNDLED, BUNDLED_WHISPER
-from latentsync.vae import load_vae
+from latentsync.model.checkpoints import load_unet, read_unet_facts, save_unet
+from latentsync.model.loading import BUNDLED, BUNDLED_WHISPER
+from latentsync.model.vae import load_vae
 
 from .clip_store import ClipStore
 from .config import TrainingConfig, parse_config

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentsync.errors import OptionError
-from latentsync.weight_files import read_weights, write_weights
+from latentsync.model.weights import read_weights, write_weights
 
 from .clip_latents import ClipLatents
 from .schedules import one_cycle

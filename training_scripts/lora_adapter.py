@@ -1,4 +1,4 @@
-"""The trained form of an adapter: peft's layers in the U-Net, and the file that latentsync/lora.py reads."""
+"""The trained form of an adapter: peft's layers in the U-Net, and the file that latentsync/model/loading.py reads."""
 
 from pathlib import Path
 
@@ -7,9 +7,8 @@ from torch import nn
 
 from latentsync.errors import OptionError
 from latentsync.files import sha256_of
-from latentsync.lora import save_lora
-from latentsync.unet import LatentSyncUNet
-from latentsync.unet_keys import to_reference_key
+from latentsync.model.loading import save_lora
+from latentsync.model.unet import LatentSyncUNet, to_reference_key
 
 from .unet_config import LoRAConfig
 

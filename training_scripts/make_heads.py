@@ -33,10 +33,10 @@ from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.facemesh import Framing
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path
-from latentsync.masks import generation_mask
 from latentsync.media.output_file import written_whole
-from latentsync.models import BUNDLED_WHISPER
-from latentsync.whisper import AudioEncoder, load_whisper
+from latentsync.model.loading import BUNDLED_WHISPER
+from latentsync.model.masks import generation_mask
+from latentsync.model.whisper import AudioEncoder, load_whisper
 
 from .clip_store import FPS, ClipStore, ClipStoreWriter
 from .config import _build, read_values

@@ -17,9 +17,9 @@ import torch
 from latentsync.faces.alignment import fit_matrices, warp_faces
 from latentsync.faces.facemesh import Framing
 from latentsync.faces.tracking import FaceTracker
-from latentsync.models import BUNDLED_WHISPER
+from latentsync.model.loading import BUNDLED_WHISPER
+from latentsync.model.whisper import AudioEncoder, load_whisper
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.whisper import AudioEncoder, load_whisper
 
 from .clip_store import MANIFEST, ClipStoreWriter
 from .config import TrainingConfig, parse_config

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.lpips_network import load_lpips
-from latentsync.vae import Autoencoder
-from latentsync.vae_features import vae_distance
+from latentsync.model.vae import Autoencoder, vae_distance
 
 
 class LPIPSLoss(nn.Module):

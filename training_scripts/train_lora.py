@@ -16,10 +16,10 @@ import logging
 import sys
 from pathlib import Path
 
-from latentsync.checkpoints import UNetFacts, read_unet_facts, resolve_resolution
 from latentsync.errors import LatentSyncError, ModelNotFoundError, OptionError
 from latentsync.given_paths import given_path, path_or_word
-from latentsync.models import ModelFiles, find_model, whisper_file
+from latentsync.model.checkpoints import UNetFacts, read_unet_facts, resolve_resolution
+from latentsync.model.loading import ModelFiles, find_model, whisper_file
 
 from . import prepare_data
 from .clip_store import MANIFEST

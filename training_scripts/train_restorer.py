@@ -17,8 +17,8 @@ from spandrel.architectures.Compact import Compact
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.masks import generation_mask
-from latentsync.weight_files import write_weights
+from latentsync.model.masks import generation_mask
+from latentsync.model.weights import write_weights
 
 from .checkpoints import TrainingState
 from .config import TrainingConfig, parse_config

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from latentsync import vae as vaes
+from latentsync.model import vae as vaes
 from latentsync.syncnet.pair_accuracy import pair_cosines, pair_scores, prepare_frames
 from latentsync.syncnet.pairs import PairBatch, fixed_pairs, load_pairs, usable_clips
 from latentsync.syncnet.stable_syncnet import StableSyncNet, stack_frames

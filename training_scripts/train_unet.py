@@ -14,15 +14,13 @@ from pathlib import Path
 
 import torch
 
-from latentsync.attention import Float32Attention
-from latentsync.checkpoints import build_unet as unet_of_tensors
-from latentsync.checkpoints import read_unet_facts, save_unet
 from latentsync.errors import OptionError
 from latentsync.faces.facemesh import Framing
-from latentsync.latent_space import LatentSpace
-from latentsync.masks import generation_mask
-from latentsync.unet import LatentSyncUNet
-from latentsync.vae import Autoencoder, load_vae
+from latentsync.model.checkpoints import build_unet as unet_of_tensors
+from latentsync.model.checkpoints import read_unet_facts, save_unet
+from latentsync.model.masks import generation_mask
+from latentsync.model.unet import Float32Attention, LatentSyncUNet
+from latentsync.model.vae import Autoencoder, LatentSpace, load_vae
 
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore

@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from latentsync.face_autoencoder import FaceAutoencoder, with_fewer_channels
-from latentsync.masks import generation_mask
+from latentsync.model.face_autoencoder import FaceAutoencoder, with_fewer_channels
+from latentsync.model.masks import generation_mask
 
 from .checkpoints import TrainingState
 from .clip_store import ClipStore

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.output_file import written_whole
-from latentsync.models import choose_device
-from latentsync.precision import has_fast_bfloat16
+from latentsync.model.device import has_fast_bfloat16
+from latentsync.model.loading import choose_device
 
 from .curves import draw_curves
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from latentsync.audio_tokens import audio_tokens, window_centre
 from latentsync.errors import LatentSyncError, MediaError, OptionError
+from latentsync.model.whisper import audio_tokens, window_centre
 from latentsync.syncnet.sync_mel import count_windows, mel_window
 
 from .clip_latents import ClipLatents

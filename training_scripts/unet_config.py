@@ -7,9 +7,9 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latentsync.diffusion import PREDICTION_TYPES
 from latentsync.errors import OptionError
 from latentsync.given_paths import given_path
+from latentsync.model.diffusion import PREDICTION_TYPES
 
 from .config import _build, read_values
 

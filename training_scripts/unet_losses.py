@@ -5,13 +5,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.diffusion import mixed_noise, one_step_clean, shared_noise
 from latentsync.errors import OptionError
-from latentsync.latent_space import LatentSpace
-from latentsync.masks import generation_mask, latent_mask
-from latentsync.schedulers import ddim_scheduler
+from latentsync.model.diffusion import ddim_scheduler, mixed_noise, one_step_clean, shared_noise
+from latentsync.model.masks import generation_mask, latent_mask
+from latentsync.model.vae import Autoencoder, LatentSpace, decode, encode
 from latentsync.syncnet.syncnet_files import load_syncnet
-from latentsync.vae import Autoencoder, decode, encode
 from latentsync.videomae import load_videomae
 
 from .clip_latents import to_pixels

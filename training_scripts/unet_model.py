@@ -11,12 +11,11 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.checkpoints import UNSEEN_FIELDS, load_unet, unet_config_from_state_dict
 from latentsync.errors import IncompleteCheckpointError, OptionError
-from latentsync.latent_space import STABLE_DIFFUSION, LatentSpace
-from latentsync.models import check_latents
-from latentsync.unet import LatentSyncUNet
-from latentsync.unet_keys import to_reference_key
+from latentsync.model.checkpoints import UNSEEN_FIELDS, load_unet, unet_config_from_state_dict
+from latentsync.model.loading import check_latents
+from latentsync.model.unet import LatentSyncUNet, to_reference_key
+from latentsync.model.vae import STABLE_DIFFUSION, LatentSpace
 
 from .unet_config import ModelConfig
 

@@ -11,12 +11,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.audio_tokens import audio_tokens, window_centre
-from latentsync.diffusion import denoise, shared_noise
 from latentsync.media.video_writer import VideoWriter
-from latentsync.schedulers import ddim_scheduler
+from latentsync.model.diffusion import ddim_scheduler, denoise, shared_noise
+from latentsync.model.vae import decode, encode
+from latentsync.model.whisper import audio_tokens, window_centre
 from latentsync.syncnet.syncnet_files import load_syncnet
-from latentsync.vae import decode, encode
 
 from .clip_latents import to_pixels
 from .clip_store import ClipStore

@@ -10,8 +10,8 @@ from pathlib import Path
 from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.tracking import FaceTracker
-from latentsync.low_memory import free_unused
-from latentsync.models import LipSyncModel, choose_device, find_model, model_in
+from latentsync.model.device import free_unused
+from latentsync.model.loading import LipSyncModel, choose_device, find_model, model_in
 from latentsync.presets import DEFAULT_PRESET
 from latentsync.restoration.restorer_files import OFFICIAL, find_restorer
 from latentsync.restoration.restorers import Restorer

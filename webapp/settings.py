@@ -21,7 +21,7 @@ class Limits:
 class AppSettings:
     """folder: uploads/, faces/ and results/ are made in it; keep_hours: after which what is in them is removed.
 
-    model: a file or folder beside those in ``checkpoints``, see models.find_model; low_memory: see low_memory.py;
+    model: a file or folder beside those in ``checkpoints``, see loading.find_model; low_memory: see model/device.py;
     enable_sr: whether the page offers super-resolution of the generated face.
     """
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import models
+from ..model import loading
 from .exits import message_of
 from .job_file import BadRowsError, Row
 from .networks import NetworkChoice
@@ -19,7 +19,7 @@ def check_rows(path: Path, rows: list[Row], own: list[Path]) -> list[Job]:
             jobs.append(check_job(row.arguments, set(row.given)))
             NetworkChoice.of(row.arguments).check_files()
             if row.arguments.engine == "local":  # else it is the workers' to have
-                models.choose_device(row.arguments.device)
+                loading.choose_device(row.arguments.device)
         except Exception as error:  # whatever a damaged file gives, the other rows are looked at too
             problems.setdefault(row.line, []).append(message_of(error))
     for line, reason in _collisions(rows, own):

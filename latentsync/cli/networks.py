@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from .. import models
-from ..checkpoints import check_resolution
 from ..errors import ModelNotFoundError
 from ..faces.onnx import InsightFaceDetector
 from ..faces.tracking import FaceFinder
-from ..precision import format_warning
+from ..model import loading
+from ..model.checkpoints import check_resolution
+from ..model.device import format_warning
 from ..presets import network_formats
 from ..restoration.restorer_files import find_restorer
 from ..restoration.restorers import Restorer, load_restorer
@@ -59,7 +59,7 @@ class NetworkChoice:
 
     def files(self) -> list[Path]:
         """All files and folders that are read. Raises ModelNotFoundError, CheckpointError."""
-        model = models.find_model(self.model, self.checkpoints)
+        model = loading.find_model(self.model, self.checkpoints)
         chosen = [model.unet, model.vae, model.whisper, self.lora, self.det_model, self.landmark_model]
         chosen += [model.draft_decoder] if self.decoder == "draft" else []
         if self.superres != "none":
@@ -71,21 +71,21 @@ class NetworkChoice:
 class Networks:
     """What was loaded."""
 
-    model: models.LipSyncModel
+    model: loading.LipSyncModel
     restorer: Restorer | None
     finder: FaceFinder | None  # None: the built-in one
 
 
 def load_networks(choice: NetworkChoice, say: Say) -> Networks:
     """Load and say what. Raises LatentSyncError's subclasses."""
-    device = models.choose_device(choice.device)
-    dtype = models.choose_dtype(choice.dtype, device)
+    device = loading.choose_device(choice.device)
+    dtype = loading.choose_dtype(choice.dtype, device)
     finder = None
     if choice.det_model is not None:
         finder = InsightFaceDetector(choice.det_model, choice.landmark_model, device=device)
     restorer = load_chosen_restorer(choice)
-    files = models.find_model(choice.model, choice.checkpoints)
-    model = models.load_model(
+    files = loading.find_model(choice.model, choice.checkpoints)
+    model = loading.load_model(
         files,
         device=device,
         dtype=dtype,
@@ -105,7 +105,7 @@ def load_networks(choice: NetworkChoice, say: Say) -> Networks:
         say(f"draft decoder: {files.draft_decoder}")
     if restorer is not None:
         say(f"super-resolution: {restorer.name} ({restorer.path})")
-    if choice.model is None and files.unet.parent == models.BUNDLED:
+    if choice.model is None and files.unet.parent == loading.BUNDLED:
         say(f"note: no model in {choice.checkpoints}; the bundled one is taken")
     for warning in filter(None, (*model.warnings, format_warning(device, dtype))):
         say(f"warning: {warning}")
@@ -116,10 +116,10 @@ def load_chosen_restorer(choice: NetworkChoice) -> Restorer | None:
     """The restorer by itself, None for none. Raises LatentSyncError's subclasses."""
     if choice.superres == "none":
         return None
-    device = models.choose_device(choice.device)
+    device = loading.choose_device(choice.device)
     # Restorers are not known to bear bfloat16, which only the CPU's auto comes to.
     is_cpu = choice.dtype == "auto" and device.type == "cpu"
-    dtype = torch.float32 if is_cpu else models.choose_dtype(choice.dtype, device)
+    dtype = torch.float32 if is_cpu else loading.choose_dtype(choice.dtype, device)
     return load_restorer(
         choice.superres,
         folders=[choice.checkpoints],

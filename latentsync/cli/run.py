@@ -10,13 +10,14 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from .. import engine, models
-from ..cpu_threads import check_count, own_threads
+from .. import engine
 from ..jobs.job_folder import JobFolder, default_job_folder
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output, written_whole
 from ..media.video_reader import probe_video
 from ..metrics.report_sync import syncnet_for, with_sync
+from ..model import loading
+from ..model.device import check_count, own_threads
 from ..options import LipSyncOptions
 from ..report import LipSyncReport, report_picture
 from ..speakers import Speaker
@@ -51,7 +52,7 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     NetworkChoice.of(arguments).check()
     if arguments.threads is not None:
         check_count(arguments.threads)
-    own = models.find_model(arguments.model, arguments.checkpoints).defaults
+    own = loading.find_model(arguments.model, arguments.checkpoints).defaults
     options = options_of(arguments, given, own)
     speakers = speakers_of(arguments, given)
     sounds = [speaker.audio_path for speaker in speakers]
@@ -112,7 +113,7 @@ def _made(job: Job, networks: Networks, say: Say, should_stop: Callable[[], bool
     return report
 
 
-def syncnet_of(arguments: argparse.Namespace, model: models.LipSyncModel) -> Path | None:
+def syncnet_of(arguments: argparse.Namespace, model: loading.LipSyncModel) -> Path | None:
     """The SyncNet for the report; None for none."""
     if arguments.sync_score == "off":
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import Cancelled
 from ..files import sha256_of
-from ..low_memory import free_unused
+from ..model.device import free_unused
 from .batch_results import Outcome
 from .exits import is_foreseen, message_of
 from .networks import NetworkChoice, Networks, Say, load_networks

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import OptionError
-from ..masks import generation_mask
+from ..model.masks import generation_mask
 from .alignment import canvas_size, square_to_canvas
 from .blend_shape import BlendShape, resized, shape_of_mask
 from .frame_region import BlendRegion, blend, canvas_to_frame, empty_region, frame_box, warp

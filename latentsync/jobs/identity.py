@@ -11,7 +11,7 @@ from torch import nn
 
 from ..faces.tracking import FaceFinder
 from ..files import sha256_of
-from ..models import LipSyncModel
+from ..model.loading import LipSyncModel
 from ..options import LipSyncOptions
 from ..run_facts import run_facts
 from ..speakers import Speaker

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError, is_out_of_memory
 from ..lpips_network import load_lpips
-from ..masks import MASK_NAMES
-from ..models import choose_device
+from ..model.loading import choose_device
+from ..model.masks import MASK_NAMES
 from ..syncnet.syncnet_files import load_syncnet
 from .arcface import ArcFace
 from .clip_pair import RESOLUTION, ClipPair

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..faces.blending import FaceBlender
 from ..faces.facemesh import mouth_opening
-from ..masks import generation_mask
+from ..model.masks import generation_mask
 from ..tracks.appearance import face_look, look_distance
 from .clip_pair import PairFrame
 from .measured import Measured

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception as tv
 
-from ..weight_files import read_weights
+from ..model.weights import read_weights
 from .syncnet_v2 import load_strictly
 
 SIDE, WIDTH, NUM_CLASSES = 299, 2048, 1008

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LatentSyncError, ModelNotFoundError
-from ..models import BUNDLED, LipSyncModel
+from ..model.loading import BUNDLED, LipSyncModel
 from ..report import LipSyncReport, SyncRecord
 from ..syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
 from .network_files import STABLE_SYNCNET, find_network, weight_folders

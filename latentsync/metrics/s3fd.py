@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ..weight_files import read_weights
+from ..model.weights import read_weights
 from .syncnet_v2 import load_strictly
 
 MEAN = (123.0, 117.0, 104.0)  # R, G, B

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cpu_threads import own_threads
 from ..errors import AudioError, ModelNotFoundError
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
+from ..model.device import own_threads
 from ..syncnet.scoring import SyncScore, sync_score
 from ..syncnet.stable_syncnet import StableSyncNet
 from ..syncnet.sync_mel import FPS, SAMPLE_RATE

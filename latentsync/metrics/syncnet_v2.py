@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError
-from ..weight_files import read_weights
+from ..model.weights import read_weights
 
 FRAMES, MFCC_COLUMNS, SIDE, WIDTH = 5, 20, 224, 1024  # of a window: frames, MFCC columns, px; of an embedding
 

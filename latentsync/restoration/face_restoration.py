@@ -10,7 +10,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..masks import generation_mask
+from ..model.masks import generation_mask
 from ..options import LipSyncOptions
 from ..pipeline import to_pixels
 from .restorers import Restorer

@@ -11,12 +11,12 @@ from spandrel import canonicalize_state_dict as canonical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..cpu_threads import threads_of
 from ..errors import CheckpointError, ForeignCheckpointError, OptionError
 from ..files import sha256_of
+from ..model.device import threads_of
+from ..model.vae import in_batches
+from ..model.weights import building, read_weights
 from ..pipeline import vae_batch
-from ..vae import in_batches
-from ..weight_files import building, read_weights
 from . import portrait
 from .author_networks import NETWORKS, author_network
 from .restorer_files import find_restorer, official_restorer

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import OptionError
-from ..vae import Autoencoder, encode
+from ..model.vae import Autoencoder, encode
 from .pairs import Clips, PairBatch, fixed_pairs, load_pairs, usable_clips
 from .stable_syncnet import StableSyncNet, stack_frames
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cpu_threads import own_threads
 from ..errors import AudioError, FrameCountError, OptionError
+from ..model.device import own_threads
 from .pair_accuracy import THRESHOLD
 from .stable_syncnet import StableSyncNet, seen_part
 from .sync_mel import FPS, NUM_MELS, count_windows, mel_window, sync_mel

@@ -1,4 +1,4 @@
-"""The mel spectrogram SyncNet hears: Wav2Lip's, 80 columns a second. Not Whisper's, which is mel.py."""
+"""The mel spectrogram SyncNet hears: Wav2Lip's, 80 columns a second. Not Whisper's, which is model/whisper.py."""
 
 from functools import cache
 

@@ -16,7 +16,7 @@ import torch
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from ..faces.facemesh import checked_framing
 from ..files import parse_json
-from ..weight_files import building, read_sidecar, read_weights, write_weights
+from ..model.weights import building, read_sidecar, read_weights, write_weights
 from .stable_syncnet import NUM_GROUPS, NUM_HEADS, EncoderConfig, Factor, StableSyncNet, SyncNetConfig
 
 BUNDLED_SYNCNET = Path(__file__).parents[1] / "assets" / "syncnet" / "tiny.safetensors"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AudioError
-from ..weight_files import read_weights
+from ..model.weights import read_weights
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "voice" / "silero_vad_16k.safetensors"
 SAMPLE_RATE = 16_000

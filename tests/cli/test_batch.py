@@ -19,7 +19,7 @@ from latentsync.cli.batch_results import Outcome
 from latentsync.cli.job_file import read_rows
 from latentsync.files import locked
 from latentsync.media.video_reader import probe_video
-from latentsync.models import BUNDLED_WHISPER
+from latentsync.model.loading import BUNDLED_WHISPER
 from tests.cli.conftest import tree
 from tests.unit.media_clips import write_clip
 

@@ -11,7 +11,7 @@ from latentsync.engine import lip_sync
 from latentsync.jobs.job_folder import JobFolder
 from latentsync.media.output_file import PartFile
 from latentsync.media.video_reader import probe_video
-from latentsync.models import described_model, load_model
+from latentsync.model.loading import described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.tracks.cache import TrackCache
 

@@ -87,7 +87,7 @@ def test_a_model_comes_with_what_it_needs_and_stays(run, tmp_path, capsys):
 
 
 def test_the_loader_reads_what_is_described(run, tmp_path):
-    from latentsync.weight_files import read_sidecar
+    from latentsync.model.weights import read_sidecar
 
     with serving(Behaviour()) as address:
         run("model", address=address)

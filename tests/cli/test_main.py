@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 import main
-from latentsync import engine, models
-from latentsync.checkpoints import save_unet
+from latentsync import engine
 from latentsync.cli import arguments as command_line
 from latentsync.cli.arguments import build_parser, explicit_options
 from latentsync.cli.exits import OUT_OF_MEMORY, complain
@@ -24,7 +23,9 @@ from latentsync.files import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
 from latentsync.media.video_reader import probe_video
-from latentsync.models import bundled_model
+from latentsync.model import loading
+from latentsync.model.checkpoints import save_unet
+from latentsync.model.loading import bundled_model
 from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
 from latentsync.provenance import read_provenance
@@ -487,7 +488,7 @@ def test_the_default_model_is_the_one_in_checkpoints_and_is_told(lip_sync, check
 
 
 def test_without_checkpoints_the_bundled_model_is_taken_and_told(lip_sync, tmp_path, small_model_folder, monkeypatch):
-    monkeypatch.setattr(models, "BUNDLED", small_model_folder)
+    monkeypatch.setattr(loading, "BUNDLED", small_model_folder)
     (tmp_path / "empty").mkdir()
     done = lip_sync("--checkpoints", tmp_path / "empty", model=None)
     assert f"note: no model in {tmp_path / 'empty'}; the bundled one is taken" in done.err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from latentsync.models import BUNDLED
+from latentsync.model.loading import BUNDLED
 from latentsync.samples import write_samples
 from latentsync.synthetic.clips import AvatarClip
 from tests.comfy import media

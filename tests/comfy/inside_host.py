@@ -403,7 +403,9 @@ def check_formats_of_presets() -> None:
     folder = Path(sys.argv[-1]) / "taesd"
     narrow = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     importlib.import_module("diffusers").AutoencoderTiny(**narrow).save_pretrained(folder)
-    models, choices = (importlib.import_module(f"pack.{name}") for name in ("latentsync.models", "nodes.model_choices"))
+    models, choices = (
+        importlib.import_module(f"pack.{name}") for name in ("latentsync.model.loading", "nodes.model_choices")
+    )
     files = dataclasses.replace(models.bundled_model(), draft_decoder=folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choices, "model_files", lambda *_: files)
@@ -490,7 +492,9 @@ class FusedAttention(TorchFunctionMode):
 
 def check_memory() -> None:
     """What ComfyUI is asked to keep free is what the released architecture takes, by the shapes of all its tensors."""
-    hosted, unets = (importlib.import_module(f"pack.{name}") for name in ("nodes.hosted_model", "latentsync.unet"))
+    hosted, unets = (
+        importlib.import_module(f"pack.{name}") for name in ("nodes.hosted_model", "latentsync.model.unet")
+    )
     networks, side, meta = importlib.import_module("diffusers"), 256, torch.device("meta")
     with meta:
         unet = unets.LatentSyncUNet().half().eval()

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from latentsync.models import BUNDLED
+from latentsync.model.loading import BUNDLED
 from tests.comfy import graphs
 from tests.comfy.graphs import all_in_one, node, stages, write
 

@@ -7,8 +7,8 @@ import pytest
 
 from latentsync.cli.arguments import build_parser
 from latentsync.faces.alignment import Smoothing
-from latentsync.masks import MASK_NAMES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
+from latentsync.model.masks import MASK_NAMES
 from latentsync.options import SCHEDULERS, SETTINGS, LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS
 from latentsync.restoration.restorers import Backend

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Error
 
 from latentsync.faces.blend_shape import feathered_hole
-from latentsync.masks import generation_mask
-from latentsync.models import bundled_model
+from latentsync.model.loading import bundled_model
+from latentsync.model.masks import generation_mask
 from tests.comfy.browser import CHINESE, LIGHT, NODES_2
 from tests.comfy.graphs import all_in_one, node, stages
 

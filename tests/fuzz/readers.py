@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from eval.eval_quality import _report_beside as clip_pair_of
-from latentsync.checkpoints import load_unet, read_unet_facts
 from latentsync.cli.arguments import build_parser
 from latentsync.cli.batch_results import read_results
 from latentsync.cli.job_file import read_rows
-from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import LatentSyncError
-from latentsync.lora import merge_lora, read_lora
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.playback import read_playback
 from latentsync.media.video_reader import probe_video, read_frames, video_length
+from latentsync.model.checkpoints import load_unet, read_unet_facts
+from latentsync.model.loading import bundled_model, described_model, load_model, merge_lora, read_lora
+from latentsync.model.vae import load_draft_decoder, load_vae
+from latentsync.model.whisper import load_whisper
 from latentsync.model_files import read_manifest, wanted_models
-from latentsync.models import bundled_model, described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.protection import protect_masks
 from latentsync.provenance import read_provenance
@@ -37,8 +37,6 @@ from latentsync.tracks.cache import ScanSettings, TrackCache
 from latentsync.tracks.choice import choose
 from latentsync.tracks.paths import ClipFaces
 from latentsync.tracks.placement import place
-from latentsync.vae import load_vae
-from latentsync.whisper import load_whisper
 from tests.small_model import small_unet, write_small_model
 
 from .samples import FPS, NUM_FRAMES, SIDE

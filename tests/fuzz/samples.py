@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
-from latentsync.checkpoints import save_unet
-from latentsync.lora import save_lora
+from latentsync.model.checkpoints import save_unet
+from latentsync.model.loading import save_lora
 from latentsync.restoration.restorer_files import BUNDLED_RESTORER
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET
 from latentsync.synthetic.clips import AvatarClip

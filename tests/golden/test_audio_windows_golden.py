@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from latentsync.audio_tokens import TokenWindows, audio_tokens, num_reference_frames, window_centre, window_rows
+from latentsync.model.whisper import TokenWindows, audio_tokens, num_reference_frames, window_centre, window_rows
 
 
 def test_windows(golden):

@@ -8,11 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.audio_tokens import audio_tokens, num_reference_frames, window_centre
-from latentsync.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
-from latentsync.diffusion import denoise, predict_noise
-from latentsync.schedulers import ddim_scheduler
-from latentsync.vae import decode, load_vae
+from latentsync.model.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
+from latentsync.model.diffusion import ddim_scheduler, denoise, predict_noise
+from latentsync.model.vae import decode, load_vae
+from latentsync.model.whisper import audio_tokens, num_reference_frames, window_centre
 
 TOLERANCE = 1e-3
 

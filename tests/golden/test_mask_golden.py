@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latentsync.masks import generation_mask, latent_mask
+from latentsync.model.masks import generation_mask, latent_mask
 
 
 @pytest.mark.parametrize("resolution", [256, 512])

@@ -7,7 +7,7 @@ import torch
 from latentsync.faces.alignment import fit_matrices
 from latentsync.faces.blending import FaceBlender, keep_surroundings, paste_face
 from latentsync.faces.onnx import points_of_106
-from latentsync.masks import generation_mask
+from latentsync.model.masks import generation_mask
 
 
 @pytest.mark.parametrize("resolution", [256, 512])

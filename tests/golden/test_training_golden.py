@@ -3,8 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from latentsync.diffusion import mixed_noise, one_step_clean
-from latentsync.schedulers import ddim_scheduler
+from latentsync.model.diffusion import ddim_scheduler, mixed_noise, one_step_clean
 
 
 def test_noise_and_one_step_estimate(golden, largest_error):

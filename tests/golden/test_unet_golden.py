@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
+from latentsync.model.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
 
 TOLERANCE = 1e-4
 

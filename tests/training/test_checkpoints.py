@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from latentsync.checkpoints import load_unet
+from latentsync.model.checkpoints import load_unet
 from training_scripts import train_restorer, train_unet, train_vae
 from training_scripts.checkpoints import TrainingState
 from training_scripts.schedules import one_cycle

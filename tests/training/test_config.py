@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from latentsync.errors import OptionError
-from latentsync.latent_space import LatentSpace
+from latentsync.model.vae import LatentSpace
 from training_scripts import training_run
 from training_scripts.config import TINY, load_config
 from training_scripts.train_vae import build_vae

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentsync.schedulers import ddim_scheduler
+from latentsync.model.diffusion import ddim_scheduler
 from training_scripts.losses import lip_loss, noise_loss, region_weights, vae_loss
 
 TABLE = ddim_scheduler().alphas_cumprod

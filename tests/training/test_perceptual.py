@@ -9,9 +9,8 @@ from torchvision.models import vgg16
 
 from latentsync.errors import ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
 from latentsync.lpips_network import VGG_FILE
-from latentsync.models import BUNDLED
-from latentsync.vae import load_vae
-from latentsync.vae_features import vae_features
+from latentsync.model.loading import BUNDLED
+from latentsync.model.vae import load_vae, vae_features
 from training_scripts.perceptual import LPIPSLoss, VAEPerceptualLoss
 
 

@@ -17,7 +17,7 @@ from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import AudioSource, write_wav
 from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.media.video_writer import VideoWriter
-from latentsync.models import BUNDLED_WHISPER
+from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.syncnet.scoring import sync_score
 from latentsync.syncnet.sync_mel import sync_mel
 from latentsync.synthetic.clips import AvatarClip

@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.checkpoints import load_unet
 from latentsync.engine import lip_sync
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
-from latentsync.models import described_model, load_model
+from latentsync.model.checkpoints import load_unet
+from latentsync.model.loading import described_model, load_model
+from latentsync.model.vae import load_vae
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.vae import load_vae
 from training_scripts.clip_store import ClipStore
 from training_scripts.export_tiny import export_tiny
 from training_scripts.train_vae import train_vae

@@ -7,9 +7,8 @@ from safetensors.torch import load_file
 
 import main as product
 from latentsync.files import sha256_of
-from latentsync.lora import read_lora
 from latentsync.media.video_reader import read_frames
-from latentsync.models import bundled_model, load_model
+from latentsync.model.loading import bundled_model, load_model, read_lora
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from training_scripts.clip_store import ClipStore, ClipStoreWriter

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.checkpoints import read_state_dict
+from latentsync.model.checkpoints import read_state_dict
 from training_scripts.train_unet import train_unet
 from training_scripts.training_run import save_points
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.audio_tokens import audio_tokens, window_centre
 from latentsync.errors import MediaError, OptionError
-from latentsync.masks import generation_mask
+from latentsync.model.masks import generation_mask
+from latentsync.model.vae import load_vae
+from latentsync.model.whisper import audio_tokens, window_centre
 from latentsync.syncnet.sync_mel import mel_window
-from latentsync.vae import load_vae
 from training_scripts.clip_latents import ClipLatents, to_pixels
 from training_scripts.clip_store import ClipStore
 from training_scripts.unet_batches import UNetClips, batches, places, reference_frames

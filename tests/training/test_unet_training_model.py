@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from latentsync.checkpoints import load_unet, save_unet
 from latentsync.errors import CheckpointError, OptionError
-from latentsync.latent_space import LatentSpace
-from latentsync.unet import LatentSyncUNet
+from latentsync.model.checkpoints import load_unet, save_unet
+from latentsync.model.unet import LatentSyncUNet
+from latentsync.model.vae import LatentSpace
 from training_scripts.config import TINY
 from training_scripts.unet_config import ModelConfig, load_unet_config
 from training_scripts.unet_model import build_unet, checkpoint_blocks, choose_trainable

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.checkpoints import load_unet, read_state_dict, read_unet_facts
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.video_reader import probe_video
+from latentsync.model.checkpoints import load_unet, read_state_dict, read_unet_facts
 from training_scripts import train_unet as script
 from training_scripts.train_unet import train_unet
 from training_scripts.training_run import TrainingRun, save_points

@@ -8,8 +8,8 @@ import pytest
 
 import main as product
 from eval import eval_quality
-from latentsync.lora import read_lora
 from latentsync.media.video_reader import probe_video
+from latentsync.model.loading import read_lora
 from training_scripts import make_synthetic_videos, prepare_data, train_lora
 from training_scripts.clip_store import ClipStore
 from training_scripts.config import load_config

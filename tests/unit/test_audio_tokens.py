@@ -8,20 +8,22 @@ import pytest
 import torch
 from whisper.audio import log_mel_spectrogram
 
-from latentsync.audio_tokens import (
+from latentsync.errors import AudioError, OptionError
+from latentsync.model.whisper import (
     AudioFeatureStream,
     TokenWindows,
     audio_tokens,
     encode_audio,
     encoder_windows,
+    load_whisper,
+    log_mel,
+    normalise,
     num_reference_frames,
+    raw_log_mel,
     resample_mono,
     window_centre,
     window_centre_at,
 )
-from latentsync.errors import AudioError, OptionError
-from latentsync.mel import log_mel, normalise, raw_log_mel
-from latentsync.whisper import load_whisper
 
 WEIGHTS = Path(__file__).parents[2] / "latentsync" / "assets" / "tiny" / "whisper" / "tiny.en.pt"
 

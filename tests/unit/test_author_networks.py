@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from latentsync.errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from latentsync.model.weights import write_weights
 from latentsync.restoration.author_networks import BORROWED, NETWORKS, _network_class
 from latentsync.restoration.restorers import load_restorer
-from latentsync.weight_files import write_weights
 
 FILES = {"GFPGAN": "GFPGANv1.4.pth", "CodeFormer": "codeformer.pth"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import OptionError
-from latentsync.models import described_model
+from latentsync.model.loading import described_model
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 

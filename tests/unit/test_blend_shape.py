@@ -11,7 +11,7 @@ from latentsync.faces.alignment import fit_matrices, square_to_canvas
 from latentsync.faces.blend_shape import CONTOUR_MARGIN, FEATHER_WIDTH, feathered_hole, shape_of_mask, signed_distance
 from latentsync.faces.facemesh import INNER_LIPS, LOWER_FACE, NOSES, alignment_points
 from latentsync.faces.tracking import FaceTracker
-from latentsync.masks import MASK_NAMES, generation_mask
+from latentsync.model.masks import MASK_NAMES, generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip

@@ -9,7 +9,7 @@ from latentsync.errors import OptionError
 from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
 from latentsync.faces.blend_shape import FEATHER_WIDTH, feathered_hole
 from latentsync.faces.blending import FaceBlender, blend_alpha, paste_face
-from latentsync.masks import generation_mask
+from latentsync.model.masks import generation_mask
 
 SHAPE = (480, 640, 3)
 POINTS = np.array([[260.0, 150], [340, 160], [297, 201]])

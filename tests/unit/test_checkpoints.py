@@ -9,15 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentsync.checkpoints import (
-    build_unet,
-    load_unet,
-    read_state_dict,
-    read_unet_facts,
-    resolve_resolution,
-    save_unet,
-    unet_config_from_state_dict,
-)
 from latentsync.errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -28,8 +19,16 @@ from latentsync.errors import (
     OutputError,
     UnsafeCheckpointError,
 )
-from latentsync.unet import LatentSyncUNet
-from latentsync.unet_keys import from_reference_keys, to_reference_keys
+from latentsync.model.checkpoints import (
+    build_unet,
+    load_unet,
+    read_state_dict,
+    read_unet_facts,
+    resolve_resolution,
+    save_unet,
+    unet_config_from_state_dict,
+)
+from latentsync.model.unet import LatentSyncUNet, from_reference_keys, to_reference_keys
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"
 ASSETS = Path(__file__).parents[2] / "latentsync" / "assets"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentsync.chunks import ChunkGenerator, FaceFrame
-from latentsync.diffusion import shared_noise
+from latentsync.model.diffusion import shared_noise
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces, generate
 

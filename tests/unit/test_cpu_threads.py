@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from latentsync import cpu_threads
-from latentsync.cpu_threads import own_threads, thread_count, threads_of
-from latentsync.diffusion import predict_noise
 from latentsync.engine import lip_sync
 from latentsync.errors import OptionError
 from latentsync.jobs.identity import job_facts
+from latentsync.model import device
+from latentsync.model.device import own_threads, thread_count, threads_of
+from latentsync.model.diffusion import predict_noise
 from latentsync.options import LipSyncOptions
 from latentsync.overlap import Overlap
 from latentsync.speakers import Speaker
@@ -33,7 +33,7 @@ def torch_has_three():
 
 @pytest.fixture
 def everything_is_large(monkeypatch):
-    monkeypatch.setattr(cpu_threads, "LARGE", 1)
+    monkeypatch.setattr(device, "LARGE", 1)
 
 
 def seen_by(network: nn.Module) -> int:

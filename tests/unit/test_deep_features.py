@@ -7,13 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from latentsync.checkpoints import build_unet, unet_config_from_state_dict
-from latentsync.diffusion import denoise
 from latentsync.errors import OptionError
-from latentsync.lora import merge_lora, read_lora
-from latentsync.models import bundled_model, load_model
+from latentsync.model.checkpoints import build_unet, unet_config_from_state_dict
+from latentsync.model.diffusion import build_scheduler, denoise
+from latentsync.model.loading import bundled_model, load_model, merge_lora, read_lora
 from latentsync.options import LipSyncOptions
-from latentsync.schedulers import build_scheduler
 from tests.golden.conftest import MINI
 from tests.small_model import small_unet
 

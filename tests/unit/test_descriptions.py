@@ -7,16 +7,14 @@ import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
-from latentsync.checkpoints import load_unet, resolve_resolution, save_unet
-from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import CheckpointError, LatentSyncError, OptionError
 from latentsync.files import MAX_BYTES, read_json, shown
-from latentsync.lora import read_lora
+from latentsync.model.checkpoints import load_unet, resolve_resolution, save_unet
+from latentsync.model.loading import described_model, read_lora
+from latentsync.model.vae import load_draft_decoder, load_vae
+from latentsync.model.whisper import load_whisper
 from latentsync.model_files import read_manifest
-from latentsync.models import described_model
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
-from latentsync.vae import load_vae
-from latentsync.whisper import load_whisper
 from tests.small_model import small_unet, small_vae, write_whisper
 
 BOMBS = {

@@ -5,17 +5,17 @@ import math
 import pytest
 import torch
 
-from latentsync.diffusion import (
+from latentsync.errors import Cancelled, OptionError
+from latentsync.model.diffusion import (
     PREDICTION_TYPES,
+    ddim_scheduler,
     denoise,
     mixed_noise,
     one_step_clean,
     predict_noise,
     shared_noise,
 )
-from latentsync.errors import Cancelled, OptionError
-from latentsync.schedulers import ddim_scheduler
-from latentsync.unet import LatentSyncUNet
+from latentsync.model.unet import LatentSyncUNet
 
 
 @pytest.fixture(scope="module")

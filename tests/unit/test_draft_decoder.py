@@ -7,11 +7,10 @@ import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from latentsync.draft_decoder import load_draft_decoder
 from latentsync.errors import CheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from latentsync.models import described_model, load_model, model_of_unet
+from latentsync.model.loading import described_model, load_model, model_of_unet
+from latentsync.model.vae import decode, load_draft_decoder
 from latentsync.pipeline import decode_faces
-from latentsync.vae import decode
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

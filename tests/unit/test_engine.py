@@ -17,7 +17,7 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import VideoFrame, probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
-from latentsync.models import bundled_model, load_model
+from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
 from latentsync.synthetic.files import write_clip as write_avatar

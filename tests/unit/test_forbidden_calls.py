@@ -14,7 +14,7 @@ CALLS |= {"yaml.full_load", "torch.hub.load", "np.fromregex", "pandas.read_pickl
 # A program in its published file, given by the user to the evaluation; its docstring says so.
 EXCUSED = {("latentsync/metrics/i3d.py", "torch.jit.load")}
 # For the name of the exception alone.
-NAMES_ONLY = {("latentsync/weight_files.py", "pickle")}
+NAMES_ONLY = {("latentsync/model/weights.py", "pickle")}
 
 
 def sources() -> list[Path]:

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latentsync.checkpoints import read_unet_facts, save_unet
 from latentsync.errors import CheckpointError, OptionError
 from latentsync.faces.alignment import fit_matrices
 from latentsync.faces.facemesh import INNER_LIPS, NOSES, alignment_points
 from latentsync.faces.tracking import FaceTracker
 from latentsync.jobs.identity import job_facts
-from latentsync.masks import generation_mask
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.clip_pair import to_square
-from latentsync.models import bundled_model, described_model, load_model, model_of_unet
+from latentsync.model.checkpoints import read_unet_facts, save_unet
+from latentsync.model.loading import bundled_model, described_model, load_model, model_of_unet
+from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
 from latentsync.stages import prepare_faces, sample_faces
@@ -124,7 +124,7 @@ def test_a_file_in_the_released_layout_has_the_released_framing(tmp_path):
 
 
 def test_an_own_file_without_a_note_is_older_than_the_choice(tmp_path):
-    from latentsync.weight_files import read_weights, write_weights
+    from latentsync.model.weights import read_weights, write_weights
 
     save_unet(small_unet(), tmp_path / "unet.safetensors")
     tensors, metadata = read_weights(tmp_path / "unet.safetensors")

@@ -9,7 +9,7 @@ from latentsync.errors import OptionError
 from latentsync.faces.blend_shape import shape_of_mask
 from latentsync.faces.frame_region import BlendRegion
 from latentsync.faces.harmonisation import Harmoniser
-from latentsync.masks import generation_mask
+from latentsync.model.masks import generation_mask
 
 SIDE = 256
 SHAPE = shape_of_mask(generation_mask(SIDE), 0.5)

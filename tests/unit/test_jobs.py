@@ -19,7 +19,7 @@ from latentsync.jobs.chunk_journal import ChunkJournal
 from latentsync.jobs.identity import job_facts
 from latentsync.jobs.job_folder import JobFolder, default_job_folder
 from latentsync.jobs.journal import Journal
-from latentsync.latent_space import LatentSpace
+from latentsync.model.vae import LatentSpace
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
 from latentsync.tracks.cache import TrackCache, cache_folder

@@ -15,11 +15,19 @@ from latentsync.errors import (
     OptionError,
 )
 from latentsync.files import sha256_of
-from latentsync.lora import CONFIG_FIELD, merge_lora, read_lora, save_lora
-from latentsync.models import BUNDLED, ModelFiles, bundled_model, load_model
+from latentsync.model.loading import (
+    BUNDLED,
+    CONFIG_FIELD,
+    ModelFiles,
+    bundled_model,
+    load_model,
+    merge_lora,
+    read_lora,
+    save_lora,
+)
+from latentsync.model.unet import LatentSyncUNet
 from latentsync.options import LipSyncOptions
 from latentsync.run_facts import run_facts
-from latentsync.unet import LatentSyncUNet
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentsync.errors import OptionError
-from latentsync.masks import MASK_NAMES, generation_mask, latent_mask
+from latentsync.model.masks import MASK_NAMES, generation_mask, latent_mask
 
 BLACK_SHARE = {"mask": 0.407, "mask2": 0.338, "mask3": 0.193, "mask4": 0.584}
 

@@ -13,7 +13,6 @@ from latentsync.faces.alignment import canvas_size, fit_matrices, warp_faces
 from latentsync.faces.facemesh import EYE_CORNERS
 from latentsync.faces.facemesh import INNER_LIPS as MIDDLE_OF_LIPS
 from latentsync.faces.tracking import FaceTracker
-from latentsync.masks import generation_mask
 from latentsync.metrics.arcface import (
     LEFT_CORNER,
     LEFT_EYE,
@@ -37,6 +36,7 @@ from latentsync.metrics.face_measures import (
     lip_distance,
 )
 from latentsync.metrics.measured import Measured, block_interval, clip_interval
+from latentsync.model.masks import generation_mask
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.placement import PlacedFace
 

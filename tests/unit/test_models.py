@@ -6,8 +6,6 @@ import shutil
 import pytest
 import torch
 
-from latentsync import models
-from latentsync.checkpoints import save_unet
 from latentsync.errors import (
     CheckpointError,
     ForeignCheckpointError,
@@ -15,7 +13,9 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
-from latentsync.models import (
+from latentsync.model import loading
+from latentsync.model.checkpoints import save_unet
+from latentsync.model.loading import (
     BUNDLED,
     BUNDLED_WHISPER,
     choose_device,
@@ -59,7 +59,7 @@ def test_without_a_choice_the_released_model_comes_first(released, tmp_path):
 
 
 def test_tiny_is_the_bundled_one_whatever_lies_in_checkpoints(released, small_model_folder, monkeypatch):
-    monkeypatch.setattr(models, "BUNDLED", small_model_folder)
+    monkeypatch.setattr(loading, "BUNDLED", small_model_folder)
     assert find_model("tiny", released).unet == small_model_folder / "unet.safetensors"
     assert find_model(None, released).unet == released / "latentsync_unet.pt"
     assert find_model(None, small_model_folder / "nothing").unet == small_model_folder / "unet.safetensors"

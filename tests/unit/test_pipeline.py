@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from latentsync.errors import LatentSyncError
-from latentsync.masks import generation_mask, latent_mask
+from latentsync.model.masks import generation_mask, latent_mask
+from latentsync.model.vae import encode
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces, generate, to_pixels, vae_batch
 from latentsync.plausibility import out_of_range
-from latentsync.vae import encode
 from tests.small_model import small_unet, small_vae
 
 

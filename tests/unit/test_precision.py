@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from latentsync import models, precision
 from latentsync.engine import lip_sync
+from latentsync.model import device as precision
+from latentsync.model import loading
+from latentsync.model.device import card_dtype, float32_products, format_warning, has_fast_bfloat16, suit_to_device
 from latentsync.options import LipSyncOptions
-from latentsync.precision import card_dtype, float32_products, format_warning, has_fast_bfloat16, suit_to_device
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
 
@@ -15,10 +16,10 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(fast, dtype, monkeypatch):
-    monkeypatch.setattr(models, "has_fast_bfloat16", lambda: fast)
-    assert models.choose_dtype("auto", CPU) == dtype
-    assert models.choose_dtype("float32", CPU) == torch.float32
-    assert models.choose_dtype("auto", torch.device("mps")) == torch.float32
+    monkeypatch.setattr(loading, "has_fast_bfloat16", lambda: fast)
+    assert loading.choose_dtype("auto", CPU) == dtype
+    assert loading.choose_dtype("float32", CPU) == torch.float32
+    assert loading.choose_dtype("auto", torch.device("mps")) == torch.float32
 
 
 @pytest.mark.parametrize(("instruction", "fast"), [("avx512_bf16", True), ("amx_tile", True), ("avx2", False)])
@@ -56,7 +57,7 @@ def test_16_bits_that_the_cpu_emulates_are_warned_of(device, dtype, fast, warned
 def test_the_report_carries_that_warning(small_model_folder, avatar_video, speech, tmp_path, monkeypatch):
     """And not the model: it may be loaded on the CPU to compute on the GPU, as in ComfyUI."""
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: False)
-    model = models.load_model(models.described_model(small_model_folder), dtype=torch.bfloat16)
+    model = loading.load_model(loading.described_model(small_model_folder), dtype=torch.bfloat16)
     assert model.warnings == ()
     options = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
     report = lip_sync(avatar_video, speech(0.2), tmp_path / "out.mp4", model, options)
@@ -104,8 +105,8 @@ CARDS = [
 def test_float16_is_for_cards_that_are_fast_and_right_with_it(name, capability, dtype, card):
     assert card_dtype(name, capability) == dtype
     device = card(name, capability)
-    assert models.choose_dtype("auto", device) == dtype
-    assert models.choose_dtype("float16", device) == torch.float16
+    assert loading.choose_dtype("auto", device) == dtype
+    assert loading.choose_dtype("float16", device) == torch.float16
     assert format_warning(device, dtype) is None
     assert (format_warning(device, torch.float16) is None) is (dtype == torch.float16)
 
@@ -132,7 +133,7 @@ def test_a_format_that_does_not_suit_the_card_is_warned_of(name, capability, dty
 def test_of_amd_cards_the_numbers_mean_something_else(card, monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "6.2")
     device = card("AMD Radeon RX 7900 XTX", (11, 0))
-    assert models.choose_dtype("auto", device) == torch.float16
+    assert loading.choose_dtype("auto", device) == torch.float16
     assert format_warning(device, torch.bfloat16) is None
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from latentsync.faces.alignment import fit_matrices, frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
-from latentsync.masks import generation_mask
+from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import to_pixels
 from latentsync.restoration.face_restoration import FaceRestoration

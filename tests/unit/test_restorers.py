@@ -15,10 +15,10 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
+from latentsync.model.weights import write_weights
 from latentsync.restoration import portrait
 from latentsync.restoration.restorer_files import BUNDLED_RESTORER, find_restorer
 from latentsync.restoration.restorers import Restorer, load_restorer
-from latentsync.weight_files import write_weights
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from latentsync.diffusion import PREDICTION_TYPES, denoise
 from latentsync.errors import OptionError
+from latentsync.model.diffusion import PREDICTION_TYPES, build_scheduler, ddim_scheduler, denoise
+from latentsync.model.unet import LatentSyncUNet
 from latentsync.options import SCHEDULERS, LipSyncOptions
-from latentsync.schedulers import build_scheduler, ddim_scheduler
-from latentsync.unet import LatentSyncUNet
 from tests.unit.test_diffusion import KnowingUNet, clip
 
 

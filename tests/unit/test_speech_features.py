@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.audio_tokens import AudioFeatureStream, TokenWindows, window_centre_at
 from latentsync.errors import AudioError, OptionError
 from latentsync.media.audio_reader import read_audio
+from latentsync.model.whisper import AudioFeatureStream, TokenWindows, window_centre_at
 from latentsync.speech_features import SpeechFeatures, encode_speech
 from latentsync.voice.activity import speech_activity
 from latentsync.voice.gate import VoiceGate

@@ -14,7 +14,7 @@ from latentsync.metrics.report_sync import syncnet_for, with_sync
 from latentsync.metrics.spoken_faces import longest_stretch
 from latentsync.metrics.spoken_sync import clip_sync, clip_text, described_syncnet, find_syncnet, sync_of
 from latentsync.metrics.sync_picture import sync_picture
-from latentsync.models import BUNDLED
+from latentsync.model.loading import BUNDLED
 from latentsync.report import RESULT, LipSyncReport
 from latentsync.syncnet.stable_syncnet import StableSyncNet
 from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet

@@ -7,10 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentsync import attention
-from latentsync.attention import Float32Attention, rows_at_once
 from latentsync.errors import OptionError
-from latentsync.unet import ClipGroupNorm, FrameGroupNorm, LatentSyncUNet, motion_block_names, motion_placement
+from latentsync.model import unet as attention
+from latentsync.model.unet import (
+    ClipGroupNorm,
+    Float32Attention,
+    FrameGroupNorm,
+    LatentSyncUNet,
+    motion_block_names,
+    motion_placement,
+    rows_at_once,
+)
 
 
 def small_unet(**options) -> LatentSyncUNet:

@@ -18,10 +18,8 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
-from latentsync.face_autoencoder import FaceAutoencoder, with_fewer_channels
-from latentsync.latent_space import LatentSpace
-from latentsync.vae import ImageAutoencoder, decode, encode, in_batches, load_vae
-from latentsync.vae_features import vae_distance
+from latentsync.model.face_autoencoder import FaceAutoencoder, with_fewer_channels
+from latentsync.model.vae import ImageAutoencoder, LatentSpace, decode, encode, in_batches, load_vae, vae_distance
 from tests.unit.test_errors import FULL
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"

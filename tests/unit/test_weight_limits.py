@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latentsync.errors import DamagedCheckpointError, UnsafeCheckpointError
-from latentsync.weight_files import read_weights
+from latentsync.model.weights import read_weights
 
 MiB = 2**20
 TENSOR = {"conv_in.weight": torch.ones(4, 3)}

@@ -13,7 +13,7 @@ from latentsync.errors import (
     IncompleteCheckpointError,
     ModelNotFoundError,
 )
-from latentsync.whisper import load_whisper
+from latentsync.model.whisper import load_whisper
 
 BUNDLED = Path(__file__).parents[2] / "latentsync" / "assets" / "tiny" / "whisper" / "tiny.en.pt"
 DIMS = {

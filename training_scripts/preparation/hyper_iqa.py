@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from latentsync.metrics.syncnet_v2 import load_strictly
-from latentsync.weight_files import read_weights
+from latentsync.model.weights import read_weights
 
 SIDE = 224  # px of the picture that is looked at
 FACE_SIDE = 256  # px, of an aligned face whose middle that is

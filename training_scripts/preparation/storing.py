@@ -67,6 +67,6 @@ def _share(source: Path, target: Path) -> None:
 def whisper(path: Path):
     import torch
 
-    from latentsync.whisper import load_whisper
+    from latentsync.model.whisper import load_whisper
 
     return load_whisper(path, device="cpu", dtype=torch.float32)

@@ -1,23 +1,267 @@
-"""Audio tokens: Whisper's hidden states along the audio, and the window of them that each video frame attends to.
-
-There are 50 features (rows of all hidden states) a second. A frame sees 10 of them, from 80 ms before its time to
-120 ms after, time-major then layer: (10 * num_states, D) = (50, 384) tokens with Whisper tiny.
-"""
+"""Speech for the U-Net: the log-mel spectrogram, Whisper's audio encoder, the tokens that each frame attends to."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 import numpy as np
 import torch
 from einops import rearrange
+from torch import nn
 from torch.nn import functional as F
+from transformers import WhisperConfig
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .errors import AudioError, OptionError
-from .media.polarity import WINDOW, Polarity, polarity_notice
-from .mel import HOP, SAMPLE_RATE, count_mel_frames, normalise, raw_log_mel
-from .whisper import MEL_FRAMES, AudioEncoder
+from ..errors import AudioError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..media.polarity import WINDOW, Polarity, polarity_notice
+from .device import threads_of
+from .weights import building, read_weights
+
+# Whisper's log-mel spectrogram, of a whole waveform or of a stream in constant memory.
+#
+# Follows openai-whisper: periodic Hann window of 25 ms every 10 ms, reflected edges, last frame dropped, power, 80
+# Slaney filters, log10, floor 8 decades below the loudest value of the *whole* file, then (x + 4) / 4. The floor is
+# why a stream is read twice.
+
+SAMPLE_RATE = 16_000
+HOP = 160  # samples between mel frames: 10 ms
+FFT_SIZE = 400  # samples in a frame: 25 ms
+NUM_MELS = 80
+MIN_SAMPLES = 2 * HOP  # shorter audio is padded with silence so that there is one feature, and enough to reflect
+BLOCK_SAMPLES = 30 * SAMPLE_RATE  # larger blocks are cut, to bound memory
+POWER_FLOOR = 1e-10
+DECADES = 8.0
+
+
+def count_mel_frames(num_samples: int) -> int:
+    """Mel frames of a waveform with that many samples."""
+    return max(num_samples, MIN_SAMPLES) // HOP
+
+
+def log_mel(waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Normalised log-mel of a whole waveform (T,), float, 16 kHz mono in [-1, 1] -> (80, max(T, 320) // 160) float32.
+
+    Raises AudioError when the waveform is empty or has samples that are not finite.
+    """
+    raw = torch.cat(list(raw_log_mel([waveform])), dim=1)
+    return normalise(raw, raw.max())
+
+
+def normalise(raw: torch.Tensor, peak: torch.Tensor | float) -> torch.Tensor:
+    """Raw log10 mel (80, N) -> Whisper's range, with the loudest raw value of the whole file."""
+    return (raw.clamp(min=float(peak) - DECADES) + 4.0) / 4.0
+
+
+def raw_log_mel(blocks: Iterable[np.ndarray | torch.Tensor]) -> Iterator[torch.Tensor]:
+    """log10 mel power, not yet floored and scaled, of consecutive blocks of a waveform.
+
+    Args:
+        blocks: any number of (T_i,) float arrays, 16 kHz mono, of any lengths.
+
+    Yields (80, n) float32 tensors that together have `count_mel_frames(sum T_i)` columns, equal to those of the whole
+    waveform whatever the blocks are. Raises AudioError when there are no samples or some are not finite.
+    """
+    filters = torch.from_numpy(
+        mel_filter_bank(
+            FFT_SIZE // 2 + 1, NUM_MELS, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+        ).T
+    ).float()
+    window = torch.hann_window(FFT_SIZE)
+    half = FFT_SIZE // 2
+
+    def spectrum(samples: torch.Tensor) -> torch.Tensor:
+        stft = torch.stft(samples, FFT_SIZE, HOP, window=window, center=False, return_complex=True)
+        return (filters @ stft.abs().square()).clamp(min=POWER_FLOOR).log10()
+
+    pending = torch.empty(0)  # samples not yet behind every frame that needs them, reflected edge included
+    received = emitted = 0
+    for block in _finite_pieces(blocks):
+        pending = torch.cat((pending, block))
+        received += len(block)
+        if emitted == 0:
+            if received < SAMPLE_RATE:
+                continue  # a second gives enough to reflect and makes small blocks cheap
+            pending = torch.cat((pending[1 : half + 1].flip(0), pending))
+        elif len(pending) < SAMPLE_RATE:
+            continue
+        ready = (len(pending) - FFT_SIZE) // HOP + 1
+        yield spectrum(pending[: (ready - 1) * HOP + FFT_SIZE])
+        emitted += ready
+        pending = pending[ready * HOP :]
+
+    if received == 0:
+        raise AudioError("The audio has no samples. Give audio that is at least a few frames long.")
+    if received < MIN_SAMPLES:
+        pending = torch.cat((pending, torch.zeros(MIN_SAMPLES - received)))
+    if emitted == 0:
+        pending = torch.cat((pending[1 : half + 1].flip(0), pending))
+    remaining = count_mel_frames(received) - emitted
+    if remaining:
+        pending = torch.cat((pending, pending[-half - 1 : -1].flip(0)))
+        yield spectrum(pending[: (remaining - 1) * HOP + FFT_SIZE])
+
+
+def _finite_pieces(blocks: Iterable[np.ndarray | torch.Tensor]) -> Iterator[torch.Tensor]:
+    position = 0
+    for block in blocks:
+        samples = torch.as_tensor(block)
+        if samples.ndim != 1 or not samples.is_floating_point():
+            raise AudioError(
+                f"Expected mono float samples of shape (T,), got {tuple(samples.shape)} of type {samples.dtype}."
+            )
+        for piece in samples.to("cpu", torch.float32).split(BLOCK_SAMPLES):
+            finite = piece.isfinite()
+            if not finite.all():
+                second = (position + int(finite.logical_not().nonzero()[0])) / SAMPLE_RATE
+                raise AudioError(f"The audio has a sample that is not a finite number, at {second:.3f} s. Repair it.")
+            position += len(piece)
+            if len(piece):
+                yield piece
+
+
+# Whisper's audio encoder, read from an openai-whisper checkpoint.
+#
+# LatentSync conditions on all hidden states of the encoder: the stem output with positions added, then each block's
+# output. The final LayerNorm is computed by the reference but its result is not used, so it is not part of this
+# module.
+
+MEL_FRAMES = 3000  # one window of 30 s at 100 mel frames per second
+ENGLISH_VOCABULARY = 51864  # `n_vocab` of the .en models; the multilingual ones have more
+HEAD_WIDTH = 64  # in every Whisper model
+
+# openai-whisper names inside a block -> transformers names
+BLOCK_NAMES = {
+    "attn.query": "self_attn.q_proj",
+    "attn.key": "self_attn.k_proj",
+    "attn.value": "self_attn.v_proj",
+    "attn.out": "self_attn.out_proj",
+    "attn_ln": "self_attn_layer_norm",
+    "mlp.0": "fc1",
+    "mlp.2": "fc2",
+    "mlp_ln": "final_layer_norm",
+}
+
+
+class AudioEncoder(nn.Module):
+    """Whisper encoder that returns every hidden state.
+
+    Attributes: `num_mels` (80), `width` D (384 for tiny, 768 for small), `num_states` (blocks + 1: 5 for tiny),
+    `multilingual` (False for the .en models, None where the file does not tell).
+    """
+
+    def __init__(
+        self,
+        num_mels: int = 80,
+        width: int = 384,
+        num_heads: int = 6,
+        num_blocks: int = 4,
+        num_positions: int = MEL_FRAMES // 2,
+        multilingual: bool | None = None,
+    ):
+        super().__init__()
+        self.num_mels, self.width, self.num_states, self.multilingual = num_mels, width, num_blocks + 1, multilingual
+        config = WhisperConfig(
+            num_mel_bins=num_mels,
+            d_model=width,
+            encoder_attention_heads=num_heads,
+            encoder_ffn_dim=4 * width,
+            encoder_layers=num_blocks,
+            max_source_positions=num_positions,
+        )
+        self.encoder = WhisperEncoder(config)
+        self.encoder.layer_norm = nn.Identity()
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.conv1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.conv1.weight.dtype
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Hidden states of normalised log-mel windows.
+
+        Args:
+            mel: (B, 80, 3000), on the encoder's device; cast to its dtype.
+
+        Returns (B, 1500, num_states, D), 50 rows per second: the stem's output, then each block's.
+        """
+        with threads_of(self):
+            states = self.encoder(mel.to(self.dtype), output_hidden_states=True).hidden_states
+        return torch.stack(states, dim=2)
+
+
+def load_whisper(
+    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> AudioEncoder:
+    """Read an openai-whisper `.pt` file: `{"dims": {...}, "model_state_dict": {...}}`, frozen and in eval mode.
+
+    Only the `encoder.*` tensors are used; a file may hold nothing else, and in any float type.
+    Raises ModelNotFoundError, DamagedCheckpointError, UnsafeCheckpointError, ForeignCheckpointError and
+    IncompleteCheckpointError.
+    """
+    path = Path(path)
+    dims, state_dict = _read(path)
+    tensors = {key.removeprefix("encoder."): value for key, value in state_dict.items() if key.startswith("encoder.")}
+    for name in ("conv1.weight", "positional_embedding"):
+        if name not in tensors:
+            raise IncompleteCheckpointError(f"{path} has no tensor 'encoder.{name}'. Download the Whisper file again.")
+    with building(path, "a Whisper encoder"), torch.device("meta"):
+        width, num_mels = tensors["conv1.weight"].shape[:2]
+        num_blocks = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+        vocabulary = dims.get("n_vocab")
+        encoder = AudioEncoder(
+            num_mels=num_mels,
+            width=width,
+            num_heads=int(dims.get("n_audio_head") or width // HEAD_WIDTH),
+            num_blocks=num_blocks,
+            num_positions=tensors["positional_embedding"].shape[0],
+            multilingual=None if vocabulary is None else int(vocabulary) != ENGLISH_VOCABULARY,
+        )
+    renamed = {
+        "encoder." + _transformers_name(key): value.to(device=device, dtype=dtype)
+        for key, value in tensors.items()
+        if not key.startswith("ln_post.")
+    }
+    try:
+        encoder.load_state_dict(renamed, strict=True, assign=True)
+    except RuntimeError as error:
+        raise IncompleteCheckpointError(
+            f"{path} does not hold a complete Whisper encoder. Download it again. ({str(error)[:500]})"
+        ) from error
+    return encoder.eval().requires_grad_(False)
+
+
+def _transformers_name(key: str) -> str:
+    if key == "positional_embedding":
+        return "embed_positions.weight"
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
+    if not match:
+        return key
+    block, name, kind = match.groups()
+    return f"layers.{block}.{BLOCK_NAMES.get(name, name)}.{kind}"
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    content, _ = read_weights(path)
+    if not isinstance(content.get("model_state_dict"), dict):
+        raise ForeignCheckpointError(
+            f"{path} is not an openai-whisper checkpoint: it has no 'model_state_dict'. "
+            "Expected openai-whisper's tiny.pt."
+        )
+    dims = content.get("dims")
+    return (dims if isinstance(dims, dict) else {}), content["model_state_dict"]
+
+
+# Audio tokens: Whisper's hidden states along the audio, and the window of them that each video frame attends to.
+#
+# There are 50 features (rows of all hidden states) a second. A frame sees 10 of them, from 80 ms before its time to
+# 120 ms after, time-major then layer: (10 * num_states, D) = (50, 384) tokens with Whisper tiny.
 
 FEATURES_PER_SECOND = SAMPLE_RATE // (2 * HOP)
 ROWS_BEFORE, ROWS_AFTER = 4, 6  # features before and from the centre on

@@ -15,13 +15,20 @@ from typing import NamedTuple
 import torch
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
+from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..faces.facemesh import Framing, checked_framing
+from ..files import sha256_of, shown
 from .diffusion import PREDICTION_TYPES
-from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from .faces.facemesh import Framing, checked_framing
-from .files import sha256_of, shown
-from .unet import MAX_FRAMES, MOTION_NORM_GROUPS, LatentSyncUNet, motion_placement
-from .unet_keys import from_reference_keys, to_reference_key, to_reference_keys
-from .weight_files import building, read_sidecar, read_weights, write_weights
+from .unet import (
+    MAX_FRAMES,
+    MOTION_NORM_GROUPS,
+    LatentSyncUNet,
+    from_reference_keys,
+    motion_placement,
+    to_reference_key,
+    to_reference_keys,
+)
+from .weights import building, read_sidecar, read_weights, write_weights
 
 NUM_ATTENTION_HEADS, NUM_NORM_GROUPS = 8, 32
 RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
@@ -46,9 +53,11 @@ class UNetFacts:
     num_parameters: int  # without position tables
     global_step: int | None
     resolution: int | None  # face side in pixels, where the file or its description says
-    prediction_type: str = "epsilon"  # what the output means, see diffusion.py; all released ones predict the noise
+    prediction_type: str = (
+        "epsilon"  # what the output means, see model/diffusion.py; all released ones predict the noise
+    )
     framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None where nothing tells
-    latent_ratio: int = 8  # px of the face per latent, see latent_space.py
+    latent_ratio: int = 8  # px of the face per latent, see model/vae.py
 
 
 class Resolution(NamedTuple):

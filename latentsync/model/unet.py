@@ -1,22 +1,166 @@
 """LatentSync's U-Net: diffusers' AnimateDiff U-Net with the normalisations LatentSync was trained with.
 
-The tensor names and shapes equal the reference's after the renames in `checkpoints.py`. Two things that no key shows
+The tensor names and shapes equal the reference's after the renames below. Two things that no key shows
 differ from diffusers: the GroupNorms of the residual blocks and of the output take their statistics over all frames of
 a clip, those of the motion modules over one frame.
 """
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers import UNetMotionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionOutput
 from einops import rearrange
 from torch import nn
+from torch.nn import functional as F
 
-from .attention import SlicedAttention
-from .errors import OptionError
+from ..errors import OptionError
+
+# Tensor names of the U-Net: the reference's on one side, diffusers' on the other.
+#
+# They differ in the motion modules (AnimateDiff's names), in the audio attention of version 1.0, and in the fixed
+# position tables, which the reference keeps once per attention and diffusers once per module.
+
+# Inside motion modules: reference -> diffusers.
+MOTION_NAMES = {
+    "attention_blocks.0.pos_encoder.pe": "pos_embed.pe",
+    "attention_blocks.0": "attn1",
+    "attention_blocks.1": "attn2",
+    "norms.0": "norm1",
+    "norms.1": "norm2",
+    "ff_norm": "norm3",
+}
+SECOND_TABLE = "attention_blocks.1.pos_encoder.pe"
+VERSION_1_0_NAMES = {".audio_cross_attn.norm.": ".norm2.", ".audio_cross_attn.attn.": ".attn2."}
+MOTION_PREFIX = re.compile(r"^((?:down|up)_blocks\.\d+\.motion_modules\.\d+)\.(?:temporal_transformer\.)?(.+)$")
+BLOCK_PREFIX = re.compile(r"^(transformer_blocks\.\d+)\.(.+)$")
+
+
+def from_reference_keys(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename tensors of any released version to those of `LatentSyncUNet`; names already converted pass unchanged."""
+    return {name: tensor for key, tensor in state_dict.items() if (name := from_reference_key(key)) is not None}
+
+
+def from_reference_key(key: str) -> str | None:
+    """The name in `LatentSyncUNet`, or None for the second copy of a position table."""
+    motion = MOTION_PREFIX.match(key)
+    if motion is None:
+        for old, new in VERSION_1_0_NAMES.items():
+            key = key.replace(old, new)
+        return key
+    module, rest = motion.groups()
+    if block := BLOCK_PREFIX.match(rest):
+        number, inner = block.groups()
+        if inner == SECOND_TABLE:
+            return None
+        for old, new in MOTION_NAMES.items():
+            if inner == old or inner.startswith(old + "."):
+                inner = new + inner[len(old) :]
+                break
+        rest = f"{number}.{inner}"
+    return f"{module}.{rest}"
+
+
+def to_reference_keys(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename tensors of `LatentSyncUNet` to the reference's 1.5/1.6 names, position tables twice as it has them."""
+    renamed = {}
+    for key, tensor in state_dict.items():
+        name = to_reference_key(key)
+        renamed[name] = tensor
+        if name.endswith("attention_blocks.0.pos_encoder.pe"):
+            renamed[name.replace("attention_blocks.0", "attention_blocks.1")] = tensor.clone()
+    return renamed
+
+
+def to_reference_key(key: str) -> str:
+    """The reference's 1.5/1.6 name of a tensor of `LatentSyncUNet`."""
+    motion = MOTION_PREFIX.match(key)
+    if motion is None:
+        return key
+    module, rest = motion.groups()
+    if block := BLOCK_PREFIX.match(rest):
+        number, inner = block.groups()
+        for old, new in MOTION_NAMES.items():
+            if inner == new or inner.startswith(new + "."):
+                inner = old + inner[len(new) :]
+                break
+        rest = f"{number}.{inner}"
+    return f"{module}.temporal_transformer.{rest}"
+
+
+# Attention of the U-Net: in slices where a device's kernels end, and for bf16 training on a CPU.
+
+# By kind of device, how many pairs of a row and a head, and how many scores, one call of torch's attention may have.
+# CUDA's kernels number the pairs in a dimension of their grid that ends there: motion modules have a row for each
+# latent of each clip, so a guided call at 512 px has one pair more. Apple's fail at 2^32 scores, as many as that
+# call's largest spatial attention has, and hold all of them in memory: a quarter at a time.
+MOST_PAIRS = {"cuda": 65_535}
+MOST_SCORES = {"mps": 2**30}
+
+
+class SlicedAttention(AttnProcessor2_0):
+    """Attention processor that takes some rows at a time where the device does not bear all; else diffusers' own.
+
+    Projections are not sliced: whatever moves weights to the device is asked for each of them once. Only for the
+    U-Net's own attentions: no masks, no norms inside.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        **settings,
+    ) -> torch.Tensor:
+        """(N, L, C), context (N, K, D) or None for self-attention -> (N, L, C)."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        rows = rows_at_once(hidden_states.device, attn.heads, hidden_states.shape[1], context.shape[1])
+        if rows >= len(hidden_states):
+            return super().__call__(attn, hidden_states, encoder_hidden_states, **settings)
+        parts = (
+            rearrange(projected, "n l (heads d) -> n heads l d", heads=attn.heads).split(rows)
+            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)])
+        return attn.to_out[1](attn.to_out[0](rearrange(mixed, "n heads l d -> n l (heads d)")))
+
+
+def rows_at_once(device: torch.device, heads: int, length: int, context_length: int) -> int:
+    """How many rows of (length, C) torch's attention takes together there, at least 1."""
+    pairs = MOST_PAIRS.get(device.type, sys.maxsize)
+    scores = MOST_SCORES.get(device.type, sys.maxsize)
+    return max(1, min(pairs // heads, scores // (heads * length * context_length)))
+
+
+class Float32Attention:
+    """Attention processor whose products are float32 while the projections follow autocast.
+
+    torch's bf16 attention kernel for CPUs is up to ten times slower than its float32 one on the 50 audio tokens and on
+    short clips; with this, a bf16 training step of a small U-Net takes about three quarters of the time. Use:
+    `unet.set_attn_processor(Float32Attention())`. Only for the U-Net's own attentions: no masks, no norms inside.
+    """
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_
+    ) -> torch.Tensor:
+        """(N, L, C), context (N, K, D) or None for self-attention -> (N, L, C)."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            rearrange(projected, "n l (heads d) -> n heads l d", heads=attn.heads).float()
+            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = rearrange(mixed, "n heads l d -> n l (heads d)").to(hidden_states.dtype)
+        return attn.to_out[1](attn.to_out[0](mixed))
+
+
+# The network
 
 # Channel order of the input: noisy latents, mask (1 = keep, 0 = repaint), masked latents, reference latents; for the
 # latents of Stable Diffusion. Of C channels: 3 C + 1.

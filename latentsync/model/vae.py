@@ -1,11 +1,13 @@
 """The image autoencoder: frames to latents and back.
 
 Released models use Stable Diffusion's VAE (sd-vae-ft-mse), latents scaled by 0.18215, and the reference samples of the
-posterior rather than means. Shapes below: (F, C, h, w) are latents as `latent_space.LatentSpace` of the VAE tells.
+posterior rather than means. Shapes below: (F, C, h, w) are latents as the `LatentSpace` of the VAE tells.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,19 +15,92 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor
 
-from .cpu_threads import threads_of
-from .errors import (
+from ..errors import (
+    CheckpointError,
     ForeignCheckpointError,
     IncompleteCheckpointError,
     ModelNotFoundError,
     OptionError,
     is_out_of_memory,
 )
+from ..files import read_json, shown
+from .device import threads_of
 from .face_autoencoder import FaceAutoencoder
-from .files import read_json, shown
-from .latent_space import SCALING_FACTOR, LatentSpace
-from .weight_files import building, read_weights
+from .weights import DAMAGE, building, read_weights
+
+# What a VAE's latents are: how many channels, how much smaller than the picture, how they are scaled.
+#
+# Released models have four channels at 1/8 of the side, scaled by 0.18215; others say theirs in the VAE's
+# configuration.
+
+SCALING_FACTOR = 0.18215
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """What the U-Net knows is ``(raw - shift) * scale`` of what the encoder gives; each a number, or one a channel."""
+
+    channels: int = 4
+    ratio: int = 8  # px of the picture's side per latent
+    scale: float | tuple[float, ...] = SCALING_FACTOR
+    shift: float | tuple[float, ...] = 0.0
+
+    @classmethod
+    def of(cls, config: Mapping) -> "LatentSpace":
+        """Of a VAE's configuration as diffusers has it. Raises CheckpointError for numbers that cannot be meant.
+
+        ``latents_mean`` and ``latents_std``, one number a channel, go with shift_factor and scaling_factor.
+        """
+        channels, factor, shift = config["latent_channels"], config["scaling_factor"], config.get("shift_factor") or 0.0
+        widths = config.get("block_out_channels") or config["encoder_block_out_channels"]
+        means, deviations = config.get("latents_mean"), config.get("latents_std")
+        lists = [[0.0] * channels if means is None else means, [1.0] * channels if deviations is None else deviations]
+        one_each = all(isinstance(values, list | tuple) and len(values) == channels for values in lists)
+        numbers = [factor, shift, *(lists[0] + lists[1] if one_each else [])]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers) or not factor > 0:
+            raise CheckpointError(
+                f"the VAE's description has scaling_factor {shown(factor)} and shift_factor {shown(shift)}; expected "
+                f"{SCALING_FACTOR} and 0. Repair its config.json."
+            )
+        if not one_each or min(lists[1]) <= 0:
+            raise CheckpointError(
+                f"the VAE's description has latents_mean {shown(means)} and latents_std {shown(deviations)}; expected "
+                f"{channels} numbers each, those of the second above 0, or null. Repair its config.json."
+            )
+        if means is not None or deviations is not None:
+            factor, shift = (
+                tuple(factor / deviation for deviation in lists[1]),
+                tuple(shift + mean for mean in lists[0]),
+            )
+        return cls(channels, config.get("patch_size", 1) * 2 ** (len(widths) - 1), factor, shift)
+
+    def __str__(self) -> str:
+        return f"{self.channels} channels at 1/{self.ratio} of the side"
+
+    @property
+    def conditioned_channels(self) -> int:
+        """Of the U-Net's input: noisy latents, mask, masked latents, reference latents."""
+        return 3 * self.channels + 1
+
+    def scaled(self, raw: Tensor) -> Tensor:
+        """(F, C, h, w) of the encoder, as the U-Net knows them."""
+        return (raw - _per_channel(self.shift, raw)) * _per_channel(self.scale, raw)
+
+    def raw(self, scaled: Tensor) -> Tensor:
+        """(F, C, h, w) of the U-Net, as the decoder knows them."""
+        return scaled / _per_channel(self.scale, scaled) + _per_channel(self.shift, scaled)
+
+
+STABLE_DIFFUSION = LatentSpace()
+
+
+def _per_channel(value: float | tuple[float, ...], latents: Tensor) -> float | Tensor:
+    return value if isinstance(value, float | int) else torch.tensor(value).to(latents)[:, None, None]
+
+
+# The autoencoder
 
 FOLDER_FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -252,3 +327,86 @@ def _current_attention(item: tuple[str, torch.Tensor]) -> tuple[str, torch.Tenso
     if ".attentions." in key and tensor.ndim == 4:  # kept as 1x1 convolutions by some converters
         tensor = tensor.flatten(1)
     return key, tensor
+
+
+# How different pictures look to a VAE's encoder: a perceptual distance that needs no other network.
+#
+# It is built as LPIPS is (features at several depths, normalised along the channels, squared difference), but neither
+# its features nor their weights come from LPIPS, and its values are not comparable with LPIPS: it is called `vae`.
+
+NORM_EPS = 1e-6
+
+
+def vae_features(vae: Autoencoder, pixels: Tensor) -> list[Tensor]:
+    """(N, 3, h, w) RGB in [-1, 1] -> (N, C, h', w') of each level of the encoder, of unit length along C.
+
+    The sides are multiples of the compression. Computed in the VAE's dtype; gradients flow.
+    """
+    hidden = vae.encoder.conv_in(pixels.to(device=vae.device, dtype=vae.dtype))
+    features = []
+    for block in vae.encoder.down_blocks:
+        hidden = block(hidden)
+        features.append(hidden / (hidden.float().square().sum(1, keepdim=True).sqrt() + NORM_EPS).to(hidden.dtype))
+    return features
+
+
+def vae_distance(vae: Autoencoder, predicted: Tensor, target: Tensor) -> Tensor:
+    """(N,) float32 >= 0: mean over levels and places of the squared difference of features; 0 for equal pictures.
+
+    predicted, target: as for `vae_features`. Gradients flow to the predicted pictures only.
+    """
+    with torch.no_grad():
+        wanted = vae_features(vae, target)
+    levels = zip(vae_features(vae, predicted), wanted, strict=True)
+    return torch.stack([(a.float() - b.float()).square().sum(1).mean((1, 2)) for a, b in levels]).mean(0)
+
+
+# A small decoder in place of the VAE's, for drafts: TAESD, which decodes Stable Diffusion's latents at a fraction of
+# the cost, with less detail.
+
+
+MOST_LAYERS = 64  # of one level; TAESD has 3
+
+
+def load_draft_decoder(
+    folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> AutoencoderTiny:
+    """From a folder as diffusers saves it (config.json and safetensors), in eval mode; never from the network.
+
+    It is used with `vae.decode`, as the VAE is, and must know the same latents. Raises ModelNotFoundError and
+    CheckpointError's subclasses.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(
+            f"there is no draft decoder at {folder}; expected a folder with config.json and "
+            "diffusion_pytorch_model.safetensors, such as that of taesd for released models. Put it there, or decode "
+            "with the VAE"
+        )
+    _check_layers(folder / "config.json")
+    try:
+        decoder, found = AutoencoderTiny.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
+        )
+    except DAMAGE as error:
+        reason = str(error)[:500]
+        raise CheckpointError(f"{folder} is not a draft decoder that can be read ({reason}). Get it again.") from error
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])]
+    if wrong:
+        raise IncompleteCheckpointError(
+            f"{folder} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape "
+            f"({', '.join(wrong[:NAMES_SHOWN])}). Get it again."
+        )
+    return decoder.to(device).eval().requires_grad_(False)
+
+
+def _check_layers(path: Path) -> None:
+    """Raises CheckpointError for a description that would build without end."""
+    description = read_json(path, what="describes the draft decoder")
+    fields = description if isinstance(description, dict) else {}
+    for field in ("num_encoder_blocks", "num_decoder_blocks"):
+        numbers = fields.get(field, [1])
+        if not isinstance(numbers, list) or not all(isinstance(n, int) and 0 < n <= MOST_LAYERS for n in numbers):
+            raise CheckpointError(
+                f"{path} has {field} {shown(numbers)}; expected a few numbers up to {MOST_LAYERS}. Get it again."
+            )

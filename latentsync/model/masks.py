@@ -4,7 +4,6 @@ Throughout the package 1 = keep, 0 = to be generated (the inverse of Stable Diff
 """
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import OptionError
+from ..errors import OptionError
+from ..model_files import ASSETS
 
-ROWS = Path(__file__).parent / "assets" / "mask_rows.json"
+ROWS = ASSETS / "mask_rows.json"
 DRAWN_SIDE = 256  # px: the reference's mask images
 MASK_NAMES = ("mask", "mask2", "mask3", "mask4")
 
