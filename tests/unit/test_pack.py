@@ -16,7 +16,7 @@ LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "nodes"}
 # What may be imported when ComfyUI starts: it has torch and numpy in memory by then. The rest waits for a node's turn.
 LIGHT = {"torch", "numpy"}
-LIGHT_PARTS = {"errors", "media.length_modes", "options", "presets", "trajectory"}  # of the library
+LIGHT_PARTS = {"errors", "media.length_modes", "options", "presets"}  # of the library
 LISTS = {"restoration.restorer_files"}  # of the library, imported when a schema lists what there is to choose from
 
 IMPORT_ALONE = """
