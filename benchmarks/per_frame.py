@@ -25,9 +25,9 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
+from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
 from latentsync.pasting import FacePaster
-from latentsync.pipeline import to_pixels
 
 from .measure import Timing, write_portrait
 

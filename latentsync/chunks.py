@@ -16,8 +16,9 @@ from .denoising import Chunk, Denoiser, Denoising
 from .model.diffusion import shared_noise
 from .model.loading import LipSyncModel
 from .model.masks import generation_mask
+from .model.vae import to_pixels
 from .options import LipSyncOptions
-from .pipeline import OnEstimate, OnStep, condition, decode_faces, to_pixels
+from .pipeline import OnEstimate, OnStep, condition, decode_faces
 from .plausibility import FaceJudge, check_finite
 from .source_cache import SourceCache
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from .faces.blending import FaceBlender, keep_surroundings
 from .model.masks import DRAWN_SIDE, generation_mask
+from .model.vae import to_pixels
 from .options import LipSyncOptions
-from .pipeline import to_pixels
 
 
 class FacePaster:

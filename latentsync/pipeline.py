@@ -12,28 +12,17 @@ from torch import Tensor
 from .model.diffusion import build_scheduler, denoise
 from .model.loading import LipSyncModel
 from .model.masks import latent_mask
-from .model.vae import decode, encode
+from .model.vae import decode, encode, to_pixels, vae_batch
 from .options import LipSyncOptions
 from .plausibility import check_finite
 
 OnStep = Callable[[int, int, Tensor], None]
 OnEstimate = Callable[[Tensor], None]
-PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
-
-
-def vae_batch(resolution: int) -> int:
-    """How many faces of this side (px) go through the VAE together."""
-    return max(1, PIXELS_AT_ONCE // resolution**2)
 
 
 def faces_at_once(model: LipSyncModel) -> int:
     """How many faces go through the model's VAE together; one by one where memory is to be saved."""
     return vae_batch(model.resolution) if model.low_memory == "none" else 1
-
-
-def to_pixels(faces: Tensor) -> Tensor:
-    """(F, S, S, 3) uint8 RGB -> (F, 3, S, S) float32 in [-1, 1]."""
-    return rearrange(faces, "f h w c -> f c h w").float() / 127.5 - 1
 
 
 def condition(

@@ -86,7 +86,7 @@ class HostedModel(host.Carried):
         """Bytes beside the weights; the parts work one after another, so the largest counts."""
         from latentsync.model.vae import width_per_pixel
 
-        from ..latentsync.pipeline import PIXELS_AT_ONCE
+        from ..latentsync.model.vae import PIXELS_AT_ONCE
 
         size = self.model.dtype.itemsize
         side = self.model.resolution // self.model.latents.ratio

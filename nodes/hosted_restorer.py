@@ -32,7 +32,7 @@ class HostedRestorer(host.Carried):
     @property
     def memory_required(self) -> int:
         """Bytes beside the weights."""
-        from ..latentsync.pipeline import PIXELS_AT_ONCE
+        from ..latentsync.model.vae import PIXELS_AT_ONCE
 
         return VALUES * PIXELS_AT_ONCE * self.restorer.dtype.itemsize
 

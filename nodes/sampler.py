@@ -119,7 +119,7 @@ def check_vae(model, vae, faces) -> None:
     """Raises ValueError where the linked VAE sees a face otherwise than the model's own: the U-Net would be lost."""
     from latentsync.model.vae import encode
 
-    from ..latentsync.pipeline import to_pixels
+    from ..latentsync.model.vae import to_pixels
 
     first = int(faces.detected.argmax())
     pixels = to_pixels(torch.from_numpy(faces.aligned[first : first + 1]))

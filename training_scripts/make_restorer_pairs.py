@@ -13,8 +13,7 @@ from einops import rearrange
 
 from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
 from latentsync.faces.tracking import FaceTracker
-from latentsync.model.vae import Autoencoder, decode, encode, load_vae
-from latentsync.pipeline import to_pixels
+from latentsync.model.vae import Autoencoder, decode, encode, load_vae, to_pixels
 from latentsync.synthetic.clips import AvatarClip
 
 from .config import TrainingConfig, parse_config

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..errors import ModelNotFoundError
 from ..given_paths import given_path
 
@@ -64,7 +62,13 @@ def weight_folders(given: Sequence[Path] = (), checkpoints: Path | None = None) 
     `auxiliary`, where the release keeps them, and torch's own cache."""
     named = [given_path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     released = [checkpoints, checkpoints / "auxiliary"] if checkpoints else []
-    return [*map(Path, given), *named, *released, Path(torch.hub.get_dir()) / "checkpoints"]
+    return [*map(Path, given), *named, *released, _torch_home() / "hub" / "checkpoints"]
+
+
+def _torch_home() -> Path:
+    """The folder where torch.hub keeps what it has fetched, by its own rule and without torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    return Path(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))))
 
 
 def find_network(file: NetworkFile, folders: Sequence[Path]) -> Path:

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import (
@@ -111,6 +112,7 @@ ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion 
 # Attention names in files written by old diffusers, sd-vae-ft-mse among them.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 NAMES_SHOWN = 5
+PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
 Autoencoder = AutoencoderKL | FaceAutoencoder
 
 
@@ -261,6 +263,16 @@ def in_batches(
             outputs.append(output)
             done += size
     return torch.cat(outputs)
+
+
+def vae_batch(resolution: int) -> int:
+    """How many faces of this side (px) go through the VAE together."""
+    return max(1, PIXELS_AT_ONCE // resolution**2)
+
+
+def to_pixels(faces: Tensor) -> Tensor:
+    """(F, S, S, 3) uint8 RGB -> (F, 3, S, S) float32 in [-1, 1]."""
+    return rearrange(faces, "f h w c -> f c h w").float() / 127.5 - 1
 
 
 def _locate(path: Path) -> tuple[Path, Path]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.masks import generation_mask
+from ..model.vae import to_pixels
 from ..options import LipSyncOptions
-from ..pipeline import to_pixels
 from .restorers import Restorer
 from .sharpness import SharpnessMatch
 from .steadying import MEMORY, SteadyDetail

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from ..errors import CheckpointError, ForeignCheckpointError, OptionError
 from ..files import sha256_of
 from ..model.device import threads_of
-from ..model.vae import in_batches
+from ..model.vae import in_batches, vae_batch
 from ..model.weights import building, read_weights
-from ..pipeline import vae_batch
-from . import portrait
 from .author_networks import NETWORKS, author_network
+from .portrait import PORTRAIT_SIDE, from_portrait, into_portrait
 from .restorer_files import find_restorer, official_restorer
 
 Network = Callable[[Tensor], Tensor]
@@ -60,7 +59,7 @@ class Restorer:
         A few faces at a time are in the network; fewer where memory does not suffice. Raises CheckpointError where what
         comes out is no picture.
         """
-        side = portrait.SIDE if self.is_portrait else faces.shape[-1]
+        side = PORTRAIT_SIDE if self.is_portrait else faces.shape[-1]
         restored = in_batches(self._restore, faces, vae_batch(side))
         if not restored.isfinite().all():
             raise CheckpointError(
@@ -74,10 +73,10 @@ class Restorer:
         if not self.is_portrait:
             return self._apply(pixels) * 2 - 1
         # What the network changed is added to the face, so that the way into the portrait and back costs no detail.
-        placed = portrait.place(pixels)
+        placed = into_portrait(pixels)
         change = self._apply(placed) - placed
-        side = max(portrait.SIDE, faces.shape[-1])
-        return F.interpolate(faces, (side, side), mode="bicubic", antialias=True) + portrait.take(change, side) * 2
+        side = max(PORTRAIT_SIDE, faces.shape[-1])
+        return F.interpolate(faces, (side, side), mode="bicubic", antialias=True) + from_portrait(change, side) * 2
 
     def _apply(self, pixels: Tensor) -> Tensor:
         with threads_of(self.module or self.network):

@@ -44,7 +44,7 @@ def folder(tmp_path_factory, avatar_frames) -> Path:
 def evaluate(capsys, monkeypatch, tmp_path):
     """Runs the command without any network of this machine."""
     monkeypatch.setenv(VARIABLE, "")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def run(*argv: object) -> Outcome:
         code = eval_quality.main([*map(str, argv), "--checkpoints", str(tmp_path / "checkpoints")])

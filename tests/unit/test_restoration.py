@@ -9,8 +9,8 @@ from latentsync.faces.alignment import fit_matrices, frame_pixels_per_crop_pixel
 from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.model.masks import generation_mask
+from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import to_pixels
 from latentsync.restoration.face_restoration import FaceRestoration
 from latentsync.restoration.restorers import Restorer
 from latentsync.restoration.sharpness import SharpnessMatch, kept_grain

@@ -16,7 +16,14 @@ from latentsync.errors import (
     OptionError,
 )
 from latentsync.model.weights import write_weights
-from latentsync.restoration import portrait
+from latentsync.restoration.portrait import (
+    PORTRAIT_HEIGHT,
+    PORTRAIT_LEFT,
+    PORTRAIT_TOP,
+    PORTRAIT_WIDTH,
+    from_portrait,
+    into_portrait,
+)
 from latentsync.restoration.restorer_files import BUNDLED_RESTORER, find_restorer
 from latentsync.restoration.restorers import Restorer, load_restorer
 
@@ -154,7 +161,7 @@ def test_a_portrait_network_that_changes_nothing_costs_no_detail(side):
 
 def test_faces_lie_in_the_portrait_where_ffhq_has_them():
     """The template's brows and nose, and where FFHQ's 512 px template has eyes and nose: brows above the eyes."""
-    place = lambda x, y: (portrait.LEFT + x / 75 * portrait.WIDTH, portrait.TOP + y / 100 * portrait.HEIGHT)  # noqa: E731
+    place = lambda x, y: (PORTRAIT_LEFT + x / 75 * PORTRAIT_WIDTH, PORTRAIT_TOP + y / 100 * PORTRAIT_HEIGHT)  # noqa: E731
     (left, brow), (right, _), (middle, nose) = place(17, 20), place(58, 20), place(37.5, 40)
     assert left == pytest.approx(193, abs=16)
     assert right == pytest.approx(319, abs=16)
@@ -165,11 +172,11 @@ def test_faces_lie_in_the_portrait_where_ffhq_has_them():
 
 def test_placing_and_taking_back():
     given = faces(1, 256)
-    placed = portrait.place(given)
+    placed = into_portrait(given)
     assert placed.shape == (1, 3, 512, 512)
-    back = portrait.take(placed, 256)
+    back = from_portrait(placed, 256)
     assert (back - given).abs().mean() < 0.01
-    assert torch.equal(placed[..., 300, 0], placed[..., 300, portrait.LEFT])  # the border is drawn out
+    assert torch.equal(placed[..., 300, 0], placed[..., 300, PORTRAIT_LEFT])  # the border is drawn out
 
 
 def test_the_bundled_restorer():

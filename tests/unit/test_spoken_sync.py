@@ -135,7 +135,7 @@ def test_a_report_tells_why_there_is_none(tmp_path):
 
 def test_each_model_is_judged_by_who_knows_its_faces(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_METRIC_WEIGHTS", "")
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     small, other = (SimpleNamespace(unet_path=folder / "unet.safetensors") for folder in (BUNDLED, tmp_path))
     assert syncnet_for(small, tmp_path) == BUNDLED_SYNCNET
     assert syncnet_for(other, tmp_path) is None
