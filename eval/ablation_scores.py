@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from latentsync.face_track import FaceTrack
 from latentsync.faces.alignment import warp_faces
 from latentsync.faces.tracking import FaceTracker
-from latentsync.metrics import correlation, opening_track, psnr_of
-from latentsync.metrics.pictures import ssim
+from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.pictures import psnr_of, ssim
 from latentsync.model.loading import LipSyncModel, bundled_model, load_model
 from latentsync.model.masks import generation_mask
 from latentsync.model.vae import vae_distance

@@ -32,7 +32,7 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics import psnr_of
+from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.model.masks import generation_mask
 from latentsync.model.whisper import SAMPLE_RATE

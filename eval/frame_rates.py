@@ -31,7 +31,7 @@ from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames, video_length
 from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics import correlation, opening_track
+from latentsync.metrics.opening import correlation, opening_track
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame

@@ -22,7 +22,8 @@ from latentsync.faces.blending import FaceBlender
 from latentsync.faces.tracking import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics import correlation, opening_track, psnr_of
+from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions

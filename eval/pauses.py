@@ -28,7 +28,7 @@ from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics import correlation, opening_track
+from latentsync.metrics.opening import correlation, opening_track
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame

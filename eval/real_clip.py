@@ -32,8 +32,9 @@ from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics import correlation, opening_track, psnr_of
 from latentsync.metrics.face_measures import OUTER_LIPS
+from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, choose_device, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.presets import PRESETS, apply_preset

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
 from .faces.blending import FaceBlender, keep_surroundings
 from .model.masks import DRAWN_SIDE, generation_mask

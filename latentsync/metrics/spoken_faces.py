@@ -12,11 +12,11 @@ from ..faces.facemesh import Framing
 from ..faces.tracking import FaceFinder, FaceTracker
 from ..media.video_reader import VideoFrame
 from ..options import LipSyncOptions
+from ..syncnet.sync_mel import FPS
 from ..tracks.choice import choose
 from ..tracks.placement import place
 from ..tracks.scan import scan_faces
 
-FPS = 25
 FRAME_COUNT = 16  # of a SyncNet's window: less than this is no stretch
 
 

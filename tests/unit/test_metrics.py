@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from latentsync.metrics import correlation, opening_track, psnr_of, region_psnr
+from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.pictures import psnr_of, region_psnr
 
 
 def test_correlation_is_pearsons_over_what_is_known():

@@ -13,7 +13,7 @@ from latentsync.faces.tracking import FaceTracker
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics import opening_track
+from latentsync.metrics.opening import opening_track
 from latentsync.options import LipSyncOptions
 from latentsync.report import (
     MADE,

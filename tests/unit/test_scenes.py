@@ -7,7 +7,7 @@ import pytest
 from latentsync.faces.facemesh import mouth_opening
 from latentsync.faces.tracking import FaceTracker
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics import correlation
+from latentsync.metrics.opening import correlation
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import (
     Actor,
