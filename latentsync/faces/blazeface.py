@@ -1,16 +1,16 @@
 """BlazeFace, full range: faces and six key points in a whole frame (Bazarevsky et al., 2019; MediaPipe's model)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..model_files import ASSETS
 from .graph import load_graph
 
-WEIGHTS = Path(__file__).parents[1] / "assets" / "face" / "blazeface_full192.safetensors"
+WEIGHTS = ASSETS / "face" / "blazeface_full192.safetensors"
 INPUT_SIDE = 192  # px
 ANCHOR_GRID = 48  # cells a side, one anchor each
 DECIMATED_SIDE = 1536  # px; larger frames are thinned towards it before averaging

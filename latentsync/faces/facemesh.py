@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from ..errors import OptionError
+from ..model_files import ASSETS
 from .graph import load_graph
 
-WEIGHTS = Path(__file__).parents[1] / "assets" / "face" / "facemesh468.safetensors"
+WEIGHTS = ASSETS / "face" / "facemesh468.safetensors"
 INPUT_SIDE = 192  # px
 NUM_LANDMARKS = 468
 MARGIN = 1.5  # side of the region over the longest side of the face

@@ -17,9 +17,10 @@ from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionEr
 from ..faces.facemesh import checked_framing
 from ..files import parse_json
 from ..model.weights import building, read_sidecar, read_weights, write_weights
+from ..model_files import ASSETS
 from .stable_syncnet import NUM_GROUPS, NUM_HEADS, EncoderConfig, Factor, StableSyncNet, SyncNetConfig
 
-BUNDLED_SYNCNET = Path(__file__).parents[1] / "assets" / "syncnet" / "tiny.safetensors"
+BUNDLED_SYNCNET = ASSETS / "syncnet" / "tiny.safetensors"
 ENCODERS = ("audio_encoder", "visual_encoder")
 RELEASED_RESOLUTION = 256
 # Of the reference's configurations, by encoder and by which levels shrink the picture.

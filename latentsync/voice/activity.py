@@ -7,7 +7,6 @@ from its TorchScript file.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from torch.nn import functional as F
 
 from ..errors import AudioError
 from ..model.weights import read_weights
+from ..model_files import ASSETS
 
-WEIGHTS = Path(__file__).parents[1] / "assets" / "voice" / "silero_vad_16k.safetensors"
+WEIGHTS = ASSETS / "voice" / "silero_vad_16k.safetensors"
 SAMPLE_RATE = 16_000
 WINDOW = 512  # samples, one value each
 SECONDS = WINDOW / SAMPLE_RATE  # 32 ms
