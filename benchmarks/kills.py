@@ -23,8 +23,7 @@ import numpy as np
 
 from latentsync.engine import lip_sync
 from latentsync.jobs.job_folder import JobFolder
-from latentsync.media.audio_writer import write_wav
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip

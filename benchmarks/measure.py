@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from latentsync.media.audio_writer import write_wav
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.synthetic.avatar import draw
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE, Voice, synthesise

@@ -35,7 +35,7 @@ def _of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutant]:
 
 MUTANTS = [
     *_of(
-        "faces/harmonisation.py",
+        "faces/edge.py",
         "harmonisation blending",
         ('elif self.method == "poisson":', 'elif self.method == "none":'),
         ('if self.method == "multiband":', 'if self.method == "none":'),
@@ -45,7 +45,7 @@ MUTANTS = [
         ("BAND_RAMPS = (0.25, 0.5, 1.0)", "BAND_RAMPS = (1.0, 0.5, 1.0)"),
     ),
     *_of(
-        "faces/blending.py",
+        "faces/blend.py",
         "blending blend_guarantees",
         ("if weight == 0:", "if weight < 0:"),
         ("mul_(127.5)", "mul_(127)"),
@@ -58,7 +58,7 @@ MUTANTS = [
         ("cv2.INTER_CUBIC, cv2.BORDER_REPLICATE", "cv2.INTER_CUBIC, cv2.BORDER_CONSTANT"),
     ),
     *_of(
-        "faces/blend_shape.py",
+        "faces/edge.py",
         "blend_shape blending blend_mask",
         ("len(hole)) - 0.5", "len(hole))"),
         ("np.minimum(border[:, None], border[None, :])", "np.inf"),

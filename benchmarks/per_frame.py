@@ -20,14 +20,14 @@ import cv2
 import numpy as np
 import torch
 
-from latentsync.faces.alignment import Aligner, warp_faces
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import Aligner, warp_faces
+from latentsync.faces.blend import FacePaster
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path
 from latentsync.media.video_reader import probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 
 from .measure import Timing, write_portrait
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from eval.heldout_avatars import held_out_clips
 from latentsync.face_track import FaceTrack
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
 from latentsync.model.masks import generation_mask, latent_mask
@@ -36,8 +36,8 @@ from latentsync.presets import PRESETS, apply_preset
 from latentsync.previews import as_picture
 from latentsync.speech_features import SpeechFeatures, encode_speech
 from latentsync.stages import prepare_faces, sample_faces
-from latentsync.syncnet.scoring import sync_score
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.sync.score import sync_score
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet
 from latentsync.synthetic.speech import SAMPLE_RATE
 
 from .stages import APPS_INTERVAL, Table, measure_unet, print_full_calls

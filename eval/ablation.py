@@ -24,10 +24,10 @@ from latentsync.errors import LatentSyncError, OptionError
 from latentsync.files import sha256_of
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
-from latentsync.metrics.measured import clip_interval
+from latentsync.metrics.pictures import clip_interval
 from latentsync.model.loading import BUNDLED
 from latentsync.options import LipSyncOptions
-from latentsync.syncnet.syncnet_files import load_syncnet
+from latentsync.sync.syncnet import load_syncnet
 from latentsync.videomae import load_videomae
 
 from .ablation_scores import MEASURES, ClipScores, HeldOutScores, as_rows

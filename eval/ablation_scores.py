@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional as F
 
 from latentsync.face_track import FaceTrack
-from latentsync.faces.alignment import warp_faces
-from latentsync.faces.tracking import FaceTracker
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.faces.align import warp_faces
+from latentsync.faces.finder import FaceTracker
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.metrics.pictures import psnr_of, ssim
 from latentsync.model.loading import LipSyncModel, bundled_model, load_model
 from latentsync.model.masks import generation_mask
@@ -26,8 +26,8 @@ from latentsync.model.vae import vae_distance
 from latentsync.options import LipSyncOptions
 from latentsync.speech_features import encode_speech
 from latentsync.stages import prepare_faces, sample_faces
-from latentsync.syncnet.scoring import sync_score
-from latentsync.syncnet.stable_syncnet import StableSyncNet
+from latentsync.sync.score import sync_score
+from latentsync.sync.syncnet import StableSyncNet
 from latentsync.synthetic.speech import SAMPLE_RATE
 from latentsync.videomae import VideoEncoder
 

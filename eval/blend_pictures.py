@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from latentsync.contact_sheet import labelled_sheet
+from latentsync.faces.blend import FacePaster
 from latentsync.given_paths import given_path
 from latentsync.model.loading import find_model, load_model
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 
 from .seams import Clip, avatar_clips, square_side
 

@@ -27,8 +27,8 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.chunks import ChunkGenerator, FaceFrame
-from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames

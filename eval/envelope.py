@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from latentsync.given_paths import given_path
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 
 SAMPLE_RATE = 16_000
 WINDOW = 0.04  # s, of each loudness value

@@ -28,11 +28,10 @@ from latentsync.files import read_json
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.output_file import written_whole
 from latentsync.metrics.clip_pair import RESOLUTION, ClipPair
-from latentsync.metrics.evaluation import ClipScores, Evaluation, EvaluationSettings, pooled
-from latentsync.metrics.measured import MeasuredClouds, clip_interval
-from latentsync.metrics.metric_list import DEFAULT, METRICS
-from latentsync.metrics.network_files import VARIABLE, weight_folders
+from latentsync.metrics.evaluation import DEFAULT, METRICS, ClipScores, Evaluation, EvaluationSettings, pooled
+from latentsync.metrics.pictures import MeasuredClouds, clip_interval
 from latentsync.model.masks import MASK_NAMES
+from latentsync.model_files import VARIABLE, weight_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 DONE, FAILED, WRONG_ARGUMENTS, UNAVAILABLE = 0, 1, 2, 3

@@ -26,9 +26,9 @@ import torch
 
 from latentsync.contact_sheet import labelled_sheet
 from latentsync.face_track import FaceTrack
-from latentsync.faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
-from latentsync.faces.blending import FaceBlender
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from latentsync.faces.blend import FaceBlender
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
@@ -37,7 +37,7 @@ from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.model.masks import generation_mask
 from latentsync.model.whisper import SAMPLE_RATE
 from latentsync.options import LipSyncOptions
-from latentsync.restoration.face_restoration import FaceRestoration
+from latentsync.restoration.restore import FaceRestoration
 from latentsync.restoration.restorers import Restorer, load_restorer
 from latentsync.speech_features import encode_speech
 from latentsync.stages import blend_faces, prepare_faces, sample_faces

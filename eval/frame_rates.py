@@ -28,10 +28,9 @@ from scipy.signal import correlate, correlation_lags
 from latentsync.engine import lip_sync
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames, video_length
-from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.media.video_writer import VideoWriter, write_wav
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame

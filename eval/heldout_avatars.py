@@ -18,16 +18,15 @@ import yaml
 
 from latentsync.contact_sheet import evenly_spaced, strip
 from latentsync.engine import lip_sync
-from latentsync.faces.blending import FaceBlender
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.blend import FaceBlender, FacePaster
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from latentsync.tracks.placement import place

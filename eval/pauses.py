@@ -26,9 +26,9 @@ import numpy as np
 from latentsync.engine import lip_sync
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.media.video_writer import write_wav
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.synthetic.avatar import draw_frame
@@ -36,8 +36,7 @@ from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip
 from latentsync.synthetic.speech import SAMPLE_RATE, Speech
 from latentsync.tracks.cache import TrackCache
-from latentsync.voice.activity import SECONDS, speech_activity
-from latentsync.voice.gate import VoiceGate
+from latentsync.voice_activity import SECONDS, VoiceGate, speech_activity
 
 from .beds import BEDS, with_bed, with_pauses
 from .heldout_avatars import HeldOutClip, held_out_clips

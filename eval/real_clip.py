@@ -26,14 +26,13 @@ from PIL import Image
 
 from latentsync.contact_sheet import evenly_spaced
 from latentsync.engine import lip_sync
-from latentsync.faces.facemesh import mouth_opening
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.detect import mouth_opening
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics.face_measures import OUTER_LIPS
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.media.video_writer import write_wav
+from latentsync.metrics.faces import OUTER_LIPS, correlation, opening_track
 from latentsync.metrics.pictures import psnr_of
 from latentsync.model.loading import LipSyncModel, choose_device, find_model, load_model
 from latentsync.options import LipSyncOptions

@@ -27,17 +27,16 @@ import torch
 
 from benchmarks.measure import GRAIN, HEAD_UNIT, HEIGHT, WIDTH, Timing
 from latentsync.chunks import ChunkGenerator, FaceFrame
-from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.faces.facemesh import LOWER_FACE
-from latentsync.faces.frame_region import BlendRegion
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.blend import BlendRegion, FacePaster
+from latentsync.faces.detect import LOWER_FACE
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.model.loading import LipSyncModel, find_model, load_model
 from latentsync.model.whisper import SAMPLE_RATE
 from latentsync.options import SETTINGS, LipSyncOptions
-from latentsync.pasting import FacePaster
 from latentsync.speech_features import encode_speech
 from latentsync.synthetic.clips import AvatarClip
 

@@ -16,8 +16,8 @@ import torch
 
 from latentsync.given_paths import given_path
 from latentsync.model.vae import load_vae
-from latentsync.syncnet.pair_accuracy import THRESHOLD, measure_pairs
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.sync.pairs import THRESHOLD, measure_pairs
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet
 from training_scripts.clip_store import ClipStore  # noqa: TID251 (the data sets that training makes)
 
 

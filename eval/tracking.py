@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.faces.alignment import Aligner, canvas_size
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import Aligner, canvas_size
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path
 from latentsync.media.video_reader import read_frames
 from latentsync.options import LipSyncOptions

@@ -17,7 +17,7 @@ import numpy as np
 from latentsync.engine import lip_sync
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
-from latentsync.metrics.opening import correlation
+from latentsync.metrics.faces import correlation
 from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .colours import match_colours
 from .denoising import Chunk, Denoiser, Denoising
+from .faces.colours import match_colours
 from .model.diffusion import shared_noise
 from .model.loading import LipSyncModel
 from .model.masks import generation_mask

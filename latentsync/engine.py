@@ -15,16 +15,15 @@ import torch
 
 from .denoising import Denoiser
 from .errors import Cancelled, FaceNotFoundError, OptionError
-from .faces.tracking import FaceFinder, FaceTracker
+from .faces.finder import FaceFinder, FaceTracker
 from .frame_flow import FrameFlow
 from .frame_records import FrameRecorder
 from .jobs.identity import job_facts
 from .jobs.job_folder import Job, JobFolder
 from .media.audio_reader import probe_audio
-from .media.audio_writer import AudioSource
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
-from .media.video_writer import VideoWriter, format_warnings
+from .media.video_writer import AudioSource, VideoWriter, format_warnings
 from .model.device import float32_products, format_warning, own_threads
 from .model.loading import LipSyncModel
 from .model.whisper import SAMPLE_RATE

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .faces.facemesh import Framing
+from .faces.detect import Framing
 from .model.masks import generation_mask
 
 
@@ -13,7 +13,7 @@ class FaceTrack:
     """One face through F frames of H x W px. Arrays are shared between tracks: treat them as read-only.
 
     aligned     (F, S, S, 3) uint8 RGB, the face on the model's square; zeros where there is none
-    matrices    (F, 2, 3) float32, frame px to canvas px (faces/alignment.py); NaN where there is no face
+    matrices    (F, 2, 3) float32, frame px to canvas px (faces/align.py); NaN where there is no face
     detected    (F,) bool, where the face can be generated
     weights     (F,) float32, 0..1: how much of the generated face shows; falls towards frames without a usable one
     stretches   (F,) int, equal for frames that follow each other without a loss or a cut
@@ -28,7 +28,7 @@ class FaceTrack:
                 more after restoration; None before sampling
     blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
     notices     what a person should know of the choice of the face
-    framing     by which points the faces were aligned, see faces/facemesh.py; None for a detector's own
+    framing     by which points the faces were aligned, see faces/detect.py; None for a detector's own
     boxes       (F, 4) float32 px, x0 y0 x1 y1 around the landmarks; NaN where there is no face; None if not kept
     """
 

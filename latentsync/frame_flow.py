@@ -10,14 +10,14 @@ import numpy as np
 from torch import Tensor
 
 from .denoising import Denoiser, Denoising
-from .faces.tracking import FaceFinder
+from .faces.blend import FacePaster
+from .faces.finder import FaceFinder
 from .frame_queue import FrameQueue, WaitingFrame
 from .frame_records import FrameRecorder, Part
 from .media.video_reader import VideoFrame
 from .model.loading import LipSyncModel
 from .model.whisper import AudioFeatureStream, TokenWindows, window_centre_at
 from .options import LipSyncOptions
-from .pasting import FacePaster
 from .restoration.restorers import Restorer
 from .speakers import Speaker, Speech, cast
 from .speaking_face import Job, SeenFace, SpeakingFace

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from .faces.facemesh import mouth_opening
-from .faces.tracking import FaceTracker
+from .faces.detect import mouth_opening
+from .faces.finder import FaceTracker
 from .frame_queue import FinishedFace, WaitingFrame
 from .report import FaceRecords, FrameRecord
 from .speakers import Speaker, Speech
 from .speaking_face import SpeakingFace
 from .stage_times import StageTimes
 from .tracks.paths import FacePath
-from .voice.offset import OffsetEstimate, estimate_offset
+from .voice_activity import OffsetEstimate, estimate_offset
 
 
 class Part:

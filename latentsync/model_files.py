@@ -1,18 +1,24 @@
-"""Which model files there are: those that can be fetched and where they lie, and those that come with this package.
+"""Which model files there are, and where they lie: those that can be fetched, restorers, the metrics' networks, and
+those that come with this package.
 
 Needs nothing but Python's standard library, so that install.py can use it before anything is installed.
 """
 
 import json
+import os
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from .errors import OptionError
+from .errors import ModelNotFoundError, OptionError
 from .files import read_json
 from .given_paths import given_path
+
+# Which model files there are: those that can be fetched and where they lie, and those that come with this package.
+#
+# Needs nothing but Python's standard library, so that install.py can use it before anything is installed.
 
 ASSETS = Path(__file__).parent / "assets"
 MANIFEST = ASSETS / "downloads.json"
@@ -174,3 +180,150 @@ def safetensors_size(path: Path) -> int | None:
             return 8 + length + max(ends)
         except (struct.error, ValueError, KeyError, TypeError):
             return None
+
+
+# Where restorers' files lie, and what to do where they do not.
+
+BUNDLED_RESTORER = ASSETS / "restorer" / "tiny.safetensors"
+# Of a folder that is searched, in this order: where the models' own programs and ComfyUI's packs put them.
+SUBFOLDERS = ("", "auxiliary", "CodeFormer", "GFPGAN", "facerestore_models", "models/facerestore_models")
+
+
+@dataclass(frozen=True)
+class OfficialRestorer:
+    """A restorer by name. architecture: spandrel's name of it; files: their names, the best one first."""
+
+    architecture: str
+    files: tuple[str, ...]
+    address: str  # of the first file, on the authors' own release page
+
+
+OFFICIAL = {
+    "GFPGAN": OfficialRestorer(
+        "GFPGAN",
+        ("GFPGANv1.4.pth", "GFPGANv1.3.pth"),
+        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
+    ),
+    "CodeFormer": OfficialRestorer(
+        "CodeFormer",
+        ("codeformer.pth", "codeformer-v0.1.0.pth"),
+        "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
+    ),
+}
+
+
+def official_restorer(name: str | Path) -> OfficialRestorer | None:
+    """The one of that name, in upper or lower case; None where it is not one."""
+    return next((OFFICIAL[key] for key in OFFICIAL if key.lower() == str(name).lower()), None)
+
+
+def find_restorer(name: str | Path, folders: Sequence[Path]) -> Path:
+    """The file of a restorer: "tiny" (bundled), "GFPGAN", "CodeFormer", a path, or the name of a file in the folders.
+
+    Never downloads. Raises ModelNotFoundError, which names file, folder and command.
+    """
+    if str(name).lower() == "tiny":
+        if not BUNDLED_RESTORER.is_file():
+            raise ModelNotFoundError(f"{BUNDLED_RESTORER} is missing. It comes with this package: get that again")
+        return BUNDLED_RESTORER
+    official = official_restorer(name)
+    if official is None and Path(name).is_file():
+        return Path(name)
+    wanted = official.files if official else (str(name),)
+    for file in wanted:
+        for folder in folders:
+            for subfolder in SUBFOLDERS:
+                if (path := Path(folder) / subfolder / file).is_file():
+                    return path
+    places = ", ".join(str(folder) for folder in folders) or "any folder (none was given)"
+    if official is None:
+        known = ", ".join(["tiny", *OFFICIAL])
+        raise ModelNotFoundError(
+            f"there is no restorer {name}: no file of that path, and none of that name in {places}. "
+            f"Give one of {known}, or the path of a model that spandrel knows"
+        )
+    target = (Path(folders[0]) if folders else Path("checkpoints")) / "auxiliary" / wanted[0]
+    raise ModelNotFoundError(
+        f"{name} needs the file {' or '.join(wanted)}, which is not in {places} (looked for there and in its folders "
+        f"{', '.join(filter(None, SUBFOLDERS))}). Nothing is downloaded by itself. To have it as {target}: "
+        f"python install.py --models {str(name).lower()} --checkpoints {target.parent.parent} "
+        "Or choose the bundled restorer, tiny."
+    )
+
+
+# The standard networks that some metrics need: local files, never downloaded.
+
+VARIABLE = "LATENTSYNC_METRIC_WEIGHTS"  # folders, as in PATH
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """names: of the file, any one will do; holds: the network; published: where."""
+
+    names: tuple[str, ...]
+    holds: str
+    published: str
+
+
+INCEPTION = NetworkFile(
+    ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
+    "InceptionV3 of TensorFlow's 2015 release, which FID is defined by",
+    "the release fid_weights of github.com/mseitzer/pytorch-fid, or v0.2.0 of github.com/toshas/torch-fidelity",
+)
+VGG16 = NetworkFile(
+    ("vgg16-397923af.pth",),
+    "VGG16 of torchvision, for LPIPS",
+    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or download.pytorch.org/models",
+)
+I3D = NetworkFile(
+    ("i3d_torchscript.pt",),
+    "I3D trained on Kinetics-400, for FVD",
+    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or StyleGAN-V's repository",
+)
+SYNCNET_V2 = NetworkFile(
+    ("syncnet_v2.model",),
+    "the original SyncNet, for LSE-C and LSE-D",
+    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or robots.ox.ac.uk/~vgg/software/lipsync",
+)
+S3FD = NetworkFile(
+    ("sfd_face.pth",),
+    "the face detector S3FD",
+    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or robots.ox.ac.uk/~vgg/software/lipsync",
+)
+ARCFACE = NetworkFile(
+    ("w600k_r50.onnx", "glintr100.onnx"),
+    "ArcFace",
+    "InsightFace's model packs buffalo_l and antelopev2 (github.com/deepinsight/insightface)",
+)
+STABLE_SYNCNET = NetworkFile(
+    ("stable_syncnet.pt",),
+    "LatentSync's StableSyncNet",
+    "huggingface.co/ByteDance/LatentSync-1.6",
+)
+
+
+def weight_folders(given: Sequence[Path] = (), checkpoints: Path | None = None) -> list[Path]:
+    """Where networks are looked for: the given folders, those of the environment variable, `checkpoints` with its
+    `auxiliary`, where the release keeps them, and torch's own cache."""
+    named = [given_path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    released = [checkpoints, checkpoints / "auxiliary"] if checkpoints else []
+    return [*map(Path, given), *named, *released, _torch_home() / "hub" / "checkpoints"]
+
+
+def _torch_home() -> Path:
+    """The folder where torch.hub keeps what it has fetched, by its own rule and without torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    return Path(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))))
+
+
+def find_network(file: NetworkFile, folders: Sequence[Path]) -> Path:
+    """Raises ModelNotFoundError, telling the file's name, where it is published and where to put it."""
+    for folder in folders:
+        for name in file.names:
+            if (folder / name).is_file():
+                return folder / name
+    looked = folders[0] if folders else "a folder of networks"
+    raise ModelNotFoundError(
+        f"needs {' or '.join(file.names)} ({file.holds}). Get it from {file.published}, and put it into {looked}, "
+        f"or the folder that --weights or {VARIABLE} names; nothing is downloaded"
+    )

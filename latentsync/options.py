@@ -338,7 +338,7 @@ class LipSyncOptions:
     sampling: Literal["quality", "reference"] = setting("quality")  # anti-aliased and rounded, instead of truncated
     colour_match: bool = setting(
         True
-    )  # broad colours around the lips are the source's: the model shifts them (colours.py)
+    )  # broad colours around the lips are the source's: the model shifts them (faces/colours.py)
     edge_match: bool = setting(True)  # colour and gain along the edge are made the source's
     blend: Literal["mask", "reference"] = setting("mask")  # only the generated region changes, not the whole square
     extra_frames: bool = setting(False)  # the reference writes two frames more than the speech lasts

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import FrameCountError, MediaError
-from .media.pictures import NoPictureError, opened_picture
+from .media.container import NoPictureError, opened_picture
 from .media.video_reader import VideoFacts, probe_video, video_length
 from .options import LipSyncOptions
 from .timeline import Timeline, source_frames

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .voice.offset import OffsetEstimate
-from .waveform import PEAKS_PER_SECOND
+from .voice_activity import PEAKS_PER_SECOND, OffsetEstimate
 
 VERSION = 2  # of the JSON
 
@@ -90,7 +89,7 @@ class SourceFrames:
 
 @dataclass(frozen=True)
 class SyncRecord:
-    """How the lips of the result go with its sound, as a SyncNet sees it (see syncnet/scoring.py).
+    """How the lips of the result go with its sound, as a SyncNet sees it (see sync/score.py).
 
     syncnet   which one, for a person to read; note: what to know of the figures
     seconds   that were looked at; None for all figures where it could not be measured, see note

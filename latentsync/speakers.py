@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from .errors import OptionError
-from .faces.tracking import FaceFinder
+from .faces.finder import FaceFinder
 from .media.audio_reader import read_audio_blocks
 from .model.loading import LipSyncModel
 from .model.whisper import SAMPLE_RATE, AudioFeatureStream
 from .options import LipSyncOptions
 from .tracks.choice import choose
 from .tracks.paths import ClipFaces
-from .voice.activity import SpeechActivity, speech_activity
-from .voice.gate import VoiceGate, gated_blocks
-from .waveform import PEAKS_PER_SECOND, WaveformPeaks
+from .voice_activity import PEAKS_PER_SECOND, SpeechActivity, VoiceGate, WaveformPeaks, gated_blocks, speech_activity
 
 SILENCE = SAMPLE_RATE  # samples of a block of silence
 KEPT = 120 * SAMPLE_RATE  # samples of a speech that are held, 8 MB, and not decoded again

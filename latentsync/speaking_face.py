@@ -10,11 +10,11 @@ from torch import Tensor
 
 from .chunks import ChunkGenerator, FaceFrame
 from .denoising import Denoising
-from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from .faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .frame_queue import FinishedFace, WaitingFrame
 from .model.loading import LipSyncModel
 from .options import LipSyncOptions
-from .restoration.face_restoration import FaceRestoration
+from .restoration.restore import FaceRestoration
 from .restoration.restorers import Restorer
 from .source_cache import SourceCache
 from .stage_times import StageTimes

@@ -11,9 +11,7 @@ from .errors import AudioError, OptionError
 from .model.device import own_threads
 from .model.loading import LipSyncModel
 from .model.whisper import SAMPLE_RATE, AudioFeatureStream, audio_tokens, resample_mono, window_centre_at
-from .voice.activity import speech_activity
-from .voice.gate import VoiceGate, gated_blocks
-from .waveform import WaveformPeaks
+from .voice_activity import VoiceGate, WaveformPeaks, gated_blocks, speech_activity
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class SpeechFeatures:
     fps       frame rate of the frames that are to speak it
     duration  s
     peaks     the largest |sample| in each fiftieth of a second, 0..1
-    gate      opens and closes with the voice, see voice/gate.py
+    gate      opens and closes with the voice, see voice_activity.py
     notices   what a person should know of the sound, a line each
     """
 

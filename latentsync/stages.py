@@ -16,19 +16,19 @@ from einops import rearrange
 from .chunks import ChunkGenerator, FaceFrame
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
-from .faces.alignment import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
-from .faces.facemesh import LOWER_FACE, Framing
-from .faces.tracking import FaceFinder
+from .faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from .faces.blend import FacePaster
+from .faces.detect import LOWER_FACE, Framing
+from .faces.finder import FaceFinder
 from .media.video_reader import VideoFrame
 from .model.device import float32_products, own_threads
 from .model.loading import LipSyncModel
 from .model.masks import drawn_mask
 from .model.vae import ImageAutoencoder
 from .options import LipSyncOptions
-from .pasting import FacePaster
 from .pipeline import OnStep
 from .previews import FacePreview, OnPreview, as_picture
-from .restoration.face_restoration import FaceRestoration
+from .restoration.restore import FaceRestoration
 from .restoration.restorers import Restorer
 from .speech_features import SpeechFeatures
 from .tracks.choice import choice_notice, choose
@@ -59,7 +59,7 @@ def prepare_faces(
     not a generator); one at a time is looked at. model_resolution: side S, px. options: mask, smoothing, sampling, fade
     and max_yaw count. face: see tracks.choice. fps is what smoothing and fading reckon with. missing: "keep" leaves
     frames without a usable face as they are, "error" refuses them. blend_mask: see FaceTrack. framing: that of the
-    model, see faces/facemesh.py. `on_frame(i)` is called after frame i was searched and may raise to stop.
+    model, see faces/detect.py. `on_frame(i)` is called after frame i was searched and may raise to stop.
 
     Raises FaceNotFoundError where no frame has a face, or with "error" where one has none; MediaError for no frames at
     all or frames that differ in size; OptionError.

@@ -12,8 +12,7 @@ import numpy as np
 
 from .media.audio_reader import NOTICEABLE, AudioFacts, probe_audio
 from .media.length_modes import shown_at, stretched_times
-from .media.playback import read_playback
-from .media.video_reader import VideoFacts, VideoFrame, read_frames, video_length
+from .media.video_reader import VideoFacts, VideoFrame, read_frames, read_playback, video_length
 from .model.whisper import SAMPLE_RATE, AudioFeatureStream, num_reference_frames
 from .options import LipSyncOptions
 from .speech_features import frames_in

@@ -19,9 +19,10 @@ def edge_preview(images, faces, mask_shape: str) -> dict:
     """
     import cv2
 
-    from ..latentsync.faces.alignment import canvas_size, square_to_canvas
+    from latentsync.faces.align import canvas_size, square_to_canvas
+    from latentsync.faces.blend import FacePaster
+
     from ..latentsync.options import LipSyncOptions
-    from ..latentsync.pasting import FacePaster
 
     found = np.flatnonzero(faces.detected)
     index = int(found[len(found) // 2])

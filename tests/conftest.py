@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.media.audio_writer import write_wav
+from latentsync.media.video_writer import write_wav
 from latentsync.model.loading import LipSyncModel, described_model, load_model
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import scene_of_two, write_scene

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.errors import LatentSyncError, MediaError, OptionError
-from latentsync.faces.facemesh import Framing
+from latentsync.faces.detect import Framing
 from latentsync.media.output_file import written_whole
 from latentsync.media.video_reader import read_frames
 
@@ -35,7 +35,7 @@ class ClipStore:
     """The clips of a folder, in the manifest's order. Nothing is held open: workers may be given a copy.
 
     keys: names of the clips; rows: what the manifest says of each; framing: how faces were cut out, see
-    latentsync/faces/facemesh.py. Raises OptionError where `folder` holds no store,
+    latentsync/faces/detect.py. Raises OptionError where `folder` holds no store,
     and MediaError, with the path, for a clip whose files are missing or damaged.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from latentsync.errors import OptionError
-from latentsync.faces.facemesh import Framing
+from latentsync.faces.detect import Framing
 from latentsync.given_paths import given_path
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
@@ -91,7 +91,7 @@ class TrainingConfig:
     export: Path | None = None  # folder of the finished model; null: the bundled one's
     clips: Path | None = None  # the store of clips; null: run_dir/clips
     faces: Literal["drawn", "real"] = "drawn"  # what the model is for: drawn avatars or people
-    framing: Framing = "mesh"  # of the faces, see latentsync/faces/facemesh.py
+    framing: Framing = "mesh"  # of the faces, see latentsync/faces/detect.py
 
 
 def read_values(path: str | Path, overrides: list[str] | None = None) -> dict:

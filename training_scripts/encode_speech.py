@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from latentsync.model.whisper import AudioEncoder, encode_audio
-from latentsync.syncnet.sync_mel import SAMPLE_RATE, sync_mel
+from latentsync.sync.syncnet import SAMPLE_RATE, sync_mel
 
 WINDOW = 30.0  # s, Whisper's
 

@@ -29,9 +29,9 @@ import torch
 
 from latentsync.contact_sheet import evenly_spaced, labelled_sheet
 from latentsync.errors import LatentSyncError, OptionError
-from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.faces.facemesh import Framing
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.detect import Framing
+from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.model.loading import BUNDLED_WHISPER

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, square_to_canvas, warp_faces
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.vae import Autoencoder, decode, encode, load_vae, to_pixels
 from latentsync.synthetic.clips import AvatarClip
 

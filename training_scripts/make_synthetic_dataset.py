@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.faces.facemesh import Framing
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.detect import Framing
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.model.whisper import AudioEncoder, load_whisper
 from latentsync.synthetic.clips import AvatarClip

@@ -20,8 +20,7 @@ import numpy as np
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.given_paths import given_path
-from latentsync.media.audio_writer import AudioSource, write_wav
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import AudioSource, VideoWriter, write_wav
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from latentsync.lpips_network import load_lpips
+from latentsync.metrics.picture_networks import load_lpips
 from latentsync.model.vae import Autoencoder, vae_distance
 
 

@@ -21,7 +21,7 @@ from latentsync.given_paths import given_path
 from .preparation.settings import LEAST_CONFIDENCE, PrepareSettings
 
 DONE, FAILED, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
-FRAMINGS = ["insightface", "mesh"]  # latentsync.faces.facemesh.Framing, whose import takes torch
+FRAMINGS = ["insightface", "mesh"]  # latentsync.faces.detect.Framing, whose import takes torch
 ASSETS = Path(__file__).parents[1] / "latentsync" / "assets"
 WHISPER, SYNCNET = ASSETS / "tiny" / "whisper" / "tiny.en.pt", ASSETS / "syncnet" / "tiny.safetensors"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.syncnet.stable_syncnet import StableSyncNet, stack_frames
+from latentsync.sync.syncnet import StableSyncNet, stack_frames
 
 EPS = 1e-6  # a cosine of equal float32 vectors may be 1.0000002; nothing is as sure as that
 

@@ -7,7 +7,7 @@ any number of loading processes.
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from latentsync.syncnet.pairs import Pair, PairBatch, count_starts, draw_pair, load_pairs, start_apart, usable_clips
+from latentsync.sync.pairs import Pair, PairBatch, count_starts, draw_pair, load_pairs, start_apart, usable_clips
 
 from .clip_order import clip_batch, item_rng
 from .clip_store import ClipStore

@@ -8,8 +8,7 @@ import yaml
 
 from latentsync.errors import OptionError
 from latentsync.given_paths import given_path
-from latentsync.syncnet.stable_syncnet import SyncNetConfig
-from latentsync.syncnet.syncnet_files import syncnet_from_description
+from latentsync.sync.syncnet import SyncNetConfig, syncnet_from_description
 
 from .config import _build
 

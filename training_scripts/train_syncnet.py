@@ -20,10 +20,16 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from latentsync.model import vae as vaes
-from latentsync.syncnet.pair_accuracy import pair_cosines, pair_scores, prepare_frames
-from latentsync.syncnet.pairs import PairBatch, fixed_pairs, load_pairs, usable_clips
-from latentsync.syncnet.stable_syncnet import StableSyncNet, stack_frames
-from latentsync.syncnet.syncnet_files import load_syncnet, save_syncnet
+from latentsync.sync.pairs import (
+    PairBatch,
+    fixed_pairs,
+    load_pairs,
+    pair_cosines,
+    pair_scores,
+    prepare_frames,
+    usable_clips,
+)
+from latentsync.sync.syncnet import StableSyncNet, load_syncnet, save_syncnet, stack_frames
 
 from .checkpoints import TrainingState
 from .clip_store import ClipStore

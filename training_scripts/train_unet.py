@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from latentsync.errors import OptionError
-from latentsync.faces.facemesh import Framing
+from latentsync.faces.detect import Framing
 from latentsync.model.checkpoints import build_unet as unet_of_tensors
 from latentsync.model.checkpoints import read_unet_facts, save_unet
 from latentsync.model.masks import generation_mask

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from latentsync.errors import LatentSyncError, MediaError, OptionError
 from latentsync.model.whisper import audio_tokens, window_centre
-from latentsync.syncnet.sync_mel import count_windows, mel_window
+from latentsync.sync.syncnet import count_windows, mel_window
 
 from .clip_latents import ClipLatents
 from .clip_order import clip_batch, item_rng

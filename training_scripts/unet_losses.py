@@ -9,7 +9,7 @@ from latentsync.errors import OptionError
 from latentsync.model.diffusion import ddim_scheduler, mixed_noise, one_step_clean, shared_noise
 from latentsync.model.masks import generation_mask, latent_mask
 from latentsync.model.vae import Autoencoder, LatentSpace, decode, encode
-from latentsync.syncnet.syncnet_files import load_syncnet
+from latentsync.sync.syncnet import load_syncnet
 from latentsync.videomae import load_videomae
 
 from .clip_latents import to_pixels

@@ -15,7 +15,7 @@ from latentsync.media.video_writer import VideoWriter
 from latentsync.model.diffusion import ddim_scheduler, denoise, shared_noise
 from latentsync.model.vae import decode, encode
 from latentsync.model.whisper import audio_tokens, window_centre
-from latentsync.syncnet.syncnet_files import load_syncnet
+from latentsync.sync.syncnet import load_syncnet
 
 from .clip_latents import to_pixels
 from .clip_store import ClipStore
@@ -99,7 +99,7 @@ class Validation:
         """Empty without a SyncNet."""
         if self.syncnet is None:
             return {}
-        from latentsync.syncnet.scoring import sync_score
+        from latentsync.sync.score import sync_score
 
         found = sync_score(made, np.asarray(self.store.mel(clip, 0)), self.syncnet)
         return {"sync_confidence": float(found.confidence), "sync_offset": float(found.offset_frames)}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from latentsync.errors import OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import VideoFrame, read_frames
 from latentsync.tracks.cache import ScanSettings, TrackCache
 from latentsync.tracks.choice import choose

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
 from latentsync.errors import LatentSyncError, OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.device import free_unused
 from latentsync.model.loading import LipSyncModel, choose_device, find_model, model_in
+from latentsync.model_files import OFFICIAL, find_restorer
 from latentsync.presets import DEFAULT_PRESET
-from latentsync.restoration.restorer_files import OFFICIAL, find_restorer
 from latentsync.restoration.restorers import Restorer
 
 from .settings import AppSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 from .. import presets
 from ..errors import AudioError, OptionError
 from ..given_paths import PICTURES, check_input, check_model, check_there, given_path, path_or_word, similar
+from ..model_files import find_restorer
 from ..options import SETTINGS, Setting
-from ..restoration.restorer_files import find_restorer
 from .option_parser import OptionParser
 
 ROOT = Path(__file__).resolve().parents[2]

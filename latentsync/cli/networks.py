@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelNotFoundError
-from ..faces.onnx import InsightFaceDetector
-from ..faces.tracking import FaceFinder
+from ..faces.finder import FaceFinder
+from ..faces.insightface import InsightFaceDetector
 from ..model import loading
 from ..model.checkpoints import check_resolution
 from ..model.device import format_warning
+from ..model_files import find_restorer
 from ..presets import network_formats
-from ..restoration.restorer_files import find_restorer
 from ..restoration.restorers import Restorer, load_restorer
 
 Say = Callable[[str], None]  # tells the user one line

@@ -15,12 +15,12 @@ from ..jobs.job_folder import JobFolder, default_job_folder
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output, written_whole
 from ..media.video_reader import probe_video
-from ..metrics.report_sync import syncnet_for, with_sync
 from ..model import loading
 from ..model.device import check_count, own_threads
 from ..options import LipSyncOptions
 from ..report import LipSyncReport, report_picture
 from ..speakers import Speaker
+from ..sync.score import syncnet_for, with_sync
 from ..tracks.cache import TrackCache, cache_folder
 from .arguments import check_inputs
 from .networks import NetworkChoice, Networks, Say, load_networks

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..faces.tracking import FaceFinder
+from ..faces.finder import FaceFinder
 from ..files import sha256_of
 from ..model.loading import LipSyncModel
 from ..options import LipSyncOptions

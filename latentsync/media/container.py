@@ -1,19 +1,148 @@
 """Opening media files: every way in which a file can be unusable gets its own message."""
 
+import contextlib
 import logging
 import os
+import struct
+import zlib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.stream import Disposition
+from PIL import Image, UnidentifiedImageError
 
-from ..errors import MediaError
+from ..errors import LatentSyncError, MediaError
 from ..given_paths import check_input
-from .animated_webp import AnimatedWebp, is_animated_webp
-from .limits import MAX_PIXELS
+
+# How large a picture or a clip may be that someone else has made.
+
+MAX_PIXELS = 8192 * 8192  # of a frame or picture; a frame of this size takes 200 MB as RGB
+MAX_SECONDS = 24 * 3600.0  # s from the first picture or sample to the last
+MAX_GAP = 3600.0  # s between two frames, or of silence between two packets; a longer one is a wrong timestamp
+SAMPLE_RATES = 1000, 768_000  # Hz, of sound that is speech
+MAX_CHANNELS = 64
+
+
+# Still pictures from files of others.
+
+# What Pillow raises for damaged files besides OSError: each format's reader has its own.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
+_DAMAGE += (RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class NoPictureError(Exception):
+    """The file is of no format that Pillow knows."""
+
+
+@contextlib.contextmanager
+def opened_picture(path: str | os.PathLike, error: type[LatentSyncError], what: str) -> Iterator[Image.Image]:
+    """The picture, its pixels not yet read; reading them inside is covered too. what: which, for the message.
+
+    Raises NoPictureError for what is no picture, `error` for a damaged one and for more pixels than MAX_PIXELS, which
+    its header tells before memory is taken.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise error(
+                    f"{what} '{path}' has {width} x {height} pixels; expected {MAX_PIXELS // 10**6} million at most. "
+                    "Make it smaller."
+                )
+            yield image
+    except LatentSyncError:
+        raise
+    except UnidentifiedImageError as reason:
+        raise NoPictureError(str(path)) from reason
+    except Image.DecompressionBombError as reason:
+        raise error(
+            f"{what} '{path}' claims more pixels than {MAX_PIXELS // 10**6} million ({reason}). Make it smaller, or "
+            "export it again."
+        ) from reason
+    except _DAMAGE as reason:
+        raise error(
+            f"{what} '{path}' cannot be read ({reason}); expected a png, jpg or webp picture. Check the path, or "
+            "export it again."
+        ) from reason
+
+
+# Animated WebP, which FFmpeg cannot read: Pillow decodes it, and FFmpeg gets it as a stream of whole pictures.
 
 logger = logging.getLogger(__name__)
+
+_MILLISECOND = Fraction(1, 1000)
+_ANIMATION = 0x02  # flag in the extended header
+
+
+def is_animated_webp(path: str | os.PathLike) -> bool:
+    """By the header of the file, which must be there."""
+    with Path(path).open("rb") as file:
+        head = file.read(21)
+    return len(head) == 21 and head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & _ANIMATION)
+
+
+class AnimatedWebp:
+    """A file object that `av.open` reads once from its beginning to its end; FFmpeg's format "nut".
+
+    One picture is decoded at a time, RGBA without loss, with the times of the file. Damage ends the stream with a
+    logged warning.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.name = f"file:{path}"
+        self._path, self._waiting = path, bytearray()
+        self._coming = self._encoded()
+
+    def read(self, size: int) -> bytes:
+        try:
+            while len(self._waiting) < size and (part := next(self._coming, None)) is not None:
+                self._waiting += part
+        except (MediaError, NoPictureError) as reason:
+            logger.warning("'%s' is damaged; it is read up to the damage (%s)", self._path, reason)
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return data
+
+    def _encoded(self) -> Iterator[bytes]:
+        sink = _Sink()
+        with (
+            opened_picture(self._path, MediaError, "the video") as image,
+            av.open(sink, "w", format="nut") as container,
+        ):
+            stream = container.add_stream("rawvideo", rate=1 / _MILLISECOND)
+            (stream.width, stream.height), stream.pix_fmt = image.size, "rgba"
+            time = 0
+            for number in range(image.n_frames):
+                image.seek(number)
+                frame = av.VideoFrame.from_image(image.convert("RGBA"))
+                frame.pts, frame.time_base = time, _MILLISECOND
+                time += max(1, round(image.info["duration"]))
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+                yield sink.taken()
+        yield sink.taken()
+
+
+class _Sink:
+    """What FFmpeg has written and nobody has taken yet."""
+
+    def __init__(self):
+        self._bytes = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._bytes += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        return data
+
+
+# Opening a file
+
 
 # Demuxers that "recognise" plain text as pictures, or open other files and addresses named inside the file.
 _UNWANTED_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf", "concat", "hls", "dash", "sdp", "ffmetadata"})

@@ -1,17 +1,118 @@
 """Decoding a video from any point, with timestamps that can be trusted."""
 
 import contextlib
+import math
 import os
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 
 import av
 
-from ..errors import MediaError
-from .container import DECODER_OPTIONS, decode_stream, has_cover, open_media, video_stream
-from .deinterlacing import progressive
-from .limits import MAX_GAP, MAX_PIXELS
+from ..errors import MediaError, OptionError
+from .container import (
+    DECODER_OPTIONS,
+    MAX_GAP,
+    MAX_PIXELS,
+    MAX_SECONDS,
+    decode_stream,
+    has_cover,
+    open_media,
+    video_stream,
+)
+
+# Interlaced video made progressive: one whole frame for each coded one, at the time of that one.
+#
+# An interlaced frame holds two moments, in its even and in its odd rows. Left as they are they stand beside each other
+# as combs wherever something moves, and no player takes these away once they are encoded as a progressive picture.
+
+MIN_SIDE = 4  # px; the filter takes no smaller pictures
+
+Timed = tuple[av.VideoFrame, int | None]  # a decoded frame and its timestamp
+
+
+def progressive(frames: Iterator[Timed]) -> Iterator[Timed]:
+    """The same number of frames with the same timestamps, in order; those that are marked as interlaced are made whole.
+
+    The missing rows come from the frame itself and from its neighbours; the moment is that of the field shown first.
+    Frames that are not interlaced are handed on as they are. Three frames are held at most.
+    """
+    flow: _Flow | None = None
+    before: Timed | None = None
+    for frame, pts in frames:
+        if flow is not None and not flow.fits(frame):
+            yield from flow.rest()
+            flow = before = None
+        if flow is None and frame.interlaced_frame and min(frame.width, frame.height) >= MIN_SIDE:
+            flow = _Flow(frame)
+            if before is not None:
+                flow.lead(before[0])
+        if flow is None:
+            before = frame, pts
+            yield frame, pts
+        else:
+            yield from flow.push(frame, pts)
+    if flow is not None:
+        yield from flow.rest()
+
+
+class _Flow:
+    """Frames of one size and format on their way through FFmpeg's bwdif, which gives each one later by one."""
+
+    def __init__(self, frame: av.VideoFrame):
+        self._kind = _kind(frame)
+        self._waiting: deque[tuple[av.VideoFrame, int | None] | None] = deque()
+        self._graph = av.filter.Graph()
+        source = self._graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
+        )
+        whole = self._graph.add("bwdif", "mode=send_frame:deint=interlaced:threads=1")
+        sink = self._graph.add("buffersink")
+        source.link_to(whole)
+        whole.link_to(sink)
+        self._graph.configure()
+
+    def fits(self, frame: av.VideoFrame) -> bool:
+        return _kind(frame) == self._kind
+
+    def lead(self, frame: av.VideoFrame) -> None:
+        """A frame that was handed on before and is only looked at."""
+        self._graph.push(frame)
+        self._waiting.append(None)
+
+    def push(self, frame: av.VideoFrame, pts: int | None) -> Iterator[Timed]:
+        self._graph.push(frame)
+        self._waiting.append((frame, pts))
+        yield from self._ready()
+
+    def rest(self) -> Iterator[Timed]:
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[Timed]:
+        while self._waiting:
+            try:
+                whole = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            known = self._waiting.popleft()
+            if known is None:
+                continue
+            coded, pts = known
+            # The filter counts time in halves of a tick.
+            whole.pts, whole.dts, whole.time_base = coded.pts, coded.dts, coded.time_base
+            if hasattr(coded, "duration"):  # not in older releases of PyAV
+                whole.duration = coded.duration
+            yield whole, pts
+
+
+def _kind(frame: av.VideoFrame) -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
+
+
+# The decoder
 
 MIN_RATE = Fraction(1, 60)  # frames per second
 COUNTED = 100  # packets
@@ -205,3 +306,92 @@ class VideoDecoder:
 
 def _timestamp(frame: av.VideoFrame) -> int | None:
     return frame.pts if frame.pts is not None else frame.dts
+
+
+# Which frames of a video make up a clip: a window in time, at the video's own rate or resampled.
+
+
+@dataclass(frozen=True)
+class SelectedFrame:
+    """A decoded frame and its place in the clip."""
+
+    frame: av.VideoFrame
+    pts: int  # in ticks of the selection's time base, 0 for the clip's first frame
+    source_index: int  # place among the source frames of the window
+    source_pts: int | None  # timestamp in the file, where it is sound
+
+
+class FrameSelection:
+    """The frames nearest to the window [start, start + duration), in order.
+
+    Without `fps` every source frame is taken, with timestamps in the stream's time base. With `fps` the clip is
+    sampled like FFmpeg's fps filter: a frame's time is rounded to the nearest output frame, gaps repeat the frame
+    before, and of frames that fall together the last is taken (600 frames at 30 fps give 500 at 25).
+
+    After iteration, `end_pts` is where the last frame ends and `regular` tells whether all timestamps were sound.
+    """
+
+    def __init__(self, decoder: VideoDecoder, start: float, duration: float | None, fps: Fraction | None):
+        if not (math.isfinite(start) and start >= 0):
+            raise OptionError(f"start is {start}; expected seconds from the beginning of the video, 0 or more.")
+        if duration is not None and not duration > 0:
+            raise OptionError(f"duration is {duration}; expected more than 0 seconds, or None for all of the video.")
+        if fps is not None and not 0 < fps <= 1000:
+            raise OptionError(f"fps is {fps}; expected a rate above 0 and at most 1000, or None for the video's own.")
+        self._decoder = decoder
+        self._start, self._duration, self._fps = start, duration, fps
+        self.time_base = decoder.time_base if fps is None else 1 / fps
+        self.end_pts = 0
+        self.regular = True
+
+    def __iter__(self) -> Iterator[SelectedFrame]:
+        return self._source_frames() if self._fps is None else self._resampled()
+
+    def _source_frames(self) -> Iterator[SelectedFrame]:
+        decoder = self._decoder
+        clock = FrameClock(decoder.interval, round(1 / decoder.time_base))
+        # Half a frame of tolerance: the nearest frame starts the clip, and 0.1 s is frame 1 at 10 fps in floats too.
+        lower = decoder.origin + round(self._start / decoder.time_base) - decoder.interval // 2
+        upper = None if self._duration is None else lower + round(self._duration / decoder.time_base)
+        index, window_origin = 0, None
+        for frame, source_pts in decoder.frames(None if self._start == 0 else lower):
+            pts = clock.tick(source_pts)
+            self.regular = not clock.repaired
+            if self._start and pts < lower:
+                continue
+            if upper is not None and pts >= upper:
+                break
+            window_origin = pts if window_origin is None else window_origin
+            if (seconds := (pts - window_origin) * decoder.time_base) > MAX_SECONDS:
+                raise MediaError(
+                    f"'{decoder.path}' shows a frame {float(seconds):.0f} s after its first one; expected "
+                    f"{MAX_SECONDS:.0f} s at most. Cut it, or repair it."
+                )
+            self.end_pts = pts - window_origin + (getattr(frame, "duration", 0) or decoder.interval)
+            yield SelectedFrame(frame, pts - window_origin, index, source_pts)
+            index += 1
+
+    def _resampled(self) -> Iterator[SelectedFrame]:
+        ticks = self._decoder.time_base * self._fps  # output frames per source tick
+        held, slot = None, 0
+        for selected in self._source_frames():
+            next_slot = _round_half_up(selected.pts * ticks)
+            if held is not None:
+                yield from self._repeat(held, slot, next_slot)
+            held, slot = selected, next_slot
+        if held is not None:
+            end = self.end_pts * ticks
+            if self._duration is not None:
+                end = min(end, Fraction(self._duration).limit_denominator(10**6) * self._fps)
+            end_slot = max(_round_half_up(end), slot + (slot == 0))
+            yield from self._repeat(held, slot, end_slot)
+            self.end_pts = end_slot
+
+    @staticmethod
+    def _repeat(held: SelectedFrame, first: int, end: int) -> Iterator[SelectedFrame]:
+        for pts in range(first, end):
+            yield SelectedFrame(held.frame, pts, held.source_index, held.source_pts)
+
+
+def _round_half_up(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))

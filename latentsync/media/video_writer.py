@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,10 +13,200 @@ import numpy as np
 import torch
 
 from ..errors import OptionError, OutputError
-from .audio_writer import AudioSource, AudioTrack
+from .audio_reader import AudioFacts, probe_audio, read_audio_blocks
 from .color import BT709_TAGS, ColorTags, YuvConverter
 from .marking import Marking
-from .output_file import CONTAINERS, PartFile, check_output, writing_errors
+from .output_file import CONTAINERS, PartFile, check_output, writing_errors, written_whole
+
+# Several sounds heard together, as when each person of a clip speaks a file of their own.
+
+
+def probe_mix(paths: Sequence[str | os.PathLike]) -> AudioFacts:
+    """What the mix of these files is: the highest rate, the widest layout, the longest duration of any of them.
+
+    Raises AudioError as `probe_audio` does, OptionError for no files.
+    """
+    if not paths:
+        raise OptionError("no sound was given to be mixed; expected one file or more")
+    facts = [probe_audio(path) for path in paths]
+    widest = max(facts, key=lambda one: one.channels)
+    return replace(
+        widest,
+        sample_rate=max(one.sample_rate for one in facts),
+        duration=max(one.duration for one in facts),
+    )
+
+
+def read_mix_blocks(
+    paths: Sequence[str | os.PathLike],
+    *,
+    sample_rate: int,
+    layout: str,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> Iterator[np.ndarray]:
+    """The sum of the files' sounds in blocks (C, T) float32, from `start` seconds on, until the longest one ends.
+
+    One file is given as it is, as by `read_audio_blocks`, which says what is raised. Where the sum of several would go
+    beyond [-1, 1] anywhere, the whole of it is turned down just so far that it does not: for that they are read twice.
+    A file that ends before `start` is not heard; if all do, AudioError is raised.
+    """
+    if len(paths) > 1:
+        lasting = [path for path in paths if probe_audio(path).duration > start]
+        paths = lasting or paths[:1]
+
+    def read() -> Iterator[np.ndarray]:
+        part = {"mono": False, "layout": layout, "start": start, "duration": duration}
+        return _summed([read_audio_blocks(path, sample_rate=sample_rate, **part) for path in paths])
+
+    if len(paths) == 1:
+        yield from read()
+        return
+    loudest = max((float(np.abs(block).max()) for block in read()), default=0.0)
+    for block in read():
+        yield block / max(loudest, 1.0)
+
+
+def _summed(sounds: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Blocks (C, T) as long as all sounds have samples at hand; a sound that has ended is silence."""
+    playing = [(sound, np.empty((0, 0), np.float32)) for sound in sounds]
+    while True:
+        filled = ((sound, left if left.shape[1] else next(sound, None)) for sound, left in playing)
+        playing = [(sound, block) for sound, block in filled if block is not None]
+        if not playing:
+            return
+        count = min(block.shape[1] for _, block in playing)
+        yield sum(block[:, :count] for _, block in playing)
+        playing = [(sound, block[:, count:]) for sound, block in playing]
+
+
+# Writing sound: the audio track of a video, and plain wav files.
+
+_BITS_PER_CHANNEL = 128_000  # per second; transparent for AAC and Opus
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_OPUS_RATES = (48000,)  # Opus knows lower input rates but always plays at 48 kHz
+_AAC_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "quad", "5.0", "5.1")
+_OPUS_LAYOUTS = ("mono", "stereo", "quad", "5.0", "5.1", "6.1", "7.1")
+_SILENCE_BLOCK = 16_384  # samples a channel
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """The part of a media file whose sound goes into a video, alone or together with those of other files."""
+
+    path: str | os.PathLike
+    start: float = 0.0  # s
+    duration: float | None = None  # s; None: to the end
+    fitted: bool = False  # cut off where the picture ends, or followed by silence until then
+    mixed_with: tuple[str | os.PathLike, ...] = ()  # heard at the same time, see `read_mix_blocks`
+
+    @property
+    def paths(self) -> tuple[str | os.PathLike, ...]:
+        return (self.path, *self.mixed_with)
+
+
+def output_sample_rate(codec: str, sample_rate: int) -> int:
+    """The rate written for sound of `sample_rate`: the same where the codec has it, else the next higher it has."""
+    rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
+    return next((rate for rate in rates if rate >= sample_rate), rates[-1])
+
+
+def output_layout(codec: str, layout: str, channels: int) -> str:
+    """The channel layout written: the same where the codec has it, else the nearest with no more channels.
+
+    "5.1(side)" becomes "5.1", which names the same six loudspeakers.
+    """
+    layouts = _OPUS_LAYOUTS if codec == "libopus" else _AAC_LAYOUTS
+    if layout in layouts:
+        return layout
+    return max((name for name in layouts if _count(name) <= channels), key=_count)
+
+
+class AudioTrack:
+    """The encoder of one audio track in a container that is being written.
+
+    The sound is always encoded, even where the source is AAC already: copied packets would carry the old encoder's
+    delay with them, which containers record in different ways.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, codec: str, source: AudioSource):
+        """Raises `AudioError` where the source has no readable sound."""
+        facts = probe_mix(source.paths)
+        self._rate = output_sample_rate(codec, facts.sample_rate)
+        self._layout = output_layout(codec, facts.layout, facts.channels)
+        self._container = container
+        self._blocks: Iterator[np.ndarray] | None = read_mix_blocks(
+            source.paths,
+            sample_rate=self._rate,
+            layout=self._layout,
+            start=source.start,
+            duration=source.duration,
+        )
+        self._is_fitted = source.fitted
+        self._rest: np.ndarray | None = None  # of a block that reached beyond the time asked for
+        self._samples = 0
+        self._stream = container.add_stream(codec, rate=self._rate)
+        self._stream.layout = self._layout
+        self._stream.bit_rate = _BITS_PER_CHANNEL * _count(self._layout)
+
+    def write_until(self, time: float) -> None:
+        """Encode up to `time` seconds, or to the end of the source if that is earlier; by whole blocks.
+
+        Fitted sound goes up to `time` exactly, with silence where the source has ended.
+        """
+        while self._blocks is not None and self._samples < time * self._rate:
+            block = next(self._blocks, None) if self._rest is None else self._rest
+            self._rest = None
+            if self._is_fitted:
+                missing = round(time * self._rate) - self._samples
+                if missing <= 0:
+                    self._rest = block
+                    return
+                if block is None:
+                    block = np.zeros((_count(self._layout), min(missing, _SILENCE_BLOCK)), np.float32)
+                elif block.shape[1] > missing:
+                    block, self._rest = block[:, :missing], block[:, missing:]
+            if block is None:
+                self._end()
+                return
+            # Samples beyond full scale would wrap around or ring in some decoders.
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.clip(-1, 1)), "fltp", self._layout)
+            frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._samples
+            self._samples += block.shape[1]
+            self._container.mux(self._stream.encode(frame))
+
+    def finish(self, time: float) -> None:
+        """Encode what is left; of fitted sound, up to `time` seconds, where the picture ends."""
+        self.write_until(time if self._is_fitted else float("inf"))
+        self._end()
+
+    def _end(self) -> None:
+        if self._blocks is not None:
+            self._blocks = None
+            self._container.mux(self._stream.encode(None))
+
+
+def write_wav(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:
+    """Write float `samples` in [-1, 1], (T,) or (C, T), as a 16-bit wav file; complete or not at all.
+
+    Values beyond the range are clipped. Raises `OutputError` where the file cannot be made or the samples are not
+    finite or of another shape.
+    """
+    samples = np.atleast_2d(np.asarray(samples))
+    if samples.ndim != 2 or not np.isfinite(samples).all():
+        raise OutputError(f"Cannot write '{path}': expected finite samples, (T,) or (C, T), got {samples.shape}.")
+    with written_whole(check_output(path, suffixes=(".wav",))) as part, wave.open(str(part), "wb") as file:
+        file.setnchannels(samples.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(np.round(samples.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
+
+
+def _count(layout: str) -> int:
+    return av.AudioLayout(layout).nb_channels
+
+
+# The video
 
 _AHEAD = 0.5  # s by which sound runs ahead of the picture, so that players find both close together
 

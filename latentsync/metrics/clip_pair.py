@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceNotFoundError, MediaError
-from ..faces.alignment import square_to_canvas, warp_faces
-from ..faces.tracking import FaceTracker
+from ..faces.align import square_to_canvas, warp_faces
+from ..faces.finder import FaceTracker
 from ..media.length_modes import shown_at
 from ..media.video_reader import VideoFrame, probe_video, read_frames
 from ..options import LipSyncOptions

@@ -5,27 +5,64 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ..errors import CheckpointError, LatentSyncError, ModelNotFoundError, OptionError, is_out_of_memory
-from ..lpips_network import load_lpips
 from ..model.loading import choose_device
 from ..model.masks import MASK_NAMES
-from ..syncnet.syncnet_files import load_syncnet
-from .arcface import ArcFace
+from ..model_files import ARCFACE, I3D, INCEPTION, S3FD, SYNCNET_V2, VGG16, NetworkFile, find_network
+from ..sync.score import clip_sync, described_syncnet, find_syncnet
+from ..sync.syncnet import load_syncnet
 from .clip_pair import RESOLUTION, ClipPair
-from .face_measures import Flicker, Identity, LandmarkDistance, Leakage, MouthSharpness, OutsidePSNR
-from .i3d import load_i3d
-from .inception import load_inception
-from .measured import Measured, MeasuredClouds
-from .metric_list import METRICS
-from .network_files import S3FD, find_network
-from .picture_measures import FID, FVD, LPIPS, PSNR, SSIM, Region
-from .s3fd import load_s3fd
-from .spoken_sync import clip_sync, described_syncnet, find_syncnet
-from .syncnet_v2 import load_syncnet_v2
-from .video_sync import error_of_rows, video_lip_sync_error
+from .faces import ArcFace, Flicker, Identity, LandmarkDistance, Leakage, MouthSharpness, OutsidePSNR
+from .lse import error_of_rows, load_s3fd, load_syncnet_v2, video_lip_sync_error
+from .picture_networks import load_i3d, load_inception, load_lpips
+from .pictures import FID, FVD, LPIPS, PSNR, SSIM, Measured, MeasuredClouds, Region
+
+# The metrics one can ask for, by name.
+
+Best = Literal["high", "low", "one", "zero"]
+
+
+@dataclass(frozen=True)
+class MetricKind:
+    """title: of the column; best: where good results lie; unit: of the figure
+    network: the file it cannot do without; against: whether it needs a reference
+    """
+
+    title: str
+    best: Best
+    unit: str = ""
+    network: NetworkFile | None = None
+    against: bool = True
+
+
+METRICS = {
+    "psnr": MetricKind("PSNR", "high", "dB"),
+    "ssim": MetricKind("SSIM", "high"),
+    "lpips": MetricKind("LPIPS (VGG)", "low", network=VGG16),
+    "fid": MetricKind("FID", "low", network=INCEPTION),
+    "fvd": MetricKind("FVD", "low", network=I3D),
+    "lse_c": MetricKind("LSE-C", "high", network=SYNCNET_V2, against=False),
+    "lse_d": MetricKind("LSE-D", "low", network=SYNCNET_V2, against=False),
+    "lse_offset": MetricKind("offset by the original SyncNet", "zero", "frames", network=SYNCNET_V2, against=False),
+    "sync_score": MetricKind("sync score", "high", against=False),
+    "sync_accuracy": MetricKind("SyncNet accuracy", "high", against=False),
+    "sync_offset": MetricKind("offset by SyncNet", "zero", "frames", against=False),
+    "lmd": MetricKind("mouth landmark distance", "low", "px"),
+    "identity": MetricKind("difference of looks", "low"),
+    "arcface": MetricKind("identity (ArcFace)", "high", network=ARCFACE),
+    "mouth_sharpness": MetricKind("sharpness of the mouth", "one"),
+    "flicker": MetricKind("flicker", "one"),
+    "outside_psnr": MetricKind("PSNR outside the mask", "high", "dB"),
+    "leakage": MetricKind("leakage of the source's lips", "zero", "r"),
+}
+DEFAULT = ("psnr", "ssim", "sync_score", "lmd", "identity", "mouth_sharpness", "flicker", "outside_psnr", "leakage")
+
+
+# The evaluation
 
 LSE = ("lse_c", "lse_d", "lse_offset")
 SYNC = ("sync_score", "sync_accuracy", "sync_offset")

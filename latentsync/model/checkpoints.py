@@ -16,7 +16,7 @@ import torch
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from ..faces.facemesh import Framing, checked_framing
+from ..faces.detect import Framing, checked_framing
 from ..files import sha256_of, shown
 from .diffusion import PREDICTION_TYPES
 from .unet import (
@@ -56,7 +56,7 @@ class UNetFacts:
     prediction_type: str = (
         "epsilon"  # what the output means, see model/diffusion.py; all released ones predict the noise
     )
-    framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None where nothing tells
+    framing: Framing | None = None  # of the faces it was trained with, see faces/detect.py; None where nothing tells
     latent_ratio: int = 8  # px of the face per latent, see model/vae.py
 
 

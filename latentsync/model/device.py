@@ -173,8 +173,9 @@ def free_unused() -> None:
 # docs/performance.md. The layers of a network of LARGE parameters or more take long enough for threads to pay: it gets
 # those that torch had before. The rule asks for sizes and never for times, so equal runs stay equal.
 #
-# with own_threads(): # a run: one thread, in this and in its stages' threads with threads_of(network): # more where it
-# is large network(x)
+#     with own_threads():                     # a run: one thread, in this and in its stages' threads
+#         with threads_of(network):           # more where it is large
+#             network(x)
 
 LARGE = 30_000_000  # parameters; docs/performance.md lists the networks on either side
 MOST = 1024  # threads that may be asked for

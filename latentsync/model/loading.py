@@ -11,7 +11,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from ..faces.facemesh import Framing, checked_framing
+from ..faces.detect import Framing, checked_framing
 from ..files import parse_json, read_json, sha256_of, shown
 from ..given_paths import check_model
 from ..model_files import ASSETS
@@ -181,7 +181,7 @@ class ModelFiles:
     blend_mask: str | None = None  # see LipSyncOptions
     is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (plausibility.py)
     draft_decoder: Path | None = None  # a folder, see model/vae.py; where it would be, if it is not there
-    framing: Framing | None = None  # of the faces it was trained with, see faces/facemesh.py; None: as the U-Net's file
+    framing: Framing | None = None  # of the faces it was trained with, see faces/detect.py; None: as the U-Net's file
     assumed_framing: Framing = "insightface"  # says, or where that does not say it
     faces: str | None = None  # "drawn": what it was trained on alone
     defaults: Mapping[str, object] = field(default_factory=dict)  # of LipSyncOptions, where it has its own
@@ -207,7 +207,7 @@ class LipSyncModel:
     is_trained: bool = True  # see ModelFiles
     draft_decoder: AutoencoderTiny | None = None  # in place of the VAE's decoder
     low_memory: str = "none"  # see model/device.py
-    framing: Framing = "insightface"  # of the faces it was trained with, see faces/facemesh.py
+    framing: Framing = "insightface"  # of the faces it was trained with, see faces/detect.py
     faces: str | None = None  # see ModelFiles
     latents: LatentSpace = STABLE_DIFFUSION  # of the VAE that the U-Net was trained with
     defaults: Mapping[str, object] = field(default_factory=dict)  # see ModelFiles

@@ -17,7 +17,7 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ..errors import AudioError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from ..media.polarity import WINDOW, Polarity, polarity_notice
+from ..media.audio_reader import WINDOW, Polarity, polarity_notice
 from .device import threads_of
 from .weights import building, read_weights
 
@@ -384,8 +384,8 @@ def resample_mono(
 ) -> np.ndarray:
     """(T,) or (C, T) float at `sample_rate` -> (T',) float32 at 16 kHz, channels averaged.
 
-    Channels that would cancel because they are of opposite polarity are turned over, see media/polarity.py; on_notice
-    is given a line for a person then. Raises AudioError.
+    Channels that would cancel because they are of opposite polarity are turned over; on_notice is given a line for a
+    person then. Raises AudioError.
     """
     samples = torch.as_tensor(waveform).detach().cpu()
     if samples.ndim not in (1, 2) or not samples.is_floating_point():

@@ -1,8 +1,15 @@
 """Networks that sharpen a face, loaded by spandrel, all called the same way."""
 
-from collections.abc import Callable, Sequence
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Literal, get_args
 
 import torch
@@ -11,14 +18,185 @@ from spandrel import canonicalize_state_dict as canonical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CheckpointError, ForeignCheckpointError, OptionError
+from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from ..files import sha256_of
 from ..model.device import threads_of
 from ..model.vae import in_batches, vae_batch
 from ..model.weights import building, read_weights
-from .author_networks import NETWORKS, author_network
-from .portrait import PORTRAIT_SIDE, from_portrait, into_portrait
-from .restorer_files import find_restorer, official_restorer
+from ..model_files import find_restorer, official_restorer
+
+# GFPGAN and CodeFormer as their authors' own packages build them: gfpgan and codeformer-pip, both optional.
+#
+# Only the files of the two networks are imported. The packages' own beginnings import training code, torchvision's old
+# names and much that nothing here needs, and codeformer's application downloads weights; so they are not run. What
+# takes their place in `sys.modules` is gone again when the import is over, and what others had imported by these names
+# is back.
+
+
+@dataclass(frozen=True)
+class AuthorNetwork:
+    """Where a package keeps a network, and how the officially released file's one is built."""
+
+    package: str
+    distribution: str  # its name for pip
+    module: str
+    name: str
+    settings: Mapping[str, object]
+    signs: tuple[str, ...]  # tensors by which its file is known
+
+
+NETWORKS = {
+    "GFPGAN": AuthorNetwork(
+        package="gfpgan",
+        distribution="gfpgan",
+        module="gfpgan.archs.gfpganv1_clean_arch",
+        name="GFPGANv1Clean",
+        settings={
+            "out_size": 512,
+            "num_style_feat": 512,
+            "channel_multiplier": 2,
+            "fix_decoder": False,
+            "num_mlp": 8,
+            "input_is_latent": True,
+            "different_w": True,
+            "narrow": 1,
+            "sft_half": True,
+        },
+        signs=("toRGB.0.weight", "stylegan_decoder.style_mlp.1.weight"),
+    ),
+    "CodeFormer": AuthorNetwork(
+        package="codeformer",
+        distribution="codeformer-pip",
+        module="codeformer.basicsr.archs.codeformer_arch",
+        name="CodeFormer",
+        settings={
+            "dim_embd": 512,
+            "codebook_size": 1024,
+            "n_head": 8,
+            "n_layers": 9,
+            "connect_list": ["32", "64", "128", "256"],
+        },
+        signs=("position_emb", "idx_pred_layer.1.weight"),
+    ),
+}
+BORROWED = {network.package for network in NETWORKS.values()} | {"basicsr"}  # names used while importing
+_importing = threading.Lock()
+
+
+def author_network(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, nn.Module]:
+    """Its name of NETWORKS, and the network with the tensors of a file, in float32 on the CPU.
+
+    Raises OptionError where the package is missing or the file holds another network, and IncompleteCheckpointError
+    where it does not fit.
+    """
+    name = next((name for name in NETWORKS if all(sign in tensors for sign in NETWORKS[name].signs)), None)
+    if name is None:
+        raise OptionError(
+            f"the backend 'package' is for GFPGAN and CodeFormer only, and {path} holds another network. Choose the "
+            "backend 'spandrel'"
+        )
+    network = _network_class(name)(**NETWORKS[name].settings)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        first_line = " ".join(str(error).split())[:200]
+        raise IncompleteCheckpointError(f"{path} does not fit {name} ({first_line}). Download it again.") from error
+    return name, network.float()
+
+
+def _network_class(name: str) -> type[nn.Module]:
+    wanted = NETWORKS[name]
+    advice = (
+        f"pip install --no-deps {wanted.distribution} (without --no-deps a second OpenCV and much else comes along, "
+        "which is not needed). Or choose the backend 'spandrel', which gives the same results"
+    )
+    with _importing, _borrowed_names():
+        # Found by place: the package's own beginning is not run for it.
+        found = importlib.util.find_spec(wanted.package)
+        places = list(found.submodule_search_locations or []) if found else []
+        file = Path(*wanted.module.split(".")[1:]).with_suffix(".py")
+        if not any((Path(place) / file).is_file() for place in places):
+            raise OptionError(f"the backend 'package' for {name} needs {wanted.distribution}, not installed: {advice}")
+        *parents, _ = wanted.module.split(".")
+        for depth in range(1, len(parents) + 1):
+            _bare_package(parents[:depth], places)
+        _stand_ins(places)
+        try:
+            return getattr(importlib.import_module(wanted.module), wanted.name)
+        except (ImportError, AttributeError) as error:
+            raise OptionError(
+                f"the backend 'package' cannot use {wanted.distribution} as installed ({error}): {advice}"
+            ) from error
+
+
+def _bare_package(names: list[str], places: list[str]) -> ModuleType:
+    """A package whose modules can be imported one by one, in sys.modules."""
+    package = ModuleType(".".join(names))
+    package.__path__ = [str(Path(place, *names[1:])) for place in places]
+    sys.modules[package.__name__] = package
+    return package
+
+
+def _stand_ins(places: list[str]) -> None:
+    """What the networks' files take from basicsr: a list of classes, a log, and how weights begin, which are loaded."""
+    register = SimpleNamespace(register=lambda: lambda network: network)
+    for utils in (["basicsr", "utils"], ["codeformer", "basicsr", "utils"]):
+        for depth in range(1, len(utils)):
+            if ".".join(utils[:depth]) not in sys.modules:
+                _bare_package(utils[:depth], places)
+        _bare_package(utils, places).get_root_logger = logging.getLogger
+        _bare_package([*utils, "registry"], places).ARCH_REGISTRY = register
+    _bare_package(["basicsr", "archs"], places)
+    _bare_package(["basicsr", "archs", "arch_util"], places).default_init_weights = lambda *modules, **settings: None
+
+
+@contextmanager
+def _borrowed_names() -> Iterator[None]:
+    """Inside, nothing is imported by these names; afterwards what was before."""
+
+    def by_these_names() -> list[str]:
+        return [name for name in list(sys.modules) if name.partition(".")[0] in BORROWED]
+
+    before = {name: sys.modules.pop(name) for name in by_these_names()}
+    try:
+        yield
+    finally:
+        for name in by_these_names():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+# The aligned square inside the 512 px portrait that face restorers were trained on.
+#
+# GFPGAN and CodeFormer know faces as FFHQ aligns them: eyes at 47 %, mouth at 73 % of the height. The aligned square
+# shows less of the head, so it is set into the portrait's middle and its border is drawn out to the sides.
+
+PORTRAIT_SIDE = 512  # px
+# Where the square lies: fitted to eyes, nose and mouth of a real speaker (median of 10 frames), whole px.
+PORTRAIT_LEFT, PORTRAIT_TOP, PORTRAIT_WIDTH, PORTRAIT_HEIGHT = 119, 133, 275, 366
+
+
+def into_portrait(faces: Tensor) -> Tensor:
+    """Aligned squares (F, 3, S, S) -> portraits (F, 3, 512, 512) of the same range."""
+    small = F.interpolate(faces, (PORTRAIT_HEIGHT, PORTRAIT_WIDTH), mode="bicubic", antialias=True)
+    margins = (
+        PORTRAIT_LEFT,
+        PORTRAIT_SIDE - PORTRAIT_LEFT - PORTRAIT_WIDTH,
+        PORTRAIT_TOP,
+        PORTRAIT_SIDE - PORTRAIT_TOP - PORTRAIT_HEIGHT,
+    )
+    return F.pad(small, margins, mode="replicate")
+
+
+def from_portrait(portraits: Tensor, side: int) -> Tensor:
+    """The square of portraits (F, 3, 512, 512), enlarged to (F, 3, side, side)."""
+    inner = portraits[
+        ..., PORTRAIT_TOP : PORTRAIT_TOP + PORTRAIT_HEIGHT, PORTRAIT_LEFT : PORTRAIT_LEFT + PORTRAIT_WIDTH
+    ]
+    return F.interpolate(inner, (side, side), mode="bicubic", antialias=True)
+
+
+# The restorers
 
 Network = Callable[[Tensor], Tensor]
 Backend = Literal["spandrel", "package"]
@@ -37,7 +215,7 @@ class Restorer:
     name          to show
     network       (N, 3, h, w) in [0, 1], RGB, on `device` in `dtype` -> (N, 3, R, R), the same; frozen
     path, sha256  of the file, where there is one
-    is_portrait   the network knows faces only where portraits of 512 px have them (see portrait.py)
+    is_portrait   the network knows faces only where portraits of 512 px have them (see `into_portrait`)
     warnings      for the user, once a run
     module        what a host has to move to `device`; None where it looks after the network itself
     """

@@ -3,9 +3,8 @@
 from fractions import Fraction
 from pathlib import Path
 
-from ..media.audio_writer import AudioSource, write_wav
 from ..media.marking import DRAWN, Marking
-from ..media.video_writer import VideoWriter
+from ..media.video_writer import AudioSource, VideoWriter, write_wav
 from .clips import AvatarClip
 from .speech import SAMPLE_RATE
 

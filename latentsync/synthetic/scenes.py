@@ -10,9 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..media.audio_writer import AudioSource
 from ..media.marking import DRAWN, Marking
-from ..media.video_writer import VideoWriter
+from ..media.video_writer import AudioSource, VideoWriter
 from .avatar import Identity, Pose, draw_frame
 from .clips import AvatarClip
 

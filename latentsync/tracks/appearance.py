@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..faces.alignment import TEMPLATE
+from ..faces.align import TEMPLATE
 
 BROW_DISTANCE = 22.0  # px, in the small picture that is looked at
 REACH = 2.3  # of that distance, around the face's middle, are looked at

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
-from ..faces.facemesh import LOWER_FACE
+from ..faces.detect import LOWER_FACE
 from ..files import sha256_of
 from ..given_paths import given_path
 from ..media.output_file import written_whole

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import ImageOps
 
 from ..errors import OptionError
-from ..faces.tracking import FaceFinder
+from ..faces.finder import FaceFinder
 from ..given_paths import PICTURES, check_there
-from ..media.pictures import NoPictureError, opened_picture
+from ..media.container import NoPictureError, opened_picture
 from .appearance import face_look, look_distance
 from .paths import ClipFaces, FacePath
 

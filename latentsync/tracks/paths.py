@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..faces.facemesh import Framing
+from ..faces.detect import Framing
 
 
 @dataclass(frozen=True)

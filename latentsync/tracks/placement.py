@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..faces.alignment import Aligner
-from ..faces.facemesh import FaceRegion, Framing
+from ..faces.align import Aligner
+from ..faces.detect import FaceRegion, Framing
 from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 from .smoothing import smooth_points
@@ -17,7 +17,7 @@ from .usability import face_weights, filled_gaps
 class PlacedFace:
     """A face of a frame, to be generated.
 
-    matrix      (2, 3) float32, frame px to canvas px (see faces/alignment.py)
+    matrix      (2, 3) float32, frame px to canvas px (see faces/align.py)
     weight      over 0 .. 1: how much of the generated face shows; it falls towards frames without a usable face
     confidence  0..1 that this is a face; 0 where it was lost for an instant and its place is interpolated
     opening     of the mouth, in units of the distance of the outer eye corners; None unknown
@@ -54,7 +54,7 @@ class Placement:
 def place(
     path: FacePath, clip: ClipFaces, resolution: int, options: LipSyncOptions, framing: Framing = "insightface"
 ) -> Placement:
-    """The places of one face for a model of side `resolution` px and that framing (see faces/facemesh.py).
+    """The places of one face for a model of side `resolution` px and that framing (see faces/detect.py).
 
     options.smoothing: "temporal" is the filter of smoothing.py, over the whole stretch at once; for "p_bias" and "none"
     see faces.alignment.Aligner. options.fade, options.max_yaw: see usability.py.

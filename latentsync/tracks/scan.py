@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..errors import MediaError
-from ..faces.facemesh import LOWER_FACE, alignment_points, mouth_opening, region_of_landmarks
-from ..faces.tracking import FaceFinder, FaceObservation, overlap
+from ..faces.detect import LOWER_FACE, alignment_points, mouth_opening, region_of_landmarks
+from ..faces.finder import FaceFinder, FaceObservation, overlap
 from ..media.video_reader import VideoFrame
 from ..model.device import own_threads
 from .appearance import NUM_LOWER, Look, covering, face_look, look_change

@@ -9,7 +9,7 @@ import torch
 
 import main
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.model.loading import BUNDLED, BUNDLED_WHISPER, bundled_model, find_model, load_model
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech

@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 
 from eval import eval_quality
-from latentsync.metrics.evaluation import LSE, SYNC
-from latentsync.metrics.inception import FIDInception
-from latentsync.metrics.metric_list import DEFAULT, METRICS
-from latentsync.metrics.network_files import INCEPTION, VARIABLE
+from latentsync.metrics.evaluation import DEFAULT, LSE, METRICS, SYNC
+from latentsync.metrics.picture_networks import FIDInception
+from latentsync.model_files import INCEPTION, VARIABLE
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip as write_avatar
 from latentsync.synthetic.files import write_speech

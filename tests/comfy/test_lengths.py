@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.length_modes import source_indices
+from latentsync.media.video_writer import write_wav
 from latentsync.synthetic.speech import SAMPLE_RATE
 from tests.comfy import media
 from tests.comfy.graphs import all_in_one, node, speech, write

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.measure import HEIGHT, WIDTH, repeat_video, write_portrait, write_speech
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.metrics.pictures import region_psnr
 from tests.comfy import graphs, media
 from tests.comfy.graphs import all_in_one, node, write

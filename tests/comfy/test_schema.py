@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from latentsync.cli.arguments import build_parser
-from latentsync.faces.alignment import Smoothing
+from latentsync.faces.align import Smoothing
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.model.masks import MASK_NAMES
 from latentsync.options import SCHEDULERS, SETTINGS, LipSyncOptions

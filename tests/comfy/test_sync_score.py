@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentsync.media.audio_writer import write_wav
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET
+from latentsync.media.video_writer import write_wav
+from latentsync.sync.syncnet import BUNDLED_SYNCNET
 from latentsync.synthetic.speech import SAMPLE_RATE
 from tests.comfy.graphs import node, speech, write
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latentsync.metrics.opening import correlation
+from latentsync.metrics.faces import correlation
 from tests.comfy import graphs
 from tests.comfy.graphs import all_in_one, node, write
 from tests.comfy.media import SIDE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error
 
-from latentsync.faces.blend_shape import feathered_hole
+from latentsync.faces.edge import feathered_hole
 from latentsync.model.loading import bundled_model
 from latentsync.model.masks import generation_mask
 from tests.comfy.browser import CHINESE, LIGHT, NODES_2

@@ -20,8 +20,7 @@ from latentsync.cli.batch_results import read_results
 from latentsync.cli.job_file import read_rows
 from latentsync.errors import LatentSyncError
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
-from latentsync.media.playback import read_playback
-from latentsync.media.video_reader import probe_video, read_frames, video_length
+from latentsync.media.video_reader import probe_video, read_frames, read_playback, video_length
 from latentsync.model.checkpoints import load_unet, read_unet_facts
 from latentsync.model.loading import bundled_model, described_model, load_model, merge_lora, read_lora
 from latentsync.model.vae import load_draft_decoder, load_vae
@@ -31,7 +30,7 @@ from latentsync.options import LipSyncOptions
 from latentsync.protection import protect_masks
 from latentsync.provenance import read_provenance
 from latentsync.restoration.restorers import load_restorer
-from latentsync.syncnet.syncnet_files import load_syncnet
+from latentsync.sync.syncnet import load_syncnet
 from latentsync.timeline import Timeline
 from latentsync.tracks.cache import ScanSettings, TrackCache
 from latentsync.tracks.choice import choose
@@ -120,7 +119,7 @@ def read_lora_file(path: Path) -> None:
 
 
 def read_detector(path: Path) -> None:
-    from latentsync.faces.onnx import InsightFaceDetector
+    from latentsync.faces.insightface import InsightFaceDetector
 
     files = {name: _folder() / name for name in ("det.onnx", "landmarks.onnx")} | {path.name: path}
     detector = InsightFaceDetector(files["det.onnx"], files["landmarks.onnx"])
@@ -227,7 +226,7 @@ def _clip_facts():
 
 @cache
 def _finder():
-    from latentsync.faces.tracking import FaceTracker
+    from latentsync.faces.finder import FaceTracker
 
     return FaceTracker("cpu")
 

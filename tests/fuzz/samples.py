@@ -13,8 +13,8 @@ from PIL import Image
 
 from latentsync.model.checkpoints import save_unet
 from latentsync.model.loading import save_lora
-from latentsync.restoration.restorer_files import BUNDLED_RESTORER
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET
+from latentsync.model_files import BUNDLED_RESTORER
+from latentsync.sync.syncnet import BUNDLED_SYNCNET
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 from latentsync.tracks.cache import ScanSettings, TrackCache
@@ -224,7 +224,7 @@ def _manifest() -> dict:
 
 
 def _tracks(folder: Path, video: Path, frames: list[np.ndarray]) -> Sample:
-    from latentsync.faces.tracking import FaceTracker
+    from latentsync.faces.finder import FaceTracker
     from latentsync.media.video_reader import VideoFrame
 
     clip = scan_faces((VideoFrame(frame, i / FPS, i, i, i) for i, frame in enumerate(frames)), FaceTracker("cpu"))

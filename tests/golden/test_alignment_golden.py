@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from latentsync.faces.alignment import canvas_size, fit_matrices, template_points, warp_faces, warp_to_canvas
-from latentsync.faces.onnx import points_of_106
+from latentsync.faces.align import canvas_size, fit_matrices, template_points, warp_faces, warp_to_canvas
+from latentsync.faces.insightface import points_of_106
 
 RESOLUTIONS = (256, 512)
 TOLERANCE = 1e-6  # of matrices, of the size of what they hold: float32 has 1.2e-7

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.faces.alignment import fit_matrices
-from latentsync.faces.blending import FaceBlender, keep_surroundings, paste_face
-from latentsync.faces.onnx import points_of_106
+from latentsync.faces.align import fit_matrices
+from latentsync.faces.blend import FaceBlender, keep_surroundings, paste_face
+from latentsync.faces.insightface import points_of_106
 from latentsync.model.masks import generation_mask
 
 

@@ -11,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.syncnet.stable_syncnet import stack_frames
-from latentsync.syncnet.sync_mel import mel_window, sync_mel
-from latentsync.syncnet.syncnet_files import load_syncnet
+from latentsync.sync.syncnet import load_syncnet, mel_window, stack_frames, sync_mel
 from training_scripts.sync_loss import cosine_bce, sync_loss
 
 TOLERANCE = 1e-4

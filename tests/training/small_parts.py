@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from latentsync.syncnet.stable_syncnet import EncoderConfig, StableSyncNet, SyncNetConfig
-from latentsync.syncnet.syncnet_files import save_syncnet
+from latentsync.sync.syncnet import EncoderConfig, StableSyncNet, SyncNetConfig, save_syncnet
 from latentsync.videomae import VideoEncoder, VideoEncoderConfig, save_videomae
 from training_scripts.clip_store import ClipStoreWriter
 from training_scripts.unet_config import UNetTrainingConfig, load_unet_config

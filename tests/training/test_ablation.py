@@ -11,7 +11,7 @@ from eval import ablation
 from eval.ablation_scores import MEASURES, ClipScores, HeldOutScores, temporal_distance, unsteadiness
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.options import LipSyncOptions
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet
 from latentsync.videomae import VideoEncoder, VideoEncoderConfig, save_videomae
 from training_scripts.clip_store import ClipStoreWriter
 from training_scripts.unet_config import load_unet_config

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from training_scripts.heads.cameras import MAX_YAW, Shot
 from training_scripts.heads.drawing import Studio
 from training_scripts.heads.head_mesh import HeadsUnavailableError

@@ -8,7 +8,7 @@ import torch
 from torchvision.models import vgg16
 
 from latentsync.errors import ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from latentsync.lpips_network import VGG_FILE
+from latentsync.metrics.picture_networks import VGG_FILE
 from latentsync.model.loading import BUNDLED
 from latentsync.model.vae import load_vae, vae_features
 from training_scripts.perceptual import LPIPSLoss, VAEPerceptualLoss

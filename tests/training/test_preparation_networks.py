@@ -14,16 +14,19 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from latentsync.errors import IncompleteCheckpointError, OptionError
-from latentsync.faces.onnx import InsightFaceDetector
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
+from latentsync.faces.insightface import InsightFaceDetector
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics.face_crops import boxes_by_tracking, crop_tracks
-from latentsync.metrics.lip_sync_error import lip_sync_error
-from latentsync.metrics.s3fd import S3FD
-from latentsync.metrics.syncnet_v2 import SyncNetV2, load_syncnet_v2
-from latentsync.metrics.video_sync import as_int16
-from latentsync.syncnet.stable_syncnet import StableSyncNet
-from latentsync.syncnet.syncnet_files import save_syncnet
+from latentsync.metrics.lse import (
+    S3FD,
+    SyncNetV2,
+    as_int16,
+    boxes_by_tracking,
+    crop_tracks,
+    lip_sync_error,
+    load_syncnet_v2,
+)
+from latentsync.sync.syncnet import StableSyncNet, save_syncnet
 from tests.unit.test_onnx_faces import detection_model, landmark_model
 from training_scripts.preparation import cutting, quality, syncing
 from training_scripts.preparation.hyper_iqa import MEAN, STD, HyperIQA, load_hyper_iqa

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.faces.alignment import Aligner, warp_faces
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import Aligner, warp_faces
+from latentsync.faces.finder import FaceTracker
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.smoothing import smooth_points

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.faces.alignment import Aligner, warp_faces
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import Aligner, warp_faces
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.audio_reader import read_audio
-from latentsync.media.audio_writer import AudioSource, write_wav
 from latentsync.media.video_reader import probe_video, read_frames, video_length
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import AudioSource, VideoWriter, write_wav
 from latentsync.model.loading import BUNDLED_WHISPER
-from latentsync.syncnet.scoring import sync_score
-from latentsync.syncnet.sync_mel import sync_mel
+from latentsync.sync.score import sync_score
+from latentsync.sync.syncnet import sync_mel
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.smoothing import smooth_points
 from training_scripts.clip_store import ClipStore, read_table

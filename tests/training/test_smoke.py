@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.engine import lip_sync
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.model.checkpoints import load_unet
 from latentsync.model.loading import described_model, load_model
 from latentsync.model.vae import load_vae

@@ -18,10 +18,8 @@ from safetensors.torch import load_file
 
 from eval import syncnet_accuracy
 from latentsync.errors import OptionError
-from latentsync.syncnet.pairs import draw_pair, fixed_pairs, load_pairs, usable_clips
-from latentsync.syncnet.stable_syncnet import StableSyncNet
-from latentsync.syncnet.sync_mel import mel_window, sync_mel
-from latentsync.syncnet.syncnet_files import load_syncnet, syncnet_from_description
+from latentsync.sync.pairs import draw_pair, fixed_pairs, load_pairs, usable_clips
+from latentsync.sync.syncnet import StableSyncNet, load_syncnet, mel_window, sync_mel, syncnet_from_description
 from latentsync.synthetic.clips import AvatarClip
 from training_scripts.clip_store import ClipStore, ClipStoreWriter
 from training_scripts.sync_loss import all_pairs_loss, cosine_bce

@@ -10,7 +10,7 @@ from latentsync.errors import MediaError, OptionError
 from latentsync.model.masks import generation_mask
 from latentsync.model.vae import load_vae
 from latentsync.model.whisper import audio_tokens, window_centre
-from latentsync.syncnet.sync_mel import mel_window
+from latentsync.sync.syncnet import mel_window
 from training_scripts.clip_latents import ClipLatents, to_pixels
 from training_scripts.clip_store import ClipStore
 from training_scripts.unet_batches import UNetClips, batches, places, reference_frames

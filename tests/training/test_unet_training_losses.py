@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from latentsync.errors import OptionError
 from latentsync.model.vae import decode, load_vae
-from latentsync.syncnet.stable_syncnet import stack_frames
+from latentsync.sync.syncnet import stack_frames
 from training_scripts.clip_latents import to_pixels
 from training_scripts.clip_store import ClipStore
 from training_scripts.unet_batches import UNetClips, collate

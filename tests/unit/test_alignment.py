@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from latentsync.errors import OptionError
-from latentsync.faces.alignment import (
+from latentsync.faces.align import (
     FILL,
     Aligner,
+    PointFilter,
     canvas_size,
     fit_matrices,
     square_to_canvas,
@@ -15,7 +16,6 @@ from latentsync.faces.alignment import (
     warp_faces,
     warp_to_canvas,
 )
-from latentsync.faces.smoothing import PointFilter
 
 
 def similarity(scale, degrees, shift):

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 
 from latentsync.errors import AudioError, OptionError, OutputError
-from latentsync.media.audio_mix import probe_mix, read_mix_blocks
 from latentsync.media.audio_reader import probe_audio, read_audio
-from latentsync.media.audio_writer import AudioSource
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import AudioSource, VideoWriter, probe_mix, read_mix_blocks
 from tests.unit.media_clips import encode_sound, numbered_picture, sine, write_pcm
 
 RATE = 48_000

@@ -8,9 +8,9 @@ from av.stream import Disposition
 
 from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio, read_audio_blocks
-from latentsync.media.audio_writer import write_wav
-from latentsync.media.limits import MAX_SECONDS
+from latentsync.media.container import MAX_SECONDS
 from latentsync.media.video_reader import read_frames
+from latentsync.media.video_writer import write_wav
 from latentsync.options import LipSyncOptions
 from latentsync.timeline import sound_warnings
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm

@@ -13,8 +13,7 @@ import torch
 
 from latentsync.errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from latentsync.model.weights import write_weights
-from latentsync.restoration.author_networks import BORROWED, NETWORKS, _network_class
-from latentsync.restoration.restorers import load_restorer
+from latentsync.restoration.restorers import BORROWED, NETWORKS, _network_class, load_restorer
 
 FILES = {"GFPGAN": "GFPGANv1.4.pth", "CodeFormer": "codeformer.pth"}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from latentsync.errors import OptionError
-from latentsync.faces.alignment import fit_matrices, warp_faces
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.blend import FacePaster
 from latentsync.options import SETTINGS, LipSyncOptions
-from latentsync.pasting import FacePaster
 
 SHAPE = (480, 640)
 POINTS = np.array([[260.0, 150], [340, 160], [297, 201]])

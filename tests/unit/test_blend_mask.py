@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from latentsync.errors import OptionError
+from latentsync.faces.blend import FacePaster
 from latentsync.model.loading import described_model
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 
 FRAME = (400, 400, 3)
 MATRIX = np.array([[0.3, 0, 0], [0, 0.3, 0]], np.float32)

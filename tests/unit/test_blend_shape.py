@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.faces.alignment import fit_matrices, square_to_canvas
-from latentsync.faces.blend_shape import CONTOUR_MARGIN, FEATHER_WIDTH, feathered_hole, shape_of_mask, signed_distance
-from latentsync.faces.facemesh import INNER_LIPS, LOWER_FACE, NOSES, alignment_points
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, square_to_canvas
+from latentsync.faces.blend import FacePaster
+from latentsync.faces.detect import INNER_LIPS, LOWER_FACE, NOSES, alignment_points
+from latentsync.faces.edge import CONTOUR_MARGIN, FEATHER_WIDTH, feathered_hole, shape_of_mask, signed_distance
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.masks import MASK_NAMES, generation_mask
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 from latentsync.synthetic.clips import AvatarClip
 
 POINTS = np.array([[260.0, 150], [340, 160], [297, 201]])

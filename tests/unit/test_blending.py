@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from latentsync.errors import OptionError
-from latentsync.faces.alignment import fit_matrices, square_to_canvas, warp_faces
-from latentsync.faces.blend_shape import FEATHER_WIDTH, feathered_hole
-from latentsync.faces.blending import FaceBlender, blend_alpha, paste_face
+from latentsync.faces.align import fit_matrices, square_to_canvas, warp_faces
+from latentsync.faces.blend import FaceBlender, blend_alpha, paste_face
+from latentsync.faces.edge import FEATHER_WIDTH, feathered_hole
 from latentsync.model.masks import generation_mask
 
 SHAPE = (480, 640, 3)

@@ -2,7 +2,7 @@
 
 import torch
 
-from latentsync.colours import MOUTH_CENTRE, match_colours, mouth_weight
+from latentsync.faces.colours import MOUTH_CENTRE, match_colours, mouth_weight
 from latentsync.options import LipSyncOptions
 
 

@@ -14,7 +14,7 @@ from latentsync.model.loading import described_model, read_lora
 from latentsync.model.vae import load_draft_decoder, load_vae
 from latentsync.model.whisper import load_whisper
 from latentsync.model_files import read_manifest
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet
 from tests.small_model import small_unet, small_vae, write_whisper
 
 BOMBS = {

@@ -338,7 +338,7 @@ def test_the_page_tells_what_the_manifest_says():
 
 def test_the_manifest_fits_the_code_that_looks_for_files():
     from latentsync.model.loading import RELEASED_UNET_NAMES, WHISPER_OF_WIDTH
-    from latentsync.restoration.restorer_files import OFFICIAL, SUBFOLDERS
+    from latentsync.model_files import OFFICIAL, SUBFOLDERS
 
     models = read_manifest()
     paths = {name: [file.path for file in model.files] for name, model in models.items()}

@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from latentsync.errors import DamagedCheckpointError, ModelNotFoundError, OptionError
-from latentsync.faces import blazeface, facemesh
-from latentsync.faces.alignment import Aligner, template_points
-from latentsync.faces.facemesh import alignment_points, mouth_opening, region_of_landmarks
-from latentsync.faces.graph import load_graph
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces import detect
+from latentsync.faces.align import Aligner, template_points
+from latentsync.faces.detect import alignment_points, load_graph, mouth_opening, region_of_landmarks
+from latentsync.faces.finder import FaceTracker
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.usability import MIN_CONFIDENCE
@@ -54,7 +53,7 @@ def on_canvas(picture, height, width, x, y, side):
 
 
 def test_graphs_give_the_published_shapes_and_take_batches():
-    detector, mesh = load_graph(blazeface.WEIGHTS), load_graph(facemesh.WEIGHTS)
+    detector, mesh = load_graph(detect.WEIGHTS), load_graph(detect.WEIGHTS)
     pixels = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
     regressions, scores = detector(pixels)
     assert regressions.shape == (2, 2304, 16)
@@ -70,7 +69,7 @@ def test_graph_file_errors(tmp_path):
     with pytest.raises(ModelNotFoundError):
         load_graph(tmp_path / "none.safetensors")
     save_file({"c0": torch.zeros(2)}, tmp_path / "other.safetensors")
-    (tmp_path / "cut.safetensors").write_bytes(blazeface.WEIGHTS.read_bytes()[:5000])
+    (tmp_path / "cut.safetensors").write_bytes(detect.WEIGHTS.read_bytes()[:5000])
     for name in ("other", "cut"):
         with pytest.raises(DamagedCheckpointError, match=name):
             load_graph(tmp_path / f"{name}.safetensors")
@@ -240,7 +239,7 @@ def test_unsuitable_frames_are_refused(tracker):
 
 
 def test_region_round_trip():
-    region = facemesh.FaceRegion(np.array([100.0, 60.0]), 80.0, 0.4)
+    region = detect.FaceRegion(np.array([100.0, 60.0]), 80.0, 0.4)
     matrix = region.to_frame()
     np.testing.assert_allclose(matrix @ [0.5, 0.5, 1], region.centre)
     assert np.linalg.norm(matrix @ [1, 0, 1] - matrix @ [0, 0, 1]) == pytest.approx(80)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from latentsync.errors import CheckpointError, OptionError
-from latentsync.faces.alignment import fit_matrices
-from latentsync.faces.facemesh import INNER_LIPS, NOSES, alignment_points
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices
+from latentsync.faces.detect import INNER_LIPS, NOSES, alignment_points
+from latentsync.faces.finder import FaceTracker
 from latentsync.jobs.identity import job_facts
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.clip_pair import to_square
@@ -19,8 +19,7 @@ from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
 from latentsync.stages import prepare_faces, sample_faces
-from latentsync.syncnet.stable_syncnet import StableSyncNet
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet, save_syncnet
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet, save_syncnet
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.cache import ScanSettings, TrackCache
 from latentsync.tracks.placement import place

@@ -6,9 +6,8 @@ import pytest
 
 from eval.seams import seam_score
 from latentsync.errors import OptionError
-from latentsync.faces.blend_shape import shape_of_mask
-from latentsync.faces.frame_region import BlendRegion
-from latentsync.faces.harmonisation import Harmoniser
+from latentsync.faces.blend import BlendRegion
+from latentsync.faces.edge import Harmoniser, shape_of_mask
 from latentsync.model.masks import generation_mask
 
 SIDE = 256

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.metrics.pictures import psnr_of, region_psnr
 
 

@@ -9,33 +9,31 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from latentsync.errors import DamagedCheckpointError
-from latentsync.faces.alignment import canvas_size, fit_matrices, warp_faces
-from latentsync.faces.facemesh import EYE_CORNERS
-from latentsync.faces.facemesh import INNER_LIPS as MIDDLE_OF_LIPS
-from latentsync.faces.tracking import FaceTracker
-from latentsync.metrics.arcface import (
+from latentsync.faces.align import canvas_size, fit_matrices, warp_faces
+from latentsync.faces.detect import EYE_CORNERS
+from latentsync.faces.detect import INNER_LIPS as MIDDLE_OF_LIPS
+from latentsync.faces.finder import FaceTracker
+from latentsync.metrics.clip_pair import PairFrame, to_square
+from latentsync.metrics.faces import (
     LEFT_CORNER,
     LEFT_EYE,
+    LIPS,
     NOSE_TIP,
     RIGHT_CORNER,
     RIGHT_EYE,
     TEMPLATE,
     ArcFace,
-    arcface_crop,
-)
-from latentsync.metrics.clip_pair import PairFrame, to_square
-from latentsync.metrics.face_measures import (
-    LIPS,
     Flicker,
     Identity,
     LandmarkDistance,
     Leakage,
     MouthSharpness,
     OutsidePSNR,
+    arcface_crop,
     gradient,
     lip_distance,
 )
-from latentsync.metrics.measured import Measured, block_interval, clip_interval
+from latentsync.metrics.pictures import Measured, block_interval, clip_interval
 from latentsync.model.masks import generation_mask
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.placement import PlacedFace

@@ -16,14 +16,24 @@ from latentsync.errors import (
     MediaError,
     ModelNotFoundError,
 )
-from latentsync.media.audio_writer import write_wav
-from latentsync.metrics.face_crops import CropTrack, crop_tracks
-from latentsync.metrics.lip_sync_error import LipSyncError, lip_sync_error, shift_distances
-from latentsync.metrics.measured import Measured
-from latentsync.metrics.mfcc import SAMPLE_RATE, mfcc
-from latentsync.metrics.s3fd import S3FD, load_s3fd
-from latentsync.metrics.syncnet_v2 import SyncNetV2, load_syncnet_v2
-from latentsync.metrics.video_sync import as_int16, error_of_rows, video_lip_sync_error
+from latentsync.media.video_writer import write_wav
+from latentsync.metrics.lse import (
+    S3FD,
+    SAMPLE_RATE,
+    CropTrack,
+    LipSyncError,
+    SyncNetV2,
+    as_int16,
+    crop_tracks,
+    error_of_rows,
+    lip_sync_error,
+    load_s3fd,
+    load_syncnet_v2,
+    mfcc,
+    shift_distances,
+    video_lip_sync_error,
+)
+from latentsync.metrics.pictures import Measured
 from tests.unit.media_clips import write_clip
 
 SAMPLES = SAMPLE_RATE // 25  # of a frame

@@ -9,13 +9,22 @@ import torch
 
 from latentsync.errors import DamagedCheckpointError, ForeignCheckpointError, ModelNotFoundError, OptionError
 from latentsync.metrics.clip_pair import PairFrame
-from latentsync.metrics.frechet import FeatureCloud, cloud_of, frechet_distance
-from latentsync.metrics.i3d import load_i3d
-from latentsync.metrics.inception import FIDInception, load_inception
-from latentsync.metrics.network_files import INCEPTION, VARIABLE, find_network, weight_folders
-from latentsync.metrics.picture_measures import FID, FVD, LPIPS, PSNR, SSIM
-from latentsync.metrics.pictures import psnr_of, squared_error, ssim
-from latentsync.metrics.syncnet_v2 import SyncNetV2
+from latentsync.metrics.lse import SyncNetV2
+from latentsync.metrics.picture_networks import FIDInception, load_i3d, load_inception
+from latentsync.metrics.pictures import (
+    FID,
+    FVD,
+    LPIPS,
+    PSNR,
+    SSIM,
+    FeatureCloud,
+    cloud_of,
+    frechet_distance,
+    psnr_of,
+    squared_error,
+    ssim,
+)
+from latentsync.model_files import INCEPTION, VARIABLE, find_network, weight_folders
 
 RNG = np.random.default_rng(0)
 
@@ -220,7 +229,7 @@ def test_lpips_is_the_packages(tmp_path, avatar_frames):
     import lpips
     import torchvision
 
-    from latentsync.lpips_network import load_lpips
+    from latentsync.metrics.picture_networks import load_lpips
 
     torch.manual_seed(1)
     vgg = torchvision.models.vgg16(weights=None)

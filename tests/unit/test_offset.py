@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.voice.offset import estimate_offset
-from latentsync.waveform import WaveformPeaks
+from latentsync.voice_activity import WaveformPeaks, estimate_offset
 
 
 def case(seed: int, late: float, seconds: float = 8.0, fps: float = 25.0, noise: float = 0.1):

@@ -8,7 +8,8 @@ import pytest
 
 from latentsync.engine import lip_sync
 from latentsync.errors import ForeignCheckpointError, ModelNotFoundError, OptionError
-from latentsync.faces.onnx import (
+from latentsync.faces.finder import FaceObservation, FaceTracker
+from latentsync.faces.insightface import (
     DETECTION_SIDE,
     STRIDES,
     InsightFaceDetector,
@@ -19,7 +20,6 @@ from latentsync.faces.onnx import (
     points_of_106,
     suppress,
 )
-from latentsync.faces.tracking import FaceObservation, FaceTracker
 from latentsync.options import LipSyncOptions
 
 onnx = pytest.importorskip("onnx", reason="building the test models needs the onnx package")

@@ -17,7 +17,7 @@ HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder
 # What may be imported when ComfyUI starts: it has torch and numpy in memory by then. The rest waits for a node's turn.
 LIGHT = {"torch", "numpy"}
 LIGHT_PARTS = {"errors", "media.length_modes", "options", "presets"}  # of the library
-LISTS = {"restoration.restorer_files"}  # of the library, imported when a schema lists what there is to choose from
+LISTS = {"model_files"}  # of the library, imported when a schema lists what there is to choose from
 
 IMPORT_ALONE = """
 import asyncio, importlib.util, sys

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from latentsync.errors import MediaError
-from latentsync.media import pictures
-from latentsync.media.pictures import NoPictureError, opened_picture
+from latentsync.media import container
+from latentsync.media.container import NoPictureError, opened_picture
 
 
 def read(path) -> np.ndarray:
@@ -63,4 +63,4 @@ def test_other_files(tmp_path):
         read(tmp_path / "a.png")
     with pytest.raises(MediaError, match="cannot be read"):
         read(tmp_path / "missing.png")
-    assert pictures.MAX_PIXELS == 8192 * 8192
+    assert container.MAX_PIXELS == 8192 * 8192

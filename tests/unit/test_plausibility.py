@@ -11,7 +11,7 @@ import torch
 from latentsync import engine
 from latentsync.chunks import ChunkGenerator, FaceFrame
 from latentsync.errors import BrokenResultError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.loading import LipSyncModel, bundled_model, described_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.plausibility import FaceJudge, check_finite

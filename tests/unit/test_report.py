@@ -9,11 +9,11 @@ import pytest
 
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics.opening import opening_track
+from latentsync.metrics.faces import opening_track
 from latentsync.options import LipSyncOptions
 from latentsync.report import (
     MADE,
@@ -28,8 +28,7 @@ from latentsync.report import (
     LipSyncReport,
     report_picture,
 )
-from latentsync.voice.offset import OffsetEstimate
-from latentsync.waveform import WaveformPeaks
+from latentsync.voice_activity import OffsetEstimate, WaveformPeaks
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)

@@ -5,16 +5,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentsync.faces.alignment import fit_matrices, frame_pixels_per_crop_pixel, resized_matrix, warp_faces
-from latentsync.faces.blending import FaceBlender
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.align import fit_matrices, frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from latentsync.faces.blend import FaceBlender
+from latentsync.faces.finder import FaceTracker
 from latentsync.model.masks import generation_mask
 from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
-from latentsync.restoration.face_restoration import FaceRestoration
+from latentsync.restoration.restore import FaceRestoration, SharpnessMatch, SteadyDetail, kept_grain
 from latentsync.restoration.restorers import Restorer
-from latentsync.restoration.sharpness import SharpnessMatch, kept_grain
-from latentsync.restoration.steadying import SteadyDetail
 from latentsync.stages import blend_faces, prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 

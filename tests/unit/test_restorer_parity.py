@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentsync.restoration.author_networks import BORROWED
-from latentsync.restoration.restorers import Restorer, load_restorer
+from latentsync.restoration.restorers import BORROWED, Restorer, load_restorer
 
 TOLERANCE = 1e-5  # of pictures in [0, 1]
 

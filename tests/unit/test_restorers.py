@@ -16,16 +16,17 @@ from latentsync.errors import (
     OptionError,
 )
 from latentsync.model.weights import write_weights
-from latentsync.restoration.portrait import (
+from latentsync.model_files import BUNDLED_RESTORER, find_restorer
+from latentsync.restoration.restorers import (
     PORTRAIT_HEIGHT,
     PORTRAIT_LEFT,
     PORTRAIT_TOP,
     PORTRAIT_WIDTH,
+    Restorer,
     from_portrait,
     into_portrait,
+    load_restorer,
 )
-from latentsync.restoration.restorer_files import BUNDLED_RESTORER, find_restorer
-from latentsync.restoration.restorers import Restorer, load_restorer
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from latentsync import engine, speaking_face
 from latentsync.chunks import ChunkGenerator
 from latentsync.engine import lip_sync
 from latentsync.media.audio_reader import read_audio
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.length_modes import source_indices
 from latentsync.media.video_reader import probe_video, read_frames, video_length
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.options import LipSyncOptions
 from latentsync.timeline import plan_time, rate_warnings, source_frames, without_stills
 from tests.unit.media_clips import read_number, write_clip

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.faces.facemesh import mouth_opening
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.detect import mouth_opening
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.metrics.opening import correlation
+from latentsync.metrics.faces import correlation
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import (
     Actor,

@@ -12,9 +12,8 @@ from latentsync import engine, frame_flow, speakers
 from latentsync.engine import lip_sync
 from latentsync.errors import FaceNotFoundError, OptionError
 from latentsync.media.audio_reader import probe_audio, read_audio
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.restorers import Restorer
 from latentsync.speakers import Speaker, Speech

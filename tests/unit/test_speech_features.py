@@ -8,8 +8,7 @@ from latentsync.errors import AudioError, OptionError
 from latentsync.media.audio_reader import read_audio
 from latentsync.model.whisper import AudioFeatureStream, TokenWindows, window_centre_at
 from latentsync.speech_features import SpeechFeatures, encode_speech
-from latentsync.voice.activity import speech_activity
-from latentsync.voice.gate import VoiceGate
+from latentsync.voice_activity import VoiceGate, speech_activity
 
 
 @pytest.fixture(scope="module")

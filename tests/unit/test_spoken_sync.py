@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 
 from latentsync.errors import AudioError, FaceNotFoundError, MediaError
-from latentsync.media.audio_writer import write_wav
-from latentsync.metrics.network_files import STABLE_SYNCNET
-from latentsync.metrics.report_sync import syncnet_for, with_sync
-from latentsync.metrics.spoken_faces import longest_stretch
-from latentsync.metrics.spoken_sync import clip_sync, clip_text, described_syncnet, find_syncnet, sync_of
-from latentsync.metrics.sync_picture import sync_picture
+from latentsync.media.video_writer import write_wav
 from latentsync.model.loading import BUNDLED
+from latentsync.model_files import STABLE_SYNCNET
 from latentsync.report import RESULT, LipSyncReport
-from latentsync.syncnet.stable_syncnet import StableSyncNet
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.sync.score import (
+    clip_sync,
+    clip_text,
+    described_syncnet,
+    find_syncnet,
+    longest_stretch,
+    sync_of,
+    sync_picture,
+    syncnet_for,
+    with_sync,
+)
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from latentsync.synthetic.speech import SAMPLE_RATE

@@ -9,12 +9,12 @@ import torch
 from latentsync import engine
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, FrameCountError, MediaError, OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.blend import FacePaster
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
-from latentsync.pasting import FacePaster
 from latentsync.speech_features import encode_speech
 from latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 from tests.unit.media_clips import write_clip

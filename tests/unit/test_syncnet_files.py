@@ -15,8 +15,10 @@ from latentsync.errors import (
     ModelNotFoundError,
     OptionError,
 )
-from latentsync.syncnet.stable_syncnet import EncoderConfig, StableSyncNet, SyncNetConfig
-from latentsync.syncnet.syncnet_files import (
+from latentsync.sync.syncnet import (
+    EncoderConfig,
+    StableSyncNet,
+    SyncNetConfig,
     describe_syncnet,
     load_syncnet,
     save_syncnet,

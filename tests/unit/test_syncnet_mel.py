@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentsync.errors import AudioError
-from latentsync.syncnet.sync_mel import count_windows, mel_length, mel_start, mel_window, sync_mel
+from latentsync.sync.syncnet import count_windows, mel_length, mel_start, mel_window, sync_mel
 
 
 def test_lengths_and_starts_are_the_references():

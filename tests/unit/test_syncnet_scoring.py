@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from latentsync.errors import AudioError, FrameCountError, OptionError
-from latentsync.faces.alignment import fit_matrices, warp_faces
-from latentsync.faces.tracking import FaceTracker
-from latentsync.syncnet.pair_accuracy import pair_scores
-from latentsync.syncnet.scoring import sync_score
-from latentsync.syncnet.stable_syncnet import StableSyncNet
-from latentsync.syncnet.sync_mel import sync_mel
-from latentsync.syncnet.syncnet_files import BUNDLED_SYNCNET, load_syncnet
+from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.finder import FaceTracker
+from latentsync.sync.pairs import pair_scores
+from latentsync.sync.score import sync_score
+from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet, sync_mel
 from latentsync.synthetic.clips import AvatarClip
 from training_scripts.syncnet_config import load_syncnet_config
 

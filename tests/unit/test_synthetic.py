@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from latentsync.metrics.opening import correlation, opening_track
+from latentsync.metrics.faces import correlation, opening_track
 from latentsync.synthetic.avatar import Pose
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE, Voice, synthesise

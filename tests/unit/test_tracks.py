@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentsync.errors import MediaError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import VideoFrame, read_frames
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from latentsync.errors import OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.stages import prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import scene_of_two

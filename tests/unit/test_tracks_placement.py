@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latentsync.faces.alignment import fit_matrices
+from latentsync.faces.align import fit_matrices
 from latentsync.options import LipSyncOptions
 from latentsync.tracks.appearance import covering
 from latentsync.tracks.paths import ClipFaces, FacePath

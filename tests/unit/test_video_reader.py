@@ -10,12 +10,9 @@ from PIL import ExifTags, Image, features
 
 from latentsync.errors import MediaError, OptionError
 from latentsync.media.color import HLG, PQ, HdrMapper
-from latentsync.media.container import PYAV
-from latentsync.media.deinterlacing import progressive
-from latentsync.media.limits import MAX_SECONDS
-from latentsync.media.playback import read_playback
-from latentsync.media.video_decoder import FrameClock, VideoDecoder, counted_rate
-from latentsync.media.video_reader import exact_rate, probe_video, read_frames
+from latentsync.media.container import MAX_SECONDS, PYAV
+from latentsync.media.video_decoder import FrameClock, VideoDecoder, counted_rate, progressive
+from latentsync.media.video_reader import exact_rate, probe_video, read_frames, read_playback
 from tests.unit.media_clips import (
     demo_video,
     encode_sound,
@@ -746,7 +743,7 @@ def test_a_frame_days_later_is_a_wrong_timestamp(tmp_path):
 
 
 def test_more_than_a_day(tmp_path, monkeypatch):
-    monkeypatch.setattr("latentsync.media.frame_selection.MAX_SECONDS", 0.1)
+    monkeypatch.setattr("latentsync.media.video_decoder.MAX_SECONDS", 0.1)
     with pytest.raises(MediaError, match="after its first one; expected"):
         list(read_frames(write_clip(tmp_path / "a.mp4")))
 

@@ -10,12 +10,11 @@ import pytest
 
 from latentsync.errors import AudioError, OptionError, OutputError
 from latentsync.media.audio_reader import probe_audio, read_audio
-from latentsync.media.audio_writer import AudioSource, output_layout, output_sample_rate
 from latentsync.media.color import ColorTags
 from latentsync.media.container import PYAV
 from latentsync.media.output_file import check_output, written_whole
 from latentsync.media.video_reader import probe_video, read_frames
-from latentsync.media.video_writer import VideoWriter, format_warnings
+from latentsync.media.video_writer import AudioSource, VideoWriter, format_warnings, output_layout, output_sample_rate
 from tests.unit.media_clips import demo_video, numbered_picture, read_number, sine, write_clip, write_pcm
 
 REPOSITORY = Path(__file__).parents[2]

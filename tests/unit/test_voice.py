@@ -11,8 +11,7 @@ import torch
 from eval.beds import BEDS, music, noise, with_bed, with_pauses
 from latentsync.errors import AudioError
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.voice.activity import SECONDS, SILENT, WINDOW, SpeechActivity, speech_activity
-from latentsync.voice.gate import VoiceGate, gated_blocks
+from latentsync.voice_activity import SECONDS, SILENT, WINDOW, SpeechActivity, VoiceGate, gated_blocks, speech_activity
 
 PAUSES = ((1.5, 2.5), (4.0, 5.5))
 

@@ -12,7 +12,7 @@ import pytest
 from latentsync.cli.arguments import parse
 from latentsync.cli.options import options_of
 from latentsync.errors import AudioError, Cancelled, MediaError, OptionError
-from latentsync.faces.tracking import FaceTracker
+from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import read_frames
 from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import PRESETS

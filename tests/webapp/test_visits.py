@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import probe_video, read_frames
+from latentsync.media.video_writer import write_wav
 from tests.unit.media_clips import write_clip
 from tests.webapp.app_page import AppPage
 from tests.webapp.conftest import LONGEST, SECONDS, SIDE

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from latentsync.contact_sheet import evenly_spaced
-from latentsync.media.audio_writer import AudioSource, write_wav
-from latentsync.media.video_writer import VideoWriter
+from latentsync.media.video_writer import AudioSource, VideoWriter, write_wav
 
 from ..clip_store import FPS, folder_written_whole
 from .cameras import Shot

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentsync.faces.alignment import Aligner, canvas_size, frame_pixels_per_crop_pixel, warp_faces
+from latentsync.faces.align import Aligner, canvas_size, frame_pixels_per_crop_pixel, warp_faces
 from latentsync.tracks.smoothing import LONGEST, REACH, smooth_points
 
 from .settings import FPS

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.faces.tracking import FaceDetector, FaceTracker
+from latentsync.faces.finder import FaceDetector, FaceTracker
 from latentsync.media.video_writer import VideoWriter
 
 from ..clip_store import folder_written_whole
@@ -113,7 +113,7 @@ def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSetting
 def face_detector(det_model: Path | None, landmark_model: Path | None) -> FaceDetector:
     if det_model is None:
         return FaceTracker()
-    from latentsync.faces.onnx import InsightFaceDetector
+    from latentsync.faces.insightface import InsightFaceDetector
 
     return InsightFaceDetector(det_model, landmark_model)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from latentsync.metrics.syncnet_v2 import load_strictly
+from latentsync.metrics.lse import load_strictly
 from latentsync.model.weights import read_weights
 
 SIDE = 224  # px of the picture that is looked at

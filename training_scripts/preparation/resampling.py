@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.media.frame_selection import FrameSelection
-from latentsync.media.video_decoder import VideoDecoder
+from latentsync.media.video_decoder import FrameSelection, VideoDecoder
 from latentsync.media.video_reader import FrameConverter
 
 from .settings import FPS

@@ -10,7 +10,7 @@ from latentsync.errors import ModelNotFoundError, OptionError
 from latentsync.files import sha256_of
 
 if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
-    from latentsync.faces.facemesh import Framing
+    from latentsync.faces.detect import Framing
 
 FPS = 25
 SAMPLE_RATE = 16_000
@@ -32,7 +32,7 @@ class PrepareSettings:
     min_seconds, max_seconds  of a clip; max is at least twice min
     max_yaw         degrees by which a face may be turned
     det_model, landmark_model  InsightFace's files, by which faces are found then
-    framing         of the faces, see latentsync/faces/facemesh.py; with InsightFace's files always its own
+    framing         of the faces, see latentsync/faces/detect.py; with InsightFace's files always its own
     min_face        px of the source along the side of the aligned square, at least
     min_sharpness   see quality.py
     hyperiqa        hyperIQA's file; min_iqa: least score by it, 0..100

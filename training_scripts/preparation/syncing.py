@@ -7,11 +7,10 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 
-from latentsync.media.audio_writer import write_wav
 from latentsync.media.video_reader import read_frames
-from latentsync.metrics.s3fd import S3FD, load_s3fd
-from latentsync.voice.offset import estimate_offset
-from latentsync.waveform import WaveformPeaks
+from latentsync.media.video_writer import write_wav
+from latentsync.metrics.lse import S3FD, load_s3fd
+from latentsync.voice_activity import WaveformPeaks, estimate_offset
 
 from .cutting import SPARE_FRAMES
 from .records import recorded
@@ -44,7 +43,7 @@ def _measured(item: dict, settings: PrepareSettings) -> dict:
         return _by_loudness(item["openings"], own)
     if settings.sync == "syncnet_v2":
         return _by_syncnet_v2(folder / "video.mp4", own, settings)
-    from latentsync.syncnet.scoring import sync_score
+    from latentsync.sync.score import sync_score
 
     faces = np.stack([frame.pixels for frame in read_frames(folder / "video.mp4")])
     score = sync_score(faces, own, stable_syncnet(settings.syncnet))
@@ -53,8 +52,7 @@ def _measured(item: dict, settings: PrepareSettings) -> dict:
 
 def _by_syncnet_v2(video: Path, own: np.ndarray, settings: PrepareSettings) -> dict:
     """As the reference's filter: of crops found anew in the aligned faces, by S3FD or by the product's tracker."""
-    from latentsync.metrics.face_crops import MIN_TRACK
-    from latentsync.metrics.video_sync import video_lip_sync_error
+    from latentsync.metrics.lse import MIN_TRACK, video_lip_sync_error
 
     with TemporaryDirectory() as folder:
         sound = Path(folder) / "sound.wav"
@@ -83,14 +81,14 @@ def _by_loudness(openings: list[float], own: np.ndarray) -> dict:
 
 @lru_cache(maxsize=1)
 def stable_syncnet(path: Path):
-    from latentsync.syncnet.syncnet_files import load_syncnet
+    from latentsync.sync.syncnet import load_syncnet
 
     return load_syncnet(path).eval()
 
 
 @lru_cache(maxsize=1)
 def syncnet_v2(path: Path):
-    from latentsync.metrics.syncnet_v2 import load_syncnet_v2
+    from latentsync.metrics.lse import load_syncnet_v2
 
     return load_syncnet_v2(path)
 

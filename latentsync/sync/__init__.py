@@ -1,0 +1,1 @@
+"""SyncNet: how well lips and speech go together."""
