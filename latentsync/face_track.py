@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .faces.detect import Framing
 from .model.masks import generation_mask
+from .model_files import Framing
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
 
 from .errors import ModelNotFoundError, OptionError
 from .files import read_json
@@ -22,6 +23,9 @@ from .given_paths import given_path
 
 ASSETS = Path(__file__).parent / "assets"
 MANIFEST = ASSETS / "downloads.json"
+# By which points the faces were aligned that a model was trained with; faces/detect.py has the points.
+Framing = Literal["insightface", "mesh"]
+FRAMINGS: tuple[Framing, ...] = get_args(Framing)
 
 
 @dataclass(frozen=True)
@@ -327,3 +331,12 @@ def find_network(file: NetworkFile, folders: Sequence[Path]) -> Path:
         f"needs {' or '.join(file.names)} ({file.holds}). Get it from {file.published}, and put it into {looked}, "
         f"or the folder that --weights or {VARIABLE} names; nothing is downloaded"
     )
+
+
+def checked_framing(framing: object, path: Path) -> Framing:
+    """What the description of a model's file says. Raises OptionError for anything else than a framing."""
+    if framing not in FRAMINGS:
+        raise OptionError(
+            f"The description of {path} has framing {str(framing)[:80]!r}; expected {' or '.join(FRAMINGS)}."
+        )
+    return framing

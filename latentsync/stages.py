@@ -18,13 +18,14 @@ from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
 from .faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from .faces.blend import FacePaster
-from .faces.detect import LOWER_FACE, Framing
+from .faces.detect import LOWER_FACE
 from .faces.finder import FaceFinder
 from .media.video_reader import VideoFrame
 from .model.device import float32_products, own_threads
 from .model.loading import LipSyncModel
 from .model.masks import drawn_mask
 from .model.vae import ImageAutoencoder
+from .model_files import Framing
 from .options import LipSyncOptions
 from .pipeline import OnStep
 from .previews import FacePreview, OnPreview, as_picture

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.errors import LatentSyncError, MediaError, OptionError
-from latentsync.faces.detect import Framing
 from latentsync.media.output_file import written_whole
 from latentsync.media.video_reader import read_frames
+from latentsync.model_files import Framing
 
 FPS = 25
 SAMPLE_RATE = 16_000

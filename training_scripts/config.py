@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from latentsync.errors import OptionError
-from latentsync.faces.detect import Framing
 from latentsync.given_paths import given_path
+from latentsync.model_files import Framing
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 

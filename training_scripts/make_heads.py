@@ -30,13 +30,13 @@ import torch
 from latentsync.contact_sheet import evenly_spaced, labelled_sheet
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.align import fit_matrices, warp_faces
-from latentsync.faces.detect import Framing
 from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.model.masks import generation_mask
 from latentsync.model.whisper import AudioEncoder, load_whisper
+from latentsync.model_files import Framing
 
 from .clip_store import FPS, ClipStore, ClipStoreWriter
 from .config import _build, read_values

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from latentsync.faces.align import fit_matrices, warp_faces
-from latentsync.faces.detect import Framing
 from latentsync.faces.finder import FaceTracker
 from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.model.whisper import AudioEncoder, load_whisper
+from latentsync.model_files import Framing
 from latentsync.synthetic.clips import AvatarClip
 
 from .clip_store import MANIFEST, ClipStoreWriter

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from latentsync.errors import LatentSyncError, MediaError, ModelNotFoundError, OptionError
 from latentsync.given_paths import given_path
+from latentsync.model_files import FRAMINGS
 
 from .preparation.settings import LEAST_CONFIDENCE, PrepareSettings
 
 DONE, FAILED, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
-FRAMINGS = ["insightface", "mesh"]  # latentsync.faces.detect.Framing, whose import takes torch
 ASSETS = Path(__file__).parents[1] / "latentsync" / "assets"
 WHISPER, SYNCNET = ASSETS / "tiny" / "whisper" / "tiny.en.pt", ASSETS / "syncnet" / "tiny.safetensors"
 

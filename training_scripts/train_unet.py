@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from latentsync.errors import OptionError
-from latentsync.faces.detect import Framing
 from latentsync.model.checkpoints import build_unet as unet_of_tensors
 from latentsync.model.checkpoints import read_unet_facts, save_unet
 from latentsync.model.masks import generation_mask
 from latentsync.model.unet import Float32Attention, LatentSyncUNet
 from latentsync.model.vae import Autoencoder, LatentSpace, load_vae
+from latentsync.model_files import Framing
 
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -16,8 +15,8 @@ from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import DamagedCheckpointError, ModelNotFoundError, OptionError
-from ..model_files import ASSETS
+from ..errors import DamagedCheckpointError, ModelNotFoundError
+from ..model_files import ASSETS, Framing
 
 # Runs the small convolutional nets whose operator list travels inside their safetensors file.
 #
@@ -341,7 +340,6 @@ YAW_GAIN = 1.5
 # between models is the nose. The released U-Nets were trained on crops from InsightFace's 106 points, whose nose the
 # points around the nostrils give without bias. The upper ones lie 7 % of the distance of the eyes higher, so that crops
 # come out 4 % larger and the mouth 4.7 px lower at 256 px: models that were trained on such crops keep them.
-Framing = Literal["insightface", "mesh"]
 NOSES = {"insightface": (5, 4, 129, 358), "mesh": (195, 5, 4, 1)}
 LEFT_BROW = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55)  # left in the image
 RIGHT_BROW = (300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
@@ -438,15 +436,6 @@ def alignment_points(landmarks: np.ndarray, framing: Framing = "mesh") -> np.nda
     """(468, 2) px -> (3, 2) float32 px: left brow, right brow (in the image) and nose, in the template's order."""
     parts = (LEFT_BROW, RIGHT_BROW, NOSES[framing])
     return np.stack([landmarks[list(part)].mean(0) for part in parts]).astype(np.float32)
-
-
-def checked_framing(framing: object, path: Path) -> Framing:
-    """What the description of a model's file says. Raises OptionError for anything else than a framing."""
-    if framing not in get_args(Framing):
-        raise OptionError(
-            f"The description of {path} has framing {str(framing)[:80]!r}; expected {' or '.join(get_args(Framing))}."
-        )
-    return framing
 
 
 def mouth_opening(landmarks: np.ndarray) -> float:

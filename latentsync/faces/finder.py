@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ..errors import OptionError
+from ..model_files import Framing
 from .detect import (
     BlazeFace,
     FaceDetection,
     FaceMesh,
     FaceRegion,
-    Framing,
     alignment_points,
     head_yaw,
     region_of_keypoints,

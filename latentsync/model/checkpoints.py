@@ -16,8 +16,8 @@ import torch
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from ..errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from ..faces.detect import Framing, checked_framing
 from ..files import sha256_of, shown
+from ..model_files import Framing, checked_framing
 from .diffusion import PREDICTION_TYPES
 from .unet import (
     MAX_FRAMES,

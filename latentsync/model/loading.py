@@ -11,10 +11,9 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
-from ..faces.detect import Framing, checked_framing
 from ..files import parse_json, read_json, sha256_of, shown
 from ..given_paths import check_model
-from ..model_files import ASSETS
+from ..model_files import ASSETS, Framing, checked_framing
 from ..options import LipSyncOptions
 from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .device import cuda_dtype, has_fast_bfloat16, save_memory, suit_to_device

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ..errors import AudioError, FaceNotFoundError, FrameCountError, LatentSyncError, ModelNotFoundError, OptionError
 from ..faces.align import warp_faces
-from ..faces.detect import Framing
 from ..faces.finder import FaceFinder, FaceTracker
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
 from ..model.device import own_threads
 from ..model.loading import BUNDLED, LipSyncModel
-from ..model_files import STABLE_SYNCNET, find_network, weight_folders
+from ..model_files import STABLE_SYNCNET, Framing, find_network, weight_folders
 from ..options import LipSyncOptions
 from ..report import BACKGROUND, FAINT, INK, RESULT, SOURCE, LipSyncReport, SyncRecord
 from ..tracks.choice import choose

@@ -17,10 +17,9 @@ from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
 from ..errors import AudioError, ForeignCheckpointError, FrameCountError, IncompleteCheckpointError, OptionError
-from ..faces.detect import Framing, checked_framing
 from ..files import parse_json
 from ..model.weights import building, read_sidecar, read_weights, write_weights
-from ..model_files import ASSETS
+from ..model_files import ASSETS, Framing, checked_framing
 
 # The mel spectrogram SyncNet hears: Wav2Lip's, 80 columns a second. Not Whisper's, which is model/whisper.py.
 

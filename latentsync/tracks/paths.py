@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..faces.detect import Framing
+from ..model_files import Framing
 
 
 @dataclass(frozen=True)

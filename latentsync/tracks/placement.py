@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from ..faces.align import Aligner
-from ..faces.detect import FaceRegion, Framing
+from ..faces.detect import FaceRegion
+from ..model_files import Framing
 from ..options import LipSyncOptions
 from .paths import ClipFaces, FacePath
 from .smoothing import smooth_points

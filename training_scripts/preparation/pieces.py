@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentsync.faces.detect import Framing, mouth_opening
+from latentsync.faces.detect import mouth_opening
 from latentsync.faces.finder import FaceDetector, FaceObservation
+from latentsync.model_files import Framing
 from latentsync.tracks.appearance import NUM_LOWER, Look, covering, face_look, look_change
 from latentsync.tracks.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED
 from latentsync.tracks.shots import ShotDetector

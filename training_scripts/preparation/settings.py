@@ -10,7 +10,7 @@ from latentsync.errors import ModelNotFoundError, OptionError
 from latentsync.files import sha256_of
 
 if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
-    from latentsync.faces.detect import Framing
+    from latentsync.model_files import Framing
 
 FPS = 25
 SAMPLE_RATE = 16_000
