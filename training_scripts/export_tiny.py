@@ -17,8 +17,7 @@ from latentsync.model.loading import BUNDLED, BUNDLED_WHISPER
 from latentsync.model.vae import load_vae
 
 from .clip_store import ClipStore
-from .config import TrainingConfig, parse_config
-from .make_synthetic_dataset import clip_folder
+from .config import TrainingConfig, parse_settings
 
 log = logging.getLogger(__name__)
 PURPOSES = {
@@ -82,7 +81,7 @@ def export_tiny(config: TrainingConfig) -> Path:
 
 def _data(config: TrainingConfig) -> str:
     if config.data is None:
-        return f"{len(ClipStore(clip_folder(config)))} clips of heads in three dimensions that speak (make_heads.py)"
+        return f"{len(ClipStore(config.clip_folder))} clips of heads in three dimensions that speak (make_heads.py)"
     return (
         f"{config.data.num_clips} drawn avatars of {config.data.duration:g} s with synthetic speech, identity seeds 0 "
         "and up (latentsync/synthetic)"
@@ -101,4 +100,4 @@ def _files(path: Path) -> list[Path]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    export_tiny(parse_config(__doc__))
+    export_tiny(parse_settings(TrainingConfig, __doc__))

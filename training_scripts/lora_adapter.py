@@ -10,7 +10,7 @@ from latentsync.files import sha256_of
 from latentsync.model.loading import save_lora
 from latentsync.model.unet import LatentSyncUNet, to_reference_key
 
-from .unet_config import LoRAConfig
+from .config import LoRAConfig
 
 
 def add_adapter(unet: LatentSyncUNet, config: LoRAConfig) -> list[nn.Parameter]:

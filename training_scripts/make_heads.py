@@ -18,20 +18,20 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 
 from latentsync.contact_sheet import evenly_spaced, labelled_sheet
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.align import fit_matrices, warp_faces
 from latentsync.faces.finder import FaceTracker
-from latentsync.given_paths import given_path
 from latentsync.media.output_file import written_whole
 from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.model.masks import generation_mask
@@ -39,7 +39,7 @@ from latentsync.model.whisper import AudioEncoder, load_whisper
 from latentsync.model_files import Framing
 
 from .clip_store import FPS, ClipStore, ClipStoreWriter
-from .config import _build, read_values
+from .config import CONFIGS, STRICT, Count, GivenPath, add_settings, load_settings
 from .encode_speech import encode_voices
 from .heads.cameras import Shot
 from .heads.developing import Film
@@ -52,7 +52,6 @@ from .heads.voices import Voice, choose_voices, find_voices
 from .preparation.cutting import AlignedVideoWriter
 
 log = logging.getLogger(__name__)
-HEADS = Path(__file__).parent / "configs" / "heads.yaml"
 HELD_OUT = 9_000_000  # seeds from here on: people, shots and speech of held-out clips
 FIRST_SEEDS = {"train": 0, "scenes": 8_000_000, "heldout": HELD_OUT}
 FOLDERS = {"train": "clips", "heldout": "heldout", "scenes": "scenes"}
@@ -62,7 +61,7 @@ OTHER_WORDS = 4_000_000  # between the seeds of a clip's words and of those that
 SEAM = 10 / 256  # of the face's side: how far inside the hole both are mixed
 
 
-@dataclass
+@dataclass(config=STRICT)
 class HeadsData:
     split: Literal["train", "heldout", "scenes"]
     num_clips: int
@@ -74,14 +73,16 @@ class HeadsData:
     voices: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class HeadsConfig:
-    run_dir: Path
+    FILE: ClassVar[Path] = CONFIGS / "heads.yaml"
+
+    run_dir: GivenPath
     resolution: int
     framing: Framing
     mask: str
     crf: float
-    log_every: int
+    log_every: Count
     sheet_clips: int
     data: HeadsData
 
@@ -99,9 +100,9 @@ class HeadsConfig:
         return index + FIRST_SEEDS[self.data.split]
 
 
-def load_heads_config(path: str | Path = HEADS, overrides: list[str] | None = None) -> HeadsConfig:
+def load_heads_config(path: str | Path | None = None, overrides: list[str] | None = None) -> HeadsConfig:
     """Read a YAML file; ``overrides`` such as "data.num_clips=10" change single values. Raises OptionError."""
-    config = _build(HeadsConfig, read_values(path, overrides), "")
+    config = load_settings(HeadsConfig, path, overrides)
     data = config.data
     if data.split == "train" and data.first_clip + data.num_clips > HELD_OUT:
         raise OptionError(f"clips from {HELD_OUT} on are held-out people; expected first_clip + num_clips up to that")
@@ -347,10 +348,7 @@ def _write_jpeg(path: Path, sheet: np.ndarray) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=given_path, default=HEADS, help="YAML file (default: heads.yaml)")
-    parser.add_argument(
-        "--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. data.num_clips=10"
-    )
+    add_settings(parser, HeadsConfig, "data.num_clips=10")
     parser.add_argument("--report", action="store_true", help="only write report and contact sheet of what is there")
     arguments = parser.parse_args()
     config = load_heads_config(arguments.config, arguments.set)

@@ -16,7 +16,7 @@ from latentsync.faces.finder import FaceTracker
 from latentsync.model.vae import Autoencoder, decode, encode, load_vae, to_pixels
 from latentsync.synthetic.clips import AvatarClip
 
-from .config import TrainingConfig, parse_config
+from .config import TrainingConfig, parse_settings
 from .make_synthetic_dataset import training_clip
 
 log = logging.getLogger(__name__)
@@ -103,4 +103,4 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    make_pairs(parse_config(__doc__))
+    make_pairs(parse_settings(TrainingConfig, __doc__))

@@ -22,16 +22,11 @@ from latentsync.model_files import Framing
 from latentsync.synthetic.clips import AvatarClip
 
 from .clip_store import MANIFEST, ClipStoreWriter
-from .config import TrainingConfig, parse_config
+from .config import TrainingConfig, parse_settings
 from .encode_speech import encode_voices
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 50  # clips
-
-
-def clip_folder(config: TrainingConfig) -> Path:
-    """Where the store of a run lies."""
-    return Path(config.clips or Path(config.run_dir) / "clips")
 
 
 def training_clip(index: int, config: TrainingConfig) -> AvatarClip:
@@ -54,7 +49,7 @@ def align_clip(clip: AvatarClip, frame_size: int, resolution: int, framing: Fram
 def add_avatar(index: int, config: TrainingConfig) -> str | None:
     """Add clip number ``index`` to the store; its key, or None where its face is not found."""
     key = f"avatar{index:07d}"
-    writer = ClipStoreWriter(clip_folder(config))
+    writer = ClipStoreWriter(config.clip_folder)
     if key in writer:
         return key
     torch.set_num_threads(1)  # the processes share the cores
@@ -78,7 +73,7 @@ def _whisper() -> AudioEncoder:
 
 def make_dataset(config: TrainingConfig) -> Path:
     """Make what is missing of the data set; returns its folder."""
-    folder = clip_folder(config)
+    folder = config.clip_folder
     if (folder / MANIFEST).exists():
         return folder
     kept = []
@@ -106,4 +101,4 @@ def _in_processes(add: Callable[[int], str | None], config: TrainingConfig) -> I
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    make_dataset(parse_config(__doc__))
+    make_dataset(parse_settings(TrainingConfig, __doc__))

@@ -5,7 +5,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from .syncnet_config import AugmentationConfig
+from .config import AugmentationConfig
 
 BLUR_KERNEL = 7  # px
 BLURRED = 0.5  # share of clips

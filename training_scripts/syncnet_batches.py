@@ -11,7 +11,7 @@ from latentsync.sync.pairs import Pair, PairBatch, count_starts, draw_pair, load
 
 from .clip_order import clip_batch, item_rng
 from .clip_store import ClipStore
-from .syncnet_config import SyncNetTraining
+from .config import SyncNetTraining
 
 
 def draw_pairs(clips: ClipStore, usable: list[int], config: SyncNetTraining, step: int, rank=0, world=1) -> list[Pair]:

@@ -23,8 +23,8 @@ from latentsync.model.loading import ModelFiles, find_model, whisper_file
 
 from . import prepare_data
 from .clip_store import MANIFEST
+from .config import UNetTrainingConfig, load_settings
 from .train_unet import train_unet
-from .unet_config import UNetTrainingConfig, load_unet_config
 from .unet_model import MOTION_BLOCKS
 
 CONFIG = Path(__file__).parent / "configs" / "lora.yaml"
@@ -88,7 +88,9 @@ def lora_config(arguments: argparse.Namespace) -> UNetTrainingConfig:
         "data.clips": prepared(arguments, model, facts, resolution),
         "data.resolution": resolution,
     }
-    config = load_unet_config(arguments.config, [*(f"{k}={v}" for k, v in places.items()), *arguments.set])
+    config = load_settings(
+        UNetTrainingConfig, arguments.config, [*(f"{k}={v}" for k, v in places.items()), *arguments.set]
+    )
     if not config.lora.rank:
         raise OptionError("lora.rank is 0, which is no adapter; expected 1 or more, as 16")
     return config

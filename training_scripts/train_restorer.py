@@ -21,7 +21,7 @@ from latentsync.model.masks import generation_mask
 from latentsync.model.weights import write_weights
 
 from .checkpoints import TrainingState
-from .config import TrainingConfig, parse_config
+from .config import TrainingConfig, parse_settings
 from .losses import restoration_loss
 from .make_restorer_pairs import SCALE, make_pairs
 from .schedules import one_cycle
@@ -131,4 +131,4 @@ def train_restorer(config: TrainingConfig) -> Path:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train_restorer(parse_config(__doc__))
+    train_restorer(parse_settings(TrainingConfig, __doc__))

@@ -33,11 +33,11 @@ from latentsync.sync.syncnet import StableSyncNet, load_syncnet, save_syncnet, s
 
 from .checkpoints import TrainingState
 from .clip_store import ClipStore
+from .config import SyncNetTraining, parse_settings
 from .schedules import one_cycle
 from .sync_loss import all_pairs_loss, cosine_bce, cosines_bce
 from .syncnet_augmentation import augment
 from .syncnet_batches import StepBatches
-from .syncnet_config import SyncNetTraining, parse_syncnet_config
 from .syncnet_log import TrainingLog
 from .training_run import make_accelerator
 
@@ -205,5 +205,5 @@ def export(model: StableSyncNet, target: Path, config: SyncNetTraining, step: in
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    configuration = parse_syncnet_config(__doc__)
+    configuration = parse_settings(SyncNetTraining, __doc__, "steps=10")
     train_syncnet(configuration, ClipStore(configuration.data))

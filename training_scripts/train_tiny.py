@@ -2,11 +2,10 @@
 
 import logging
 
-from .config import TrainingConfig, parse_config
+from .config import TrainingConfig, UNetTrainingConfig, load_settings, parse_settings
 from .make_synthetic_dataset import make_dataset
 from .train_unet import train_unet
 from .train_vae import train_vae
-from .unet_config import UNetTrainingConfig, load_unet_config
 
 
 def stage_config(config: TrainingConfig, stage: str) -> UNetTrainingConfig:
@@ -20,7 +19,9 @@ def stage_config(config: TrainingConfig, stage: str) -> UNetTrainingConfig:
     }
     if stage == "stage2":
         places["model.initial"] = run_dir / "stage1" / "unet.safetensors"
-    return load_unet_config(getattr(config, stage), [f"{name}={path}" for name, path in places.items()])
+    return load_settings(
+        UNetTrainingConfig, getattr(config, stage), [f"{name}={path}" for name, path in places.items()]
+    )
 
 
 def train_tiny(config: TrainingConfig) -> None:
@@ -32,4 +33,4 @@ def train_tiny(config: TrainingConfig) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train_tiny(parse_config(__doc__))
+    train_tiny(parse_settings(TrainingConfig, __doc__))

@@ -24,12 +24,12 @@ from latentsync.model_files import Framing
 
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore
+from .config import OptimizerConfig, UNetTrainingConfig, parse_settings
 from .lip_reader import load_lip_reader
 from .lora_adapter import add_adapter, save_adapter
 from .schedules import one_cycle
 from .training_run import TrainingRun, make_accelerator, precision_here
 from .unet_batches import UNetClips, batches
-from .unet_config import OptimizerConfig, UNetTrainingConfig, check, parse_unet_config
 from .unet_losses import UNetLosses
 from .unet_model import build_unet, checkpoint_blocks, choose_trainable, sizes
 from .unet_validation import Validation
@@ -41,7 +41,6 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}
 
 def train_unet(config: UNetTrainingConfig) -> Path:
     """Train, or finish training; returns the file of the (averaged) weights."""
-    check(config)
     target = config.output / (ADAPTER if config.lora.rank else f"unet.{config.export}")
     if target.exists():
         log.info("%s is there already", target)
@@ -193,4 +192,4 @@ def _export(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train_unet(parse_unet_config(__doc__))
+    train_unet(parse_settings(UNetTrainingConfig, __doc__, "data.clips=clips"))

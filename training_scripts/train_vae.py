@@ -1,6 +1,6 @@
 """Train the small autoencoder on aligned faces; resumable, writes ``run_dir/vae`` in diffusers' layout.
 
-    python -m training_scripts.train_vae --config training_scripts/configs/heads.yaml
+    python -m training_scripts.train_vae --config training_scripts/configs/heads_vae.yaml
 
 Its latents are met with noise in them, so that a little of it, as the U-Net leaves, shows little; and often without
 the last of their channels, so that the first carry most and a model of fewer channels can be cut out of this one.
@@ -24,9 +24,8 @@ from latentsync.model.masks import generation_mask
 
 from .checkpoints import TrainingState
 from .clip_store import ClipStore
-from .config import TrainingConfig, VAEConfig, parse_config
+from .config import TrainingConfig, VAEConfig, parse_settings
 from .losses import vae_loss
-from .make_synthetic_dataset import clip_folder
 from .pictures import crop, dead_leaves, recoloured, spoiled
 from .schedules import one_cycle
 from .training_run import precision_here
@@ -109,7 +108,7 @@ def train_vae(config: TrainingConfig) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=precision_here(config.mixed_precision))
     torch.manual_seed(config.seed)
-    store, settings = ClipStore(clip_folder(config)), config.vae
+    store, settings = ClipStore(config.clip_folder), config.vae
     source = PictureSource(store, config)
     model = build_vae(config)
     scale = None
@@ -208,4 +207,4 @@ def measured_faces(store: ClipStore) -> Tensor:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train_vae(parse_config(__doc__))
+    train_vae(parse_settings(TrainingConfig, __doc__))

@@ -8,12 +8,10 @@ as of VideoMAE-v2. Masked training leaves that last normalisation open: it is se
 feature has zero mean and unit deviation, without which all clips would look nearly alike.
 """
 
-import argparse
 import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,39 +19,13 @@ import torch
 from torch import Tensor
 from transformers.models.videomae.modeling_videomae import VideoMAEForPreTraining
 
-from latentsync.given_paths import given_path
-from latentsync.videomae import MEAN, STD, VideoEncoder, VideoEncoderConfig, resize_frames, save_videomae
+from latentsync.videomae import MEAN, STD, VideoEncoder, resize_frames, save_videomae
 
 from .clip_store import ClipStore
-from .config import _build, read_values
+from .config import VideoEncoderTraining, parse_settings
 from .schedules import one_cycle
 
 log = logging.getLogger(__name__)
-DEFAULT = Path(__file__).parent / "configs" / "video_encoder.yaml"
-
-
-@dataclass
-class VideoEncoderTraining:
-    """See configs/video_encoder.yaml."""
-
-    seed: int
-    data: Path
-    output: Path
-    held_out: float
-    encoder: VideoEncoderConfig
-    decoder_width: int
-    decoder_depth: int
-    decoder_heads: int
-    mask_ratio: float
-    batch_size: int
-    steps: int
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    max_grad_norm: float
-    feature_clips: int
-    log_every: int
-    save_every: int
 
 
 def build_masked_autoencoder(config: VideoEncoderTraining) -> VideoMAEForPreTraining:
@@ -165,20 +137,7 @@ def _batches(total: int, size: int) -> Iterable[int]:
     return (min(size, total - start) for start in range(0, total, size))
 
 
-def load_video_encoder_config(path: Path = DEFAULT, overrides: list[str] | None = None) -> VideoEncoderTraining:
-    """Read a YAML file; `overrides` such as "steps=10" change single values. Raises OptionError."""
-    return _build(VideoEncoderTraining, read_values(path, overrides), "")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=given_path, default=DEFAULT)
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting, e.g. steps=10")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = load_video_encoder_config(arguments.config, arguments.set)
-    train_video_encoder(config, ClipStore(config.data))
-
-
 if __name__ == "__main__":
-    main()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    configuration = parse_settings(VideoEncoderTraining, __doc__, "steps=10")
+    train_video_encoder(configuration, ClipStore(configuration.data))

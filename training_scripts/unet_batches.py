@@ -19,7 +19,7 @@ from latentsync.sync.syncnet import count_windows, mel_window
 from .clip_latents import ClipLatents
 from .clip_order import clip_batch, item_rng
 from .clip_store import ClipStore
-from .unet_config import UNetTrainingConfig
+from .config import UNetTrainingConfig
 
 FPS = 25
 Place = tuple[int, int, int]  # step, position in the global batch, index among the clips that are learned from

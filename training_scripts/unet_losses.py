@@ -13,13 +13,13 @@ from latentsync.sync.syncnet import load_syncnet
 from latentsync.videomae import load_videomae
 
 from .clip_latents import to_pixels
+from .config import NoiseConfig, UNetTrainingConfig
 from .lip_reader import LipReader
 from .losses import lip_loss, noise_loss, region_weights
 from .perceptual import LPIPSLoss, VAEPerceptualLoss
 from .sync_loss import sync_loss
 from .trepa import TREPALoss
 from .unet_batches import Batch
-from .unet_config import NoiseConfig, UNetTrainingConfig
 
 
 def draw_noise(shape: tuple[int, ...], config: NoiseConfig, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:

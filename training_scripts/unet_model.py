@@ -17,7 +17,7 @@ from latentsync.model.loading import check_latents
 from latentsync.model.unet import LatentSyncUNet, to_reference_key
 from latentsync.model.vae import STABLE_DIFFUSION, LatentSpace
 
-from .unet_config import ModelConfig
+from .config import ModelConfig
 
 log = logging.getLogger(__name__)
 MOTION_BLOCKS = {"off": "none", "all": "all", "decoder": "decoder"}

@@ -19,8 +19,8 @@ from latentsync.sync.syncnet import load_syncnet
 
 from .clip_latents import to_pixels
 from .clip_store import ClipStore
+from .config import UNetTrainingConfig
 from .training_run import SHARDED, TrainingRun
-from .unet_config import UNetTrainingConfig
 from .unet_losses import UNetLosses
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from training_scripts.config import TrainingConfig, load_config
+from training_scripts.config import TrainingConfig, load_settings
 from training_scripts.make_synthetic_videos import RawVideo, write_video
 
 from .prepared_stores import prepare
@@ -36,7 +36,7 @@ def micro_run(tmp_path_factory) -> TrainingConfig:
         timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return load_config(MICRO, [f"run_dir={run_dir}"])
+    return load_settings(TrainingConfig, MICRO, [f"run_dir={run_dir}"])
 
 
 @pytest.fixture

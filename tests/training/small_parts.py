@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from latentsync.sync.syncnet import EncoderConfig, StableSyncNet, SyncNetConfig, save_syncnet
 from latentsync.videomae import VideoEncoder, VideoEncoderConfig, save_videomae
 from training_scripts.clip_store import ClipStoreWriter
-from training_scripts.unet_config import UNetTrainingConfig, load_unet_config
+from training_scripts.config import UNetTrainingConfig, load_settings
 
 CONFIG = Path(__file__).parent / "small_unet.yaml"
 SIDE, FRAMES, CLIP_FRAMES = 64, 4, 24
@@ -69,4 +69,4 @@ def places(parts: Path, output: Path) -> list[str]:
 
 
 def small_config(parts: Path, output: Path, *overrides: str) -> UNetTrainingConfig:
-    return load_unet_config(CONFIG, [*places(parts, output), *overrides])
+    return load_settings(UNetTrainingConfig, CONFIG, [*places(parts, output), *overrides])

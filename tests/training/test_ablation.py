@@ -14,7 +14,7 @@ from latentsync.options import LipSyncOptions
 from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet
 from latentsync.videomae import VideoEncoder, VideoEncoderConfig, save_videomae
 from training_scripts.clip_store import ClipStoreWriter
-from training_scripts.unet_config import load_unet_config
+from training_scripts.config import UNetTrainingConfig, load_settings
 
 ENCODER = VideoEncoderConfig(
     image_size=16,
@@ -127,7 +127,7 @@ def test_each_arm_lacks_what_its_name_says():
     assert off["none"] == set(ablation.WEIGHTS)
     for loss in ablation.WEIGHTS:
         assert off[f"no_{loss}"] == {loss}
-    config = load_unet_config(ablation.CONFIG, ["loss.sync_weight=0"])
+    config = load_settings(UNetTrainingConfig, ablation.CONFIG, ["loss.sync_weight=0"])
     assert config.loss.sync_weight == 0
     assert min(config.loss.perceptual_weight, config.loss.temporal_weight) > 0
     assert (config.loss.perceptual, config.loss.temporal, config.loss.lip_weight) == ("vae", "encoder", 0)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from latentsync.errors import OptionError
+from training_scripts.config import LipReaderConfig
 from training_scripts.lip_reader import LipReader, train_lip_reader
-from training_scripts.unet_config import LipReaderConfig
 
 SETTINGS = LipReaderConfig(width=8, steps=300, batch_size=32, learning_rate=1e-3)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training_scripts.clip_store import ClipStore
-from training_scripts.config import load_config
+from training_scripts.config import TrainingConfig, load_settings
 from training_scripts.pictures import crop, dead_leaves, recoloured, spoiled
 from training_scripts.train_vae import PictureSource, disturbed
 
@@ -52,7 +52,7 @@ def test_dead_leaves_have_edges_and_plain_places():
 
 
 def test_batches_follow_from_the_step(parts):
-    config = load_config(MICRO, [f"clips={parts / 'clips'}"])
+    config = load_settings(TrainingConfig, MICRO, [f"clips={parts / 'clips'}"])
     source, again = (PictureSource(ClipStore(config.clips), config) for _ in range(2))
     first, same, other = source.batch(3), again.batch(3), source.batch(4)
     assert first.inputs.shape == first.targets.shape == (4, 3, 48, 48)
@@ -66,7 +66,7 @@ def test_batches_follow_from_the_step(parts):
 
 
 def test_noise_is_in_units_of_each_channel_and_the_last_channels_are_missing_often():
-    config = load_config(MICRO, ["vae.latent_noise=0.5", "vae.fewest_channels=2"]).vae
+    config = load_settings(TrainingConfig, MICRO, ["vae.latent_noise=0.5", "vae.fewest_channels=2"]).vae
     scales = torch.tensor([1.0, 10.0, 0.1, 5.0])[:, None, None]
     latents = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * scales
     met = disturbed(latents, config, torch.Generator().manual_seed(1))

@@ -22,10 +22,10 @@ from latentsync.sync.pairs import draw_pair, fixed_pairs, load_pairs, usable_cli
 from latentsync.sync.syncnet import StableSyncNet, load_syncnet, mel_window, sync_mel, syncnet_from_description
 from latentsync.synthetic.clips import AvatarClip
 from training_scripts.clip_store import ClipStore, ClipStoreWriter
+from training_scripts.config import CONFIGS, AugmentationConfig, SyncNetTraining, load_settings
 from training_scripts.sync_loss import all_pairs_loss, cosine_bce
 from training_scripts.syncnet_augmentation import augment
 from training_scripts.syncnet_batches import StepBatches, draw_pairs
-from training_scripts.syncnet_config import TINY, AugmentationConfig, load_syncnet_config
 from training_scripts.train_syncnet import train_syncnet
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def store(tmp_path_factory) -> ClipStore:
 @pytest.fixture
 def config(tmp_path):
     def make(*overrides: str):
-        return load_syncnet_config(TINY, [*SMALL, f"run_dir={tmp_path / 'run'}", *overrides])
+        return load_settings(SyncNetTraining, None, [*SMALL, f"run_dir={tmp_path / 'run'}", *overrides])
 
     return make
 
@@ -296,6 +296,7 @@ def test_accuracy_of_a_file_on_a_folder(store, config, capsys, monkeypatch):
         (["schedule=cosine"], "constant or one_cycle"),
         (["reference=true"], "pairing: labels"),
         (["min_negative_distance=0"], "1 frame or more"),
+        (["batch_size=0"], "batch_size is 0; expected at least 1"),
         (["windows_per_clip=3"], "do not go together"),
         (["batch_size=2"], "do not go together"),
         (["model.resolution=64"], "expected 1x1"),
@@ -310,12 +311,12 @@ def test_settings_that_cannot_be(config, overrides, told):
 
 def test_no_such_configuration(tmp_path):
     with pytest.raises(OptionError, match="syncnet_16_pixel_attn"):
-        load_syncnet_config(tmp_path / "none.yaml")
+        load_settings(SyncNetTraining, tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize("name", ["16_pixel_attn", "16_pixel", "16_latent", "25_pixel"])
 def test_the_references_settings(name):
-    settings = load_syncnet_config(TINY.with_name(f"syncnet_{name}.yaml"))
+    settings = load_settings(SyncNetTraining, CONFIGS / f"syncnet_{name}.yaml")
     assert settings.reference
     assert settings.negative_distance == 1
     assert (settings.learning_rate, settings.max_grad_norm, settings.validate_every) == (1e-5, 1.0, 2500)

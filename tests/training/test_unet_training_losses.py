@@ -13,8 +13,8 @@ from latentsync.model.vae import decode, load_vae
 from latentsync.sync.syncnet import stack_frames
 from training_scripts.clip_latents import to_pixels
 from training_scripts.clip_store import ClipStore
+from training_scripts.config import NoiseConfig
 from training_scripts.unet_batches import UNetClips, collate
-from training_scripts.unet_config import NoiseConfig
 from training_scripts.unet_losses import UNetLosses, draw_noise
 
 from .small_parts import FRAMES, small_config

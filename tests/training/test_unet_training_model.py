@@ -10,8 +10,7 @@ from latentsync.errors import CheckpointError, OptionError
 from latentsync.model.checkpoints import load_unet, save_unet
 from latentsync.model.unet import LatentSyncUNet
 from latentsync.model.vae import LatentSpace
-from training_scripts.config import TINY
-from training_scripts.unet_config import ModelConfig, load_unet_config
+from training_scripts.config import CONFIGS, ModelConfig, UNetTrainingConfig, load_settings
 from training_scripts.unet_model import build_unet, checkpoint_blocks, choose_trainable
 
 SMALL = {"block_out_channels": [32, 32], "layers_per_block": 1, "norm_num_groups": 8, "num_attention_heads": 2}
@@ -30,7 +29,7 @@ SMALL |= {"cross_attention_dim": 16}
     ],
 )
 def test_what_learns_in_the_stages(stage, tensors, millions):
-    config = load_unet_config(TINY.parent / f"{stage}.yaml", ["model.initial=null"]).model
+    config = load_settings(UNetTrainingConfig, CONFIGS / f"{stage}.yaml", ["model.initial=null"]).model
     with torch.device("meta"):
         unet, _ = build_unet(config)
     learned = choose_trainable(unet, config.trainable)

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 
 from latentsync.errors import OptionError
 from latentsync.videomae import load_videomae
+from training_scripts.config import VideoEncoderTraining, load_settings
 from training_scripts.train_video_encoder import (
     build_masked_autoencoder,
     draw_clips,
     draw_masks,
-    load_video_encoder_config,
     reconstruction_loss,
     train_video_encoder,
 )
@@ -59,11 +59,13 @@ class DrawnClips:
 
 
 def config(tmp_path, *overrides):
-    return load_video_encoder_config(overrides=[*SMALL, f"output={tmp_path / 'encoder.safetensors'}", *overrides])
+    return load_settings(
+        VideoEncoderTraining, overrides=[*SMALL, f"output={tmp_path / 'encoder.safetensors'}", *overrides]
+    )
 
 
 def test_masks_hide_the_same_places_in_all_frames_and_equally_many(tmp_path):
-    settings = load_video_encoder_config()
+    settings = load_settings(VideoEncoderTraining)
     masks = draw_masks(5, settings, np.random.default_rng(0)).view(5, 8, 64)
     assert (masks == masks[:, :1]).all()
     assert (masks[:, 0].sum(1) == round(settings.mask_ratio * 64)).all()
@@ -140,4 +142,4 @@ def test_a_finished_encoder_is_not_trained_again(tmp_path):
 
 def test_unknown_settings_are_refused():
     with pytest.raises(OptionError, match="mask_ration"):
-        load_video_encoder_config(overrides=["mask_ration=0.5"])
+        load_settings(VideoEncoderTraining, overrides=["mask_ration=0.5"])

@@ -12,13 +12,11 @@ from latentsync.media.video_reader import probe_video
 from latentsync.model.loading import read_lora
 from training_scripts import make_synthetic_videos, prepare_data, train_lora
 from training_scripts.clip_store import ClipStore
-from training_scripts.config import load_config
+from training_scripts.config import SyncNetTraining, TrainingConfig, UNetTrainingConfig, load_settings
 from training_scripts.export_tiny import export_tiny
-from training_scripts.syncnet_config import load_syncnet_config
 from training_scripts.train_syncnet import train_syncnet
 from training_scripts.train_unet import train_unet
 from training_scripts.train_vae import train_vae
-from training_scripts.unet_config import load_unet_config
 
 MICRO = Path(__file__).parent / "micro.yaml"
 SYNCNET = ("steps=2", "batch_size=8", "held_out=0.4", "num_validation_pairs=8", "validate_every=2", "save_every=2")
@@ -46,19 +44,25 @@ def store(raw) -> ClipStore:
 @pytest.fixture(scope="module")
 def syncnet(store) -> Path:
     run_dir = store.folder.parent / "syncnet"
-    return train_syncnet(load_syncnet_config(overrides=[f"data={store.folder}", f"run_dir={run_dir}", *SYNCNET]), store)
+    return train_syncnet(
+        load_settings(SyncNetTraining, overrides=[f"data={store.folder}", f"run_dir={run_dir}", *SYNCNET]), store
+    )
 
 
 @pytest.fixture(scope="module")
 def model(store, syncnet) -> Path:
     """The folder of the finished model."""
     run_dir = store.folder.parent
-    config = load_config(MICRO, [f"run_dir={run_dir}", f"export={run_dir / 'model'}", "vae.steps=2"])
+    config = load_settings(TrainingConfig, MICRO, [f"run_dir={run_dir}", f"export={run_dir / 'model'}", "vae.steps=2"])
     train_vae(config)
     places = (f"data.clips={store.folder}", f"model.vae={run_dir / 'vae'}")
-    train_unet(load_unet_config(config.stage1, [f"output={run_dir / 'stage1'}", *places, *STAGE]))
+    train_unet(load_settings(UNetTrainingConfig, config.stage1, [f"output={run_dir / 'stage1'}", *places, *STAGE]))
     more = (f"model.initial={run_dir / 'stage1' / 'unet.safetensors'}", f"loss.syncnet={syncnet}")
-    train_unet(load_unet_config(config.stage2, [f"output={run_dir / 'stage2'}", *places, *STAGE, *STAGE_2, *more]))
+    train_unet(
+        load_settings(
+            UNetTrainingConfig, config.stage2, [f"output={run_dir / 'stage2'}", *places, *STAGE, *STAGE_2, *more]
+        )
+    )
     return export_tiny(config)
 
 

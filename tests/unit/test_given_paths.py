@@ -12,7 +12,7 @@ from latentsync.errors import OptionError
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.model_files import choose_place
 from latentsync.tracks.cache import cache_folder
-from training_scripts.config import load_config
+from training_scripts.config import TrainingConfig, load_settings
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("left", "0", "400,300", "tiny", "auto", "latentsync-1.6", "")
@@ -44,7 +44,7 @@ def test_the_home_folder_is_found_everywhere(home, monkeypatch):
     assert row.track == [("left", home / "a.wav"), ("right", table.parent / "b.wav")]
     assert row.face == str(home / "me.png")
 
-    assert load_config(overrides=["run_dir=~/run"]).run_dir == home / "run"
+    assert load_settings(TrainingConfig, overrides=["run_dir=~/run"]).run_dir == home / "run"
     assert choose_place(ROOT, "~/models").root == home / "models"
     monkeypatch.setenv("LATENTSYNC_CACHE", "~/cache")
     assert cache_folder() == home / "cache" / "tracks"

@@ -25,7 +25,7 @@ from latentsync.sync.syncnet import (
     syncnet_config_from_state_dict,
     syncnet_from_description,
 )
-from training_scripts.syncnet_config import TINY, load_syncnet_config
+from training_scripts.config import CONFIGS, SyncNetTraining, load_settings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini"
 FULL_SIZE = {  # tensors, of the audio encoder, parameters: of the reference's networks
@@ -60,7 +60,7 @@ def answers(syncnet: StableSyncNet) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_networks_have_the_released_tensors(name):
-    config = load_syncnet_config(TINY.with_name(f"{name}.yaml")).network()
+    config = load_settings(SyncNetTraining, CONFIGS / f"{name}.yaml").network()
     with torch.device("meta"):
         tensors = StableSyncNet(config).state_dict()
     audio = sum(key.startswith("audio_encoder.") for key in tensors)

@@ -14,7 +14,7 @@ from latentsync.sync.pairs import pair_scores
 from latentsync.sync.score import sync_score
 from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet, sync_mel
 from latentsync.synthetic.clips import AvatarClip
-from training_scripts.syncnet_config import load_syncnet_config
+from training_scripts.config import SyncNetTraining, load_settings
 
 FRAMES, SIDE = 64, 128
 SAMPLES = 640  # of a frame
@@ -39,7 +39,7 @@ def clip() -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_bundled_one_is_small_and_says_what_it_is(syncnet):
     assert BUNDLED_SYNCNET.stat().st_size <= 5_000_000
-    assert syncnet.config == load_syncnet_config().network()
+    assert syncnet.config == load_settings(SyncNetTraining).network()
     told = json.loads(BUNDLED_SYNCNET.with_name("config.json").read_text(encoding="utf-8"))
     assert told["held_out"]["accuracy"] >= 0.9
 

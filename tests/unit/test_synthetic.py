@@ -101,10 +101,10 @@ def test_held_out_seeds_are_not_trained_on():
     assert len(identities) == len(clips)
     assert len(speeches) == 2 * len(clips)
     # what training draws: identity i with speech 500,000 + i
-    from training_scripts.config import load_config
+    from training_scripts.config import TrainingConfig, load_settings
     from training_scripts.make_synthetic_dataset import training_clip
 
-    config = load_config(ROOT / "training_scripts" / "configs" / "tiny.yaml")
+    config = load_settings(TrainingConfig)
     drawn = [training_clip(index, config) for index in range(count)]
     assert not identities & {clip.identity_seed for clip in drawn}
     assert not speeches & {clip.speech_seed for clip in drawn}
