@@ -317,33 +317,6 @@ class FaceBlender:
         return warp(levels, to_frame, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
 
 
-def paste_face(
-    frame: np.ndarray,
-    face: Tensor | np.ndarray,
-    matrix: np.ndarray,
-    *,
-    mode: PasteMode = "mask",
-    mask: Tensor | np.ndarray | None = None,
-    feather: float = 0.5,
-    protect: np.ndarray | None = None,
-) -> np.ndarray:
-    """One face into one frame; see FaceBlender, which is cheaper for many."""
-    return FaceBlender(face.shape[-1], mode=mode, mask=mask, feather=feather).paste(frame, face, matrix, protect)
-
-
-def blend_alpha(
-    frame_shape: tuple,
-    matrix: np.ndarray,
-    resolution: int,
-    *,
-    mode: PasteMode = "mask",
-    mask: Tensor | np.ndarray | None = None,
-    feather: float = 0.5,
-) -> BlendRegion:
-    """The region paste_face would blend, without a face."""
-    return FaceBlender(resolution, mode=mode, mask=mask, feather=feather).region(frame_shape, matrix)
-
-
 def _scaling(scale: np.ndarray) -> np.ndarray:
     """(3, 3) of an enlargement by (x, y), from px to px, counted from their centres."""
     return np.array([[scale[0], 0, (scale[0] - 1) / 2], [0, scale[1], (scale[1] - 1) / 2], [0, 0, 1]])

@@ -103,11 +103,6 @@ def shape_of_mask(mask: Tensor | np.ndarray, feather: float = 0.5) -> BlendShape
     return BlendShape(signed_distance((np.asarray(mask, np.float32) < 0.5).astype(np.uint8)), feather)
 
 
-def feathered_hole(mask: Tensor | np.ndarray, feather: float = 0.5) -> np.ndarray:
-    """Keep-mask (M, M) -> alpha (M, M) float32: 1 in the hole, 0 away from it (see BlendShape)."""
-    return shape_of_mask(mask, feather).alpha(len(mask))
-
-
 # The edge of a face
 
 BlendMethod = Literal["feather", "multiband", "poisson"]

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..errors import OptionError
 from ..model_files import Framing
 from .detect import (
     BlazeFace,
@@ -21,8 +20,6 @@ from .detect import (
     region_of_landmarks,
     region_picture,
 )
-
-FaceChoice = Literal["largest", "left", "right", "centre"]
 
 MIN_CONFIDENCE = 0.5
 MIN_SIDE = 12.0  # px; a smaller face holds no mouth to speak of
@@ -75,25 +72,15 @@ class FaceTracker:
     """A FaceFinder on BlazeFace and FaceMesh, and a FaceDetector of one face.
 
     `tracker(frame, previous)`: with `previous`, the landmarks are sought where they were, which needs no detection;
-    when that fails (cut, occlusion) faces are detected again. Of several faces the one that overlaps `previous` is
-    kept, else `choose` decides: "largest", or the one furthest to the "left" or "right" of the picture, or nearest to
-    its "centre". All state is in `previous`, so one tracker can serve many clips. Pass the last face
-    that was found, also over frames without one, to stay with the same person.
+    when that fails (cut, occlusion) faces are detected again. Of several faces the one that overlaps `previous` most is
+    kept, else the largest. All state is in `previous`, so one tracker can serve many clips. Pass the last face that was
+    found, also over frames without one, to stay with the same person.
     """
 
-    def __init__(
-        self,
-        device: torch.device | str = "cpu",
-        choose: FaceChoice = "largest",
-        min_confidence: float = MIN_CONFIDENCE,
-    ):
-        if choose not in get_args(FaceChoice):
-            raise OptionError(
-                f"unknown choice of the face {choose!r}: expected one of {', '.join(get_args(FaceChoice))}"
-            )
+    def __init__(self, device: torch.device | str = "cpu", min_confidence: float = MIN_CONFIDENCE):
         self.detector = BlazeFace(device)
         self.mesh = FaceMesh(device)
-        self.choose, self.min_confidence = choose, min_confidence
+        self.min_confidence = min_confidence
 
     def __call__(self, frame: np.ndarray, previous: FaceObservation | None = None) -> FaceObservation | None:
         check_frame(frame)
@@ -101,7 +88,10 @@ class FaceTracker:
             observation = self.follow(frame, previous)
             if observation is not None:
                 return observation
-        for face in self._by_preference(self.detector(frame), previous, frame.shape):
+        faces = self.detector(frame)  # the largest first
+        if previous is not None:
+            faces = sorted(faces, key=lambda face: -overlap(face.box, previous.box))
+        for face in faces:
             observation = self._read_detected(frame, face)
             if observation is not None:
                 return observation
@@ -164,16 +154,6 @@ class FaceTracker:
         box = np.concatenate([landmarks.min(0), landmarks.max(0)])
         return FaceObservation(box, landmarks, alignment_points(landmarks), confidence, head_yaw(solid))
 
-    def _by_preference(
-        self, faces: list[FaceDetection], previous: FaceObservation | None, frame_shape: tuple
-    ) -> list[FaceDetection]:
-        """As `choose` says, but a face that overlaps the previous one goes before all others."""
-        if self.choose != "largest":  # which is the order they come in
-            faces = sorted(faces, key=lambda face: _distance(face, self.choose, frame_shape))
-        if previous is None:
-            return faces
-        return sorted(faces, key=lambda face: -overlap(face.box, previous.box))  # stable: keeps the order otherwise
-
 
 def check_frame(frame: np.ndarray) -> None:
     """Raises ValueError for what is no frame (H, W, 3) uint8."""
@@ -190,14 +170,6 @@ def _plausible(after: FaceRegion, before: FaceRegion, frame: np.ndarray, limit: 
     height, width = frame.shape[:2]
     inside = (after.centre >= 0).all() and (after.centre < [width, height]).all()
     return bool(inside) and after.side >= MIN_SIDE and 1 / limit < after.side / before.side < limit
-
-
-def _distance(face: FaceDetection, choose: FaceChoice, frame_shape: tuple) -> float:
-    """How far the face is from the chosen side or the centre of a frame of shape (H, W, 3), px."""
-    x, y = (face.box[:2] + face.box[2:]) / 2
-    if choose == "centre":
-        return float(np.hypot(x - (frame_shape[1] - 1) / 2, y - (frame_shape[0] - 1) / 2))
-    return float(x if choose == "left" else -x)
 
 
 def is_among(box: np.ndarray, faces: Sequence[FaceObservation]) -> bool:

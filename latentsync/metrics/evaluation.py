@@ -141,10 +141,6 @@ class Evaluation:
                 self.unavailable[name] = str(error)
         self.available = tuple(name for name in self.names if name not in self.unavailable)
 
-    @property
-    def needs_reference(self) -> bool:
-        return any(METRICS[name].against for name in self.available)
-
     def _load(self, name: str) -> None:
         settings = self.settings
         if name in SYNC:

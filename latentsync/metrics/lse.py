@@ -358,7 +358,6 @@ FPS = 25
 SHIFT = 15  # frames to either side that are tried
 BATCH = 20  # windows
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-COLUMNS_PER_FRAME = 4  # MFCC
 
 
 @dataclass(frozen=True)

@@ -109,13 +109,6 @@ class FeatureCloud:
         return (self._products - self.count * np.outer(self.mean, self.mean)) / (self.count - 1)
 
 
-def cloud_of(features: np.ndarray) -> FeatureCloud:
-    """Of (N, D) features at once."""
-    cloud = FeatureCloud(np.shape(features)[1])
-    cloud.add(features)
-    return cloud
-
-
 def frechet_distance(first: FeatureCloud, second: FeatureCloud) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), 0 for equal clouds.
 

@@ -265,7 +265,6 @@ def _read(path: Path) -> tuple[dict, dict]:
 
 FEATURES_PER_SECOND = SAMPLE_RATE // (2 * HOP)
 ROWS_BEFORE, ROWS_AFTER = 4, 6  # features before and from the centre on
-WINDOW_ROWS = ROWS_BEFORE + ROWS_AFTER
 MARGIN_FEATURES = 5 * FEATURES_PER_SECOND  # context on each side of what is kept of an overlapping window
 MODES = ("overlap", "reference")
 RESAMPLER_BLOCK = 1 << 16

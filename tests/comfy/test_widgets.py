@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error
 
-from latentsync.faces.edge import feathered_hole
+from latentsync.faces.edge import shape_of_mask
 from latentsync.model.loading import bundled_model
 from latentsync.model.masks import generation_mask
 from tests.comfy.browser import CHINESE, LIGHT, NODES_2
@@ -356,7 +356,7 @@ def test_blend_preview_is_the_library_s_edge(blended, artefacts):
             feather,
         )
         drawn = np.array(blended.page.evaluate("[...panel.weights]"), np.float32).reshape(256, 256)
-        expected = cv2.resize(feathered_hole(keep, feather), (256, 256), interpolation=cv2.INTER_LINEAR)
+        expected = cv2.resize(shape_of_mask(keep, feather).alpha(len(keep)), (256, 256), interpolation=cv2.INTER_LINEAR)
         assert np.abs(drawn - expected).mean() < 0.015, feather  # through a picture of 256 px and back
         assert ((drawn > 0) & (drawn < 1)).any() == (feather > 0)
         words = "hard edge" if feather == 0 else f"{10 * feather:g} %"

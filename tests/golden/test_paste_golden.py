@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentsync.faces.align import fit_matrices
-from latentsync.faces.blend import FaceBlender, keep_surroundings, paste_face
+from latentsync.faces.blend import FaceBlender, keep_surroundings
 from latentsync.faces.insightface import points_of_106
 from latentsync.model.masks import generation_mask
 
@@ -19,7 +19,7 @@ def test_restored_frames(golden, resolution, index, assert_images_close):
         pytest.skip(f"this golden set has nothing at {resolution}")
     face = arrays["face32"].repeat(resolution // 32, axis=1).repeat(resolution // 32, axis=2)
     matrix = arrays[f"matrices_{resolution}_smooth"][index]
-    pasted = paste_face(arrays["frame"], face, matrix, mode="reference")
+    pasted = FaceBlender(resolution, mode="reference").paste(arrays["frame"], face, matrix)
     assert_images_close(f"{resolution} frame {index}", pasted, arrays[f"restored_{resolution}_{index}"])
     assert (pasted != arrays["frame"]).any()
 

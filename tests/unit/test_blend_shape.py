@@ -10,7 +10,7 @@ import torch
 from latentsync.faces.align import fit_matrices, square_to_canvas
 from latentsync.faces.blend import FacePaster
 from latentsync.faces.detect import INNER_LIPS, LOWER_FACE, NOSES, alignment_points
-from latentsync.faces.edge import CONTOUR_MARGIN, FEATHER_WIDTH, feathered_hole, shape_of_mask, signed_distance
+from latentsync.faces.edge import CONTOUR_MARGIN, FEATHER_WIDTH, shape_of_mask, signed_distance
 from latentsync.faces.finder import FaceTracker
 from latentsync.model.masks import MASK_NAMES, generation_mask
 from latentsync.options import LipSyncOptions
@@ -63,7 +63,7 @@ def test_the_edge_does_not_know_the_resolution(smooth):
 
 
 def test_the_ramp_is_as_wide_as_documented():
-    alpha = feathered_hole(torch.from_numpy(np.tile(np.arange(500) < 250, (500, 1)).astype(np.float32)), 0.6)[250]
+    alpha = shape_of_mask(np.tile(np.arange(500) < 250, (500, 1)), 0.6).alpha(500)[250]
     ramp = np.flatnonzero((alpha > 0) & (alpha < 1))
     ramp = ramp[ramp < 400]  # the other one is the square's border
     assert len(ramp) == pytest.approx(0.6 * FEATHER_WIDTH * 500, abs=2)

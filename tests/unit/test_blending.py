@@ -7,8 +7,8 @@ import torch
 
 from latentsync.errors import OptionError
 from latentsync.faces.align import fit_matrices, square_to_canvas, warp_faces
-from latentsync.faces.blend import FaceBlender, blend_alpha, paste_face
-from latentsync.faces.edge import FEATHER_WIDTH, feathered_hole
+from latentsync.faces.blend import FaceBlender
+from latentsync.faces.edge import FEATHER_WIDTH, shape_of_mask
 from latentsync.model.masks import generation_mask
 
 SHAPE = (480, 640, 3)
@@ -24,6 +24,18 @@ def natural_frame(seed=0, shape=SHAPE):
 
 def matrix_of(points=POINTS, resolution=256):
     return fit_matrices(points[None], resolution, "none")[0]
+
+
+def paste_face(frame, face, matrix, *, protect=None, **settings):
+    return FaceBlender(face.shape[-1], **settings).paste(frame, face, matrix, protect)
+
+
+def blend_region(frame_shape, matrix, resolution, **settings):
+    return FaceBlender(resolution, **settings).region(frame_shape, matrix)
+
+
+def feathered_hole(mask, feather):
+    return shape_of_mask(mask, feather).alpha(len(mask))
 
 
 def as_face(pixels):
@@ -47,7 +59,7 @@ def test_only_the_feathered_hole_changes(resolution, feather):
     frame, matrix = natural_frame(), matrix_of(resolution=resolution)
     white = torch.full((3, resolution, resolution), 1.0)
     pasted = paste_face(frame, white, matrix, feather=feather)
-    region = blend_alpha(frame.shape, matrix, resolution, feather=feather)
+    region = blend_region(frame.shape, matrix, resolution, feather=feather)
     changed = (pasted != frame).any(-1)
     allowed = allowed_region(matrix, resolution, feather)
     assert not (changed & ~allowed).any()
@@ -65,7 +77,7 @@ def test_feather_zero_is_hard_and_more_is_softer():
     matrix = matrix_of()
     areas = []
     for feather in (0.0, 0.25, 0.5, 1.0):
-        alpha = blend_alpha(SHAPE, matrix, 256, feather=feather).alpha
+        alpha = blend_region(SHAPE, matrix, 256, feather=feather).alpha
         areas.append(int(((alpha > 0) & (alpha < 1)).sum()))
     assert areas[0] == 0
     assert areas == sorted(set(areas))
@@ -114,7 +126,7 @@ def test_unchanged_face_gives_nearly_the_source(mode, spread):
     matrix = matrix_of(points)
     face = as_face(warp_faces([frame], [matrix], 256)[0])
     error = np.abs(paste_face(frame, face, matrix, mode=mode).astype(int) - frame)
-    region = blend_alpha(frame.shape, matrix, 256, mode=mode)
+    region = blend_region(frame.shape, matrix, 256, mode=mode)
     print(f"{mode} {spread}: mean {error[region.slices][region.alpha > 0].mean():.2f}, max {error.max()}")
     assert error[region.slices][region.alpha > 0].mean() < 1
     assert error.max() <= 8
@@ -123,7 +135,7 @@ def test_unchanged_face_gives_nearly_the_source(mode, spread):
 def test_rounding_does_not_darken():
     frame, matrix = natural_frame(), matrix_of()
     face = as_face(warp_faces([frame], [matrix], 256)[0])
-    region = blend_alpha(frame.shape, matrix, 256)
+    region = blend_region(frame.shape, matrix, 256)
     difference = (paste_face(frame, face, matrix).astype(float) - frame)[region.slices][region.alpha > 0.9]
     assert abs(difference.mean()) < 0.1
 
@@ -151,7 +163,7 @@ def test_face_wholly_outside_changes_nothing(mode):
     frame = natural_frame()
     matrix = matrix_of(POINTS + 5000)
     assert np.array_equal(paste_face(frame, torch.ones(3, 256, 256), matrix, mode=mode), frame)
-    assert blend_alpha(frame.shape, matrix, 256, mode=mode).alpha.size == 0
+    assert blend_region(frame.shape, matrix, 256, mode=mode).alpha.size == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 3), (1, 1, 3), (31, 641, 3)])
@@ -187,7 +199,7 @@ def test_small_face_in_the_frame_is_averaged_not_aliased():
     frame = np.full(SHAPE, 127, np.uint8)
     points = (POINTS - POINTS.mean(0)) * 0.4 + [320, 240]
     matrix = matrix_of(points, 512)
-    region = blend_alpha(SHAPE, matrix, 512)
+    region = blend_region(SHAPE, matrix, 512)
     pasted = paste_face(frame, fine, matrix)[region.slices][region.alpha == 1]
     assert pasted.std() < 12
     assert pasted.mean() == pytest.approx(127.5, abs=2)

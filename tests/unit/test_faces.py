@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentsync.errors import DamagedCheckpointError, ModelNotFoundError, OptionError
+from latentsync.errors import DamagedCheckpointError, ModelNotFoundError
 from latentsync.faces import detect
 from latentsync.faces.align import Aligner, template_points
 from latentsync.faces.detect import alignment_points, load_graph, mouth_opening, region_of_landmarks
@@ -201,25 +201,11 @@ def test_yaw_is_signed_and_mirrors(tracker, picture):
     assert mirrored == pytest.approx(-straight, abs=6)
 
 
-@pytest.mark.parametrize(
-    ("choose", "begin", "end"), [("largest", 420, 810), ("left", 20, 220), ("right", 940, 1180), ("centre", 420, 810)]
-)
-def test_the_choice_decides_where_nobody_is_followed(three_people, choose, begin, end):
-    chosen = FaceTracker(choose=choose)(three_people)
-    assert begin < chosen.points[2, 0] < end
-    mirrored = FaceTracker(choose={"left": "right", "right": "left"}.get(choose, choose))(three_people[:, ::-1].copy())
-    assert begin < 1199 - mirrored.points[2, 0] < end
-
-
-def test_the_choice_gives_way_to_who_is_followed(three_people):
-    middle = FaceTracker()(three_people)
-    chosen = FaceTracker(choose="left")(three_people, replace(middle, landmarks=None))
-    assert 420 < chosen.points[2, 0] < 810
-
-
-def test_an_unknown_choice_is_refused():
-    with pytest.raises(OptionError, match=r"'top': expected one of largest, left, right, centre"):
-        FaceTracker(choose="top")
+def test_the_largest_is_taken_where_nobody_is_followed(tracker, three_people):
+    """Of another detector's observation, which has no landmarks to follow, the place counts."""
+    assert 420 < tracker(three_people).points[2, 0] < 810
+    left = min(tracker.detect(three_people), key=lambda face: face.box[0])
+    assert 20 < tracker(three_people, replace(left, landmarks=None)).points[2, 0] < 220
 
 
 def test_face_partly_outside(tracker, picture):

@@ -18,7 +18,6 @@ from latentsync.metrics.pictures import (
     PSNR,
     SSIM,
     FeatureCloud,
-    cloud_of,
     frechet_distance,
     psnr_of,
     squared_error,
@@ -27,6 +26,12 @@ from latentsync.metrics.pictures import (
 from latentsync.model_files import INCEPTION, VARIABLE, find_network, weight_folders
 
 RNG = np.random.default_rng(0)
+
+
+def cloud_of(features: np.ndarray) -> FeatureCloud:
+    cloud = FeatureCloud(features.shape[1])
+    cloud.add(features)
+    return cloud
 
 
 @pytest.fixture(scope="module")
