@@ -37,8 +37,8 @@ MUTANTS = [
     *_of(
         "faces/edge.py",
         "harmonisation blending",
-        ('elif self.method == "poisson":', 'elif self.method == "none":'),
-        ('if self.method == "multiband":', 'if self.method == "none":'),
+        ('"poisson": Poisson', '"poisson": Feather'),
+        ('"multiband": MultiBand', '"multiband": Feather'),
         ("if self.edge_match:", "if False:"),
         ("LIP_TOLERANCE = 0.3", "LIP_TOLERANCE = 0.5"),
         ("ALIKE, UNLIKE = 0.03, 0.1", "ALIKE, UNLIKE = 0.03, 0.3"),
@@ -66,7 +66,7 @@ MUTANTS = [
         ("CONTOUR_MARGIN = 0.04", "CONTOUR_MARGIN = 0.0"),
     ),
     *_of(
-        "colours.py",
+        "faces/colours.py",
         "colour_match",
         ("AGREEING_AROUND_LIPS = 0.2, 0.005, 0.15", "AGREEING_AROUND_LIPS = 0.2, 0.005, 0.5"),
         ("LEAST_WEIGHT = 1e-6", "LEAST_WEIGHT = 1.0"),

@@ -20,7 +20,7 @@ from ..model.masks import DRAWN_SIDE, generation_mask
 from ..model.vae import to_pixels
 from ..options import LipSyncOptions
 from .align import FILL, canvas_size, square_to_canvas
-from .edge import BlendMethod, BlendShape, Harmoniser, resized, shape_of_mask
+from .edge import BlendShape, Harmoniser, resized, shape_of_mask
 
 # The part of a frame that a face is pasted into.
 
@@ -194,7 +194,7 @@ class FaceBlender:
         mask: Tensor | np.ndarray | None = None,
         feather: float = 0.5,
         side: int | None = None,
-        method: BlendMethod = "feather",
+        method: str = "feather",
         edge_match: bool = True,
     ):
         if mode not in get_args(PasteMode):

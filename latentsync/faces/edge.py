@@ -8,7 +8,6 @@ et al., "Poisson Image Editing", 2003). All of it vanishes with the difference.
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -105,8 +104,6 @@ def shape_of_mask(mask: Tensor | np.ndarray, feather: float = 0.5) -> BlendShape
 
 # The edge of a face
 
-BlendMethod = Literal["feather", "multiband", "poisson"]
-
 GRID_SIDE = 64  # px, of everything that is smooth
 EDGE_BAND = 0.03  # sides to both sides of the edge in which colours are compared
 EDGE_REACH = 4.0  # px of the grid: standard deviation of what they are averaged over
@@ -124,19 +121,86 @@ ALIKE_SIDE = 128  # px, of the grid on which that is decided
 SURROUNDINGS = 5  # px of it: detail beside what has changed, such as the old lips' outline, does not come back either
 
 
+class Feather:
+    """The difference as it is: the ramp alone fades one picture into the other."""
+
+    def __init__(self, shape: BlendShape, side: int):
+        pass
+
+    def __call__(self, difference: np.ndarray) -> np.ndarray:
+        return difference
+
+
+class MultiBand:
+    """Finer detail changes within a narrower ramp (Burt & Adelson, 1983)."""
+
+    def __init__(self, shape: BlendShape, side: int):
+        self.shape, self.side = shape, side
+
+    @cached_property
+    def _weights(self) -> list[np.ndarray]:
+        """(S', S', 1) each: alpha of a band over the alpha of the widest ramp, which is applied in the frame."""
+        ramp = resized(self.shape.ramp, self.side)
+        alphas = [self.shape.eased(0.5 + (ramp - 0.5) / width) for width in BAND_RAMPS]
+        return [(alpha / np.maximum(alphas[-1], 1e-6))[..., None] for alpha in alphas]
+
+    def __call__(self, difference: np.ndarray) -> np.ndarray:
+        smooth = [difference, *(cv2.GaussianBlur(difference, (0, 0), sigma * self.side) for sigma in BANDS)]
+        bands = [*(finer - coarser for finer, coarser in pairwise(smooth)), smooth[-1]]
+        return sum(weight * band for weight, band in zip(self._weights, bands, strict=True))
+
+
+class Poisson:
+    """The difference along the ramp's outer edge is taken back, smoothly over the whole shape (Pérez et al., 2003)."""
+
+    def __init__(self, shape: BlendShape, side: int):
+        self.shape, self.side, self._grid = shape, side, min(GRID_SIDE, side)
+
+    @cached_property
+    def _domain(self):
+        """Where Laplace is solved (g, g), the solver, and the matrix from the values around to its right side."""
+        inside = resized((self.shape.ramp > 0).astype(np.float32), self._grid) > 0
+        inside[[0, -1]] = inside[:, [0, -1]] = False
+        number = inside.size
+        index = np.arange(number).reshape(inside.shape)
+        steps = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])]
+        first, second = (np.concatenate([pair[k].ravel() for pair in steps]) for k in (0, 1))
+        neighbours = csc_matrix((np.ones(len(first)), (first, second)), (number, number))
+        neighbours = (neighbours + neighbours.T).tocsr()
+        rows = neighbours[inside.ravel()]
+        laplacian = diags(np.full(int(inside.sum()), 4.0)) - rows[:, inside.ravel()]
+        return inside, splu(laplacian.tocsc()) if inside.any() else None, rows[:, ~inside.ravel()]
+
+    def __call__(self, difference: np.ndarray) -> np.ndarray:
+        return difference - self._membrane(difference)
+
+    def _membrane(self, difference: np.ndarray) -> np.ndarray:
+        """(S', S', 3): the smoothest surface with the difference's values around the shape."""
+        inside, solver, edge = self._domain
+        small = resized(difference, self._grid).astype(np.float64)
+        if solver is not None:
+            small[inside] = solver.solve(edge @ small[~inside])
+        return resized(small.astype(np.float32), self.side)
+
+
+# How the edge is hidden, by the names that options.py offers. Made for a shape and the side S' of the faces, called with
+# the difference of face and source, (S', S', 3) float32 in grey levels; what it gives is added to the source.
+BLEND_METHODS = {"feather": Feather, "multiband": MultiBand, "poisson": Poisson}
+
+
 class Harmoniser:
     """Fits faces of one side into one shape; what depends on the shape alone is made once.
 
     side        S', px of the faces
-    method      "feather": the face as it is; "multiband": finer detail changes within a narrower ramp; "poisson": the
-                difference along the outer edge of the ramp is taken back, smoothly over the whole shape
+    method      of BLEND_METHODS
     edge_match  colour and gain along the edge are made the source's
     """
 
-    def __init__(self, shape: BlendShape, side: int, method: BlendMethod = "feather", edge_match: bool = True):
-        if method not in get_args(BlendMethod):
-            raise OptionError(f"unknown blend method {method!r}: choose one of {', '.join(get_args(BlendMethod))}")
-        self.shape, self.side, self.method, self.edge_match = shape, side, method, edge_match
+    def __init__(self, shape: BlendShape, side: int, method: str = "feather", edge_match: bool = True):
+        if method not in BLEND_METHODS:
+            raise OptionError(f"unknown blend method {method!r}: choose one of {', '.join(BLEND_METHODS)}")
+        self.shape, self.side, self.edge_match = shape, side, edge_match
+        self._blended = BLEND_METHODS[method](shape, side)
         self._grid = min(GRID_SIDE, side)
 
     def __call__(self, face: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,11 +214,7 @@ class Harmoniser:
         """
         if self.edge_match:
             face = self._edge_matched(face, source)
-        difference = face - source
-        if self.method == "multiband":
-            difference = self._banded(difference)
-        elif self.method == "poisson":
-            difference = difference - self._membrane(difference)
+        difference = self._blended(face - source)
         share = self._share(difference, source)
         return difference + source * (1 - resized(share, self.side)[..., None]), share
 
@@ -186,38 +246,3 @@ class Harmoniser:
         averages = cv2.GaussianBlur(pair * weight, (0, 0), EDGE_REACH * self._grid / GRID_SIDE)
         gain = np.clip(averages[..., 3:] / np.maximum(averages[..., :3], 1e-9), 1 / MAX_GAIN, MAX_GAIN)
         return (face + GAIN_TOE) * resized(gain, self.side) - GAIN_TOE
-
-    @cached_property
-    def _band_weights(self) -> list[np.ndarray]:
-        """(S', S', 1) each: alpha of a band over the alpha of the widest ramp, which is applied in the frame."""
-        ramp = resized(self.shape.ramp, self.side)
-        alphas = [self.shape.eased(0.5 + (ramp - 0.5) / width) for width in BAND_RAMPS]
-        return [(alpha / np.maximum(alphas[-1], 1e-6))[..., None] for alpha in alphas]
-
-    def _banded(self, difference: np.ndarray) -> np.ndarray:
-        smooth = [difference, *(cv2.GaussianBlur(difference, (0, 0), sigma * self.side) for sigma in BANDS)]
-        bands = [*(finer - coarser for finer, coarser in pairwise(smooth)), smooth[-1]]
-        return sum(weight * band for weight, band in zip(self._band_weights, bands, strict=True))
-
-    @cached_property
-    def _domain(self):
-        """Where Laplace is solved (g, g), the solver, and the matrix from the values around to its right side."""
-        inside = resized((self.shape.ramp > 0).astype(np.float32), self._grid) > 0
-        inside[[0, -1]] = inside[:, [0, -1]] = False
-        number = inside.size
-        index = np.arange(number).reshape(inside.shape)
-        steps = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])]
-        first, second = (np.concatenate([pair[k].ravel() for pair in steps]) for k in (0, 1))
-        neighbours = csc_matrix((np.ones(len(first)), (first, second)), (number, number))
-        neighbours = (neighbours + neighbours.T).tocsr()
-        rows = neighbours[inside.ravel()]
-        laplacian = diags(np.full(int(inside.sum()), 4.0)) - rows[:, inside.ravel()]
-        return inside, splu(laplacian.tocsc()) if inside.any() else None, rows[:, ~inside.ravel()]
-
-    def _membrane(self, difference: np.ndarray) -> np.ndarray:
-        """(S', S', 3): the smoothest surface with the difference's values around the shape."""
-        inside, solver, edge = self._domain
-        small = resized(difference, self._grid).astype(np.float64)
-        if solver is not None:
-            small[inside] = solver.solve(edge @ small[~inside])
-        return resized(small.astype(np.float32), self.side)

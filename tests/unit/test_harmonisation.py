@@ -7,8 +7,9 @@ import pytest
 from eval.seams import seam_score
 from latentsync.errors import OptionError
 from latentsync.faces.blend import BlendRegion
-from latentsync.faces.edge import Harmoniser, shape_of_mask
+from latentsync.faces.edge import BLEND_METHODS, Harmoniser, MultiBand, Poisson, shape_of_mask
 from latentsync.model.masks import generation_mask
+from latentsync.options import SETTINGS
 
 SIDE = 256
 SHAPE = shape_of_mask(generation_mask(SIDE), 0.5)
@@ -59,8 +60,8 @@ def test_a_membrane_takes_back_what_is_smooth():
     frame = skin()
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     face = frame + (30 * x - 50 * y + 20).astype(np.float32)[..., None]
-    harmoniser = Harmoniser(SHAPE, SIDE, "poisson", edge_match=False)
-    left = (face - frame) - harmoniser._membrane(face - frame)
+    poisson = Poisson(SHAPE, SIDE)
+    left = (face - frame) - poisson._membrane(face - frame)
     inside = SHAPE.ramp > 0
     assert np.abs((face - frame)[inside]).max() > 25
     assert np.abs(left[inside]).max() < 0.6
@@ -72,12 +73,12 @@ def test_a_membrane_takes_back_what_is_smooth():
     assert off["poisson"] < 1
     spot = np.zeros((SIDE, SIDE, 3), np.float32)
     cv2.circle(spot, (128, 180), 12, (60, 60, 60), -1)
-    assert np.array_equal(spot[180, 128] - harmoniser._membrane(spot)[180, 128], [60, 60, 60])
+    assert np.array_equal(spot[180, 128] - poisson._membrane(spot)[180, 128], [60, 60, 60])
 
 
 def test_finer_bands_change_over_less():
     frame = np.full((SIDE, SIDE, 3), 128, np.float32)
-    weights = [weight[..., 0] * ALPHA[..., 0] for weight in Harmoniser(SHAPE, SIDE, "multiband")._band_weights]
+    weights = [weight[..., 0] * ALPHA[..., 0] for weight in MultiBand(SHAPE, SIDE)._weights]
     soft = [int(((weight > 0.02) & (weight < 0.98)).sum()) for weight in weights]
     assert soft[0] < 0.4 * soft[2]
     assert soft == sorted(soft)
@@ -130,6 +131,10 @@ def test_less_of_the_frames_detail_stays_on_lips_that_move_a_little_than_on_a_ch
 def test_an_unknown_method_is_refused():
     with pytest.raises(OptionError, match="laplace"):
         Harmoniser(SHAPE, SIDE, "laplace")
+
+
+def test_every_method_is_offered():
+    assert tuple(BLEND_METHODS) == SETTINGS["blend_method"].choices
 
 
 def test_the_measure_of_seams_sees_a_seam():
