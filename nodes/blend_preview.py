@@ -19,9 +19,8 @@ def edge_preview(images, faces, mask_shape: str) -> dict:
     """
     import cv2
 
-    from latentsync.faces.align import canvas_size, square_to_canvas
-    from latentsync.faces.blend import FacePaster
-
+    from ..latentsync.faces.align import canvas_size, square_to_canvas
+    from ..latentsync.faces.blend import FacePaster
     from ..latentsync.options import LipSyncOptions
 
     found = np.flatnonzero(faces.detected)

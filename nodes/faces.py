@@ -89,8 +89,7 @@ class LatentSyncFacePrepare(io.ComfyNode):
     ) -> io.NodeOutput:
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
-            from latentsync.faces.finder import FaceTracker
-
+            from ..latentsync.faces.finder import FaceTracker
             from ..latentsync.options import LipSyncOptions
             from ..latentsync.stages import frame_masks, prepare_faces
 

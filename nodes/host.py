@@ -27,7 +27,7 @@ from torch import nn
 from ..latentsync.errors import LatentSyncError, dependency_error, is_out_of_memory
 
 if TYPE_CHECKING:
-    from latentsync.model.vae import LatentSpace
+    from ..latentsync.model.vae import LatentSpace
 
 __all__ = [
     "HIDDEN",
@@ -180,7 +180,7 @@ def auto_dtype() -> torch.dtype:
     if dtype not in supported:
         dtype = torch.float32  # an 8-bit format may have been forced for other models
     if device.type == "cuda" and dtype != torch.float32 and not is_format_told():
-        from latentsync.model.device import cuda_dtype
+        from ..latentsync.model.device import cuda_dtype
 
         return cuda_dtype(device)
     return dtype

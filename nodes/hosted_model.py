@@ -10,8 +10,7 @@ from . import host
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
-    from latentsync.model.loading import LipSyncModel
-
+    from ..latentsync.model.loading import LipSyncModel
     from .hosted_restorer import HostedRestorer
 
 # How many numbers each network holds at once beside its weights, by its structure: skip connections, the widest layer
@@ -84,9 +83,7 @@ class HostedModel(host.Carried):
 
     def memory_required(self, parts: tuple[str, ...], num_frames: int, guided: bool) -> int:
         """Bytes beside the weights; the parts work one after another, so the largest counts."""
-        from latentsync.model.vae import width_per_pixel
-
-        from ..latentsync.model.vae import PIXELS_AT_ONCE
+        from ..latentsync.model.vae import PIXELS_AT_ONCE, width_per_pixel
 
         size = self.model.dtype.itemsize
         side = self.model.resolution // self.model.latents.ratio

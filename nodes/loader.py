@@ -109,9 +109,8 @@ class LatentSyncModelLoader(io.ComfyNode):
         cls, model, vae, whisper, precision, resolution, lora=model_choices.NO_LORA, lora_strength=1.0
     ) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.model.loading import DTYPES, load_model
-            from latentsync.model.vae import load_draft_decoder
-
+            from ..latentsync.model.loading import DTYPES, load_model
+            from ..latentsync.model.vae import load_draft_decoder
             from .hosted_model import HostedModel
 
             name, low_memory = PRECISIONS[precision]

@@ -64,7 +64,7 @@ def waveform_of(audio) -> tuple[torch.Tensor, int]:
     if not waveform.numel():
         raise ValueError("the audio is empty; expected speech, at least a few frames long")
     waveform = waveform[0] if waveform.ndim == 3 else torch.atleast_2d(waveform)
-    from latentsync.media.container import MAX_CHANNELS, MAX_SECONDS, SAMPLE_RATES
+    from ..latentsync.media.container import MAX_CHANNELS, MAX_SECONDS, SAMPLE_RATES
 
     slowest, fastest = SAMPLE_RATES
     if not slowest <= sample_rate <= fastest or waveform.shape[0] > MAX_CHANNELS:
@@ -111,7 +111,7 @@ def checked_images(images: torch.Tensor, name: str) -> torch.Tensor:
         raise ValueError(f"{name} has the shape {tuple(images.shape)}; expected pictures of shape (N, H, W, 3)")
     if not len(images):
         raise ValueError(f"{name} is an empty batch; expected at least one frame")
-    from latentsync.media.container import MAX_PIXELS
+    from ..latentsync.media.container import MAX_PIXELS
 
     if images.shape[1] * images.shape[2] > MAX_PIXELS:
         raise ValueError(

@@ -14,7 +14,7 @@ from ..latentsync.errors import ModelNotFoundError
 from . import host
 
 if TYPE_CHECKING:
-    from latentsync.model.loading import ModelFiles
+    from ..latentsync.model.loading import ModelFiles
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 PREFIX = "checkpoints/"
@@ -92,9 +92,8 @@ def model_files(unet: str, vae: str = AUTO, whisper: str = AUTO) -> "ModelFiles"
     """
     from dataclasses import replace
 
-    from latentsync.model.loading import find_model
-
     from ..latentsync.errors import CheckpointError
+    from ..latentsync.model.loading import find_model
 
     path, other_vae, other_whisper = unet_path(unet), vae_path(vae), whisper_path(whisper)
     files = find_model("tiny" if path is None else path, CHECKPOINTS)
@@ -193,6 +192,6 @@ def _usual_vae() -> Path | None:
 
 
 def _bundled_files() -> "ModelFiles":
-    from latentsync.model.loading import bundled_model
+    from ..latentsync.model.loading import bundled_model
 
     return bundled_model()

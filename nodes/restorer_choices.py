@@ -30,7 +30,7 @@ def restorer_path(name: str) -> Path | None:
 
 def _in_checkpoints() -> list[str]:
     """Files of GFPGAN and CodeFormer by their usual names, which alone tell them from the other files there."""
-    from latentsync.model_files import OFFICIAL, SUBFOLDERS
+    from ..latentsync.model_files import OFFICIAL, SUBFOLDERS
 
     files = [file for official in OFFICIAL.values() for file in official.files]
     places = (Path(folder) / file for folder in SUBFOLDERS for file in files)

@@ -117,9 +117,7 @@ MIN_LIKENESS = 0.9  # correlation of two VAEs' latents; another number format al
 
 def check_vae(model, vae, faces) -> None:
     """Raises ValueError where the linked VAE sees a face otherwise than the model's own: the U-Net would be lost."""
-    from latentsync.model.vae import encode
-
-    from ..latentsync.model.vae import to_pixels
+    from ..latentsync.model.vae import encode, to_pixels
 
     first = int(faces.detected.argmax())
     pixels = to_pixels(torch.from_numpy(faces.aligned[first : first + 1]))

@@ -76,8 +76,8 @@ class LatentSyncSyncScore(io.ComfyNode):
     ) -> io.NodeOutput:
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
-            from latentsync.sync.score import clip_text, described_syncnet, frames_sync, sync_picture
-            from latentsync.sync.syncnet import load_syncnet
+            from ..latentsync.sync.score import clip_text, described_syncnet, frames_sync, sync_picture
+            from ..latentsync.sync.syncnet import load_syncnet
 
             path = syncnet_choices.syncnet_path(syncnet)
             network = host.ManagedModule.patcher(load_syncnet(path))
@@ -100,9 +100,8 @@ class LatentSyncSyncScore(io.ComfyNode):
 @contextlib.contextmanager
 def heard_clip(frames, fps: float, audio) -> Iterator[tuple]:
     """IMAGE or VIDEO -> what gives its frames at 25 a second anew each time, and its sound (T,) float32 at 16 kHz."""
-    from latentsync.sync.syncnet import FPS
-
     from ..latentsync.media.video_reader import probe_video, read_frames
+    from ..latentsync.sync.syncnet import FPS
 
     if isinstance(frames, torch.Tensor):
         images = media.checked_images(frames, "frames")
@@ -127,8 +126,7 @@ def _waveform(audio) -> np.ndarray:
 
 
 def _samples(path, **part) -> np.ndarray:
-    from latentsync.sync.syncnet import SAMPLE_RATE
-
     from ..latentsync.media.audio_reader import read_audio
+    from ..latentsync.sync.syncnet import SAMPLE_RATE
 
     return read_audio(path, sample_rate=SAMPLE_RATE, **part)

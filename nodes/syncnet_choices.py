@@ -18,7 +18,7 @@ def syncnet_names() -> list[str]:
 
 def syncnet_path(name: str) -> Path:
     """Where a SyncNet of `syncnet_names` lies. Raises ModelNotFoundError."""
-    from latentsync.sync.syncnet import BUNDLED_SYNCNET
+    from ..latentsync.sync.syncnet import BUNDLED_SYNCNET
 
     if name == BUNDLED:
         return BUNDLED_SYNCNET

@@ -65,6 +65,13 @@ def test_heavy_imports_wait_for_execution(file):
             assert level == 1, name
 
 
+@pytest.mark.parametrize("file", NODE_FILES, ids=lambda file: file.name)
+def test_the_library_is_imported_relatively(file):
+    """Two packs with a `latentsync` folder may lie beside each other."""
+    absolute = {name for name, level, _ in imports(file) if level == 0}
+    assert not {name for name in absolute if name.partition(".")[0] in ("latentsync", "nodes")}
+
+
 def test_what_the_schemas_import_loads_nothing_heavy():
     """tests/comfy has the real schemas built while packages do not load; this is the part without ComfyUI."""
     names = ", ".join(f"latentsync.{part}" for part in sorted(LIGHT_PARTS | LISTS))
