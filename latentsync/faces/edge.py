@@ -183,8 +183,8 @@ class Poisson:
         return resized(small.astype(np.float32), self.side)
 
 
-# How the edge is hidden, by the names that options.py offers. Made for a shape and the side S' of the faces, called with
-# the difference of face and source, (S', S', 3) float32 in grey levels; what it gives is added to the source.
+# How the edge is hidden, by the names that options.py has. Made for a shape and the side S' of the faces; called with
+# the difference of face and source, (S', S', 3) float32 in grey levels. What it gives is added to the source.
 BLEND_METHODS = {"feather": Feather, "multiband": MultiBand, "poisson": Poisson}
 
 
