@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync import __version__
-from latentsync.cli.option_parser import OptionParser
+from latentsync.commands import OptionParser
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.files import read_json
 from latentsync.given_paths import given_path, path_or_word

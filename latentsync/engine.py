@@ -19,7 +19,7 @@ from .faces.finder import FaceFinder, FaceTracker
 from .frame_flow import FrameFlow
 from .frame_records import FrameRecorder
 from .jobs.identity import job_facts
-from .jobs.job_folder import Job, JobFolder
+from .jobs.job_folder import Job, JobFolder, default_job_folder
 from .media.audio_reader import probe_audio
 from .media.output_file import check_output
 from .media.video_reader import VideoFacts, VideoFrame, probe_video
@@ -36,6 +36,7 @@ from .provenance import marking_of
 from .report import LipSyncReport, SourceFrames
 from .restoration.restorers import Restorer
 from .run_facts import run_facts
+from .session import RunRequest, Session
 from .speakers import Speaker, Speech
 from .stage_times import StageTimes
 from .timeline import (
@@ -48,7 +49,7 @@ from .timeline import (
     time_warnings,
     without_stills,
 )
-from .tracks.cache import ScanSettings, TrackCache
+from .tracks.cache import ScanSettings, TrackCache, cache_folder
 from .tracks.choice import choice_notice, described
 from .tracks.paths import ClipFaces
 from .tracks.scan import scan_faces
@@ -63,8 +64,8 @@ def lip_sync(
     video_path: str | Path,
     speech: str | Path | Sequence[Speaker],
     output_path: str | Path,
-    model: LipSyncModel,
-    options: LipSyncOptions = LipSyncOptions(),  # noqa: B008 (frozen)
+    model: LipSyncModel | Session,
+    options: LipSyncOptions | None = None,
     *,
     face: str = "largest",
     output_audio: str | Path | None = None,
@@ -83,9 +84,11 @@ def lip_sync(
     """Write ``output_path``: the video with its lips speaking the speech, which becomes its sound.
 
     speech: a file, spoken by ``face`` (see tracks.choice), or several speakers with a face and a file each, which are
-    heard together. A video shorter than the speech is played forward and backward; a longer one ends with the speech:
-    ``length`` and ``tail`` of the options have other ways. ``output_audio`` is heard in place of the speech that moves
-    the lips, from the same ``start`` on, cut off or followed by silence where it is not as long as the result.
+    heard together. model: the networks, or a session, whose restorer and finder count unless others are given. options:
+    None for the session's own (see Session.options), or the defaults. A video shorter than the speech is played forward
+    and backward; a longer one ends with the speech: ``length`` and ``tail`` of the options have other ways.
+    ``output_audio`` is heard in place of the speech that moves the lips, from the same ``start`` on, cut off or
+    followed by silence where it is not as long as the result.
     ``restorer`` restores the generated faces. ``protect``: a picture or a video along with the source, white where the
     source stays. ``track_cache`` keeps where the faces are for another run on the same video. ``jobs`` keeps what the
     U-Net has made until the result is complete, so that an equal run goes on where this one was interrupted; its result
@@ -100,6 +103,10 @@ def lip_sync(
     Raises MediaError, AudioError, FaceNotFoundError, BrokenResultError, OutputError, OptionError, Cancelled.
     """
     started, stages = time.monotonic(), StageTimes()
+    if isinstance(model, Session):
+        options = model.options() if options is None else options
+        model, restorer, finder = model.model, restorer or model.restorer, finder or model.finder
+    options = options or LipSyncOptions()
     speakers = [Speaker(speech, face)] if isinstance(speech, str | Path) else list(speech)
     if not speakers:
         raise OptionError("nobody is to speak; expected one speaker at least")
@@ -243,6 +250,37 @@ def lip_sync(
             **run_facts(model, options, restorer),
         },
     )
+
+
+def run(
+    session: Session,
+    request: RunRequest,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_preview: OnPreview | None = None,
+    preview_interval: float = 0.5,
+    on_warning: Callable[[str], None] | None = None,
+) -> LipSyncReport:
+    """Do what is asked for, with what is loaded. The callbacks, and the errors raised, are those of `lip_sync`."""
+    with own_threads(request.threads):
+        return lip_sync(
+            request.video_path,
+            request.speakers,
+            request.video_out_path,
+            session,
+            request.options,
+            output_audio=request.output_audio,
+            protect=request.protect,
+            track_cache=TrackCache(cache_folder()) if request.keep_faces else None,
+            jobs=JobFolder(request.job_dir or default_job_folder(), request.resume) if request.keep_work else None,
+            measure_opening=request.measure_opening,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            on_preview=on_preview,
+            preview_interval=preview_interval,
+            on_warning=on_warning,
+        )
 
 
 def _scanned(

@@ -15,6 +15,7 @@ from .errors import LatentSyncError, MediaError, ModelNotFoundError, OptionError
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # two letters at least: C:/ is a drive
 QUOTES = "\"'"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"  # where released models are put
 NAMES = 5000  # of a folder that are compared with one that is not there
 
 

@@ -1,6 +1,7 @@
 """What a run did, frame by frame: for programs (JSON), for reading (text) and for looking at (picture)."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .media.output_file import written_whole
 from .voice_activity import PEAKS_PER_SECOND, OffsetEstimate
 
 VERSION = 2  # of the JSON
@@ -186,6 +188,13 @@ class LipSyncReport:
             **self.facts,
             "waveform": {"rate": PEAKS_PER_SECOND, "peaks": [round(peak, 3) for peak in self.waveform_peaks]},
         }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, and its picture beside it; each complete or not at all. Raises OutputError."""
+        with written_whole(path) as part:
+            part.write_text(json.dumps(self.to_json(path.absolute().parent)), encoding="utf-8")
+        with written_whole(path.with_suffix(".png")) as part:
+            Image.fromarray(report_picture(self)).save(part, format="PNG")
 
     def text(self) -> str:
         """A few lines for a person."""

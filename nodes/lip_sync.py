@@ -126,19 +126,18 @@ class LatentSyncLipSync(io.ComfyNode):
         """settings: the inputs that are made from the table of settings."""
         host.refuse_batches(cls.hidden, "video")
         with host.plain_errors(), contextlib.ExitStack() as stack:
-            from ..latentsync.engine import lip_sync
-            from ..latentsync.jobs.job_folder import JobFolder, default_job_folder
+            from ..latentsync.engine import run
+            from ..latentsync.session import RunRequest, Session
             from ..latentsync.speakers import Speaker
-            from ..latentsync.tracks.cache import TrackCache, cache_folder
 
             model = model.for_preset(preset)
             options, notices = decided(preset, settings, model.model)
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
-            cast = [
+            cast = tuple(
                 Speaker(stack.enter_context(media.as_wav(sound)), stack.enter_context(who.as_text()))
                 for sound, who in ((audio, chosen), *((speaker.audio, speaker.face) for speaker in speakers))
-            ]
+            )
             progress.say("listening")
             source = stack.enter_context(media.as_file(video))
             heard = None if output_audio is None else stack.enter_context(media.as_wav(output_audio))
@@ -152,18 +151,13 @@ class LatentSyncLipSync(io.ComfyNode):
                     beside=hosted,
                 )
             )
-            report = lip_sync(
-                source.path,
-                cast,
-                result,
-                loaded,
-                options,
-                output_audio=heard,
-                restorer=hosted and hosted.at(loaded.device),
-                protect=kept,
-                track_cache=TrackCache(cache_folder()),
-                jobs=JobFolder(default_job_folder()),
-                measure_opening=True,
+            request = RunRequest(
+                source.path, cast, result, options, output_audio=heard, protect=kept, measure_opening=True
+            )
+            session = Session(loaded, hosted and hosted.at(loaded.device), preset=preset)
+            report = run(
+                session,
+                request,
                 on_progress=lambda state: (progress.say(stage_text(state)), progress.update(state.fraction)),
                 on_preview=progress.show,
                 should_stop=host.stop_if_interrupted,

@@ -10,7 +10,7 @@ from latentsync.tracks.cache import TrackCache, cache_folder
 
 from .input_events import InputEvents
 from .lip_sync_run import Workshop
-from .model_shelf import ModelShelf
+from .model_cache import ModelCache
 from .page import STYLE, THEME, lay_out
 from .quality import chosen_options
 from .results import NAME, UPLOAD, Results, remove_old
@@ -61,10 +61,10 @@ class App:
 
 def build(settings: AppSettings) -> App:
     """Raises OptionError for a device that is not there, ModelNotFoundError for a named model."""
-    shelf = ModelShelf(settings)
+    models = ModelCache(settings)
     cache = TrackCache(cache_folder())
-    workshop = Workshop(shelf, Results(settings.results), cache, settings.limits)
-    inputs, runs = InputEvents(settings, shelf, cache), RunEvents(workshop)
+    workshop = Workshop(models, Results(settings.results), settings.limits)
+    inputs, runs = InputEvents(settings, models, cache), RunEvents(workshop)
 
     def leave(request: gr.Request) -> None:
         inputs.leave(request.session_hash)
@@ -79,8 +79,8 @@ def build(settings: AppSettings) -> App:
         folder.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads)
     with gr.Blocks(title="LatentSync", analytics_enabled=False) as page:
-        options = chosen_options(DEFAULT_PRESET, shelf.defaults(shelf.models[0][1]), {})
-        parts = lay_out(shelf.models, shelf.restorers if settings.enable_sr else None, settings.limits, options)
+        options = chosen_options(DEFAULT_PRESET, models.defaults(models.models[0][1]), {})
+        parts = lay_out(models.models, models.restorers if settings.enable_sr else None, settings.limits, options)
         cards, chosen = gr.State([]), gr.State(0)
         inputs.connect(parts, cards, chosen)
         runs.connect(parts, cards, chosen)

@@ -6,8 +6,7 @@ import os
 import sys
 import threading
 
-from latentsync.cli.exits import DONE, FAILED, clean_stops, complain
-from latentsync.cli.option_parser import OptionParser
+from latentsync.commands import DONE, FAILED, OptionParser, clean_stops, complain
 from latentsync.errors import OptionError
 from latentsync.given_paths import given_path, path_or_word
 

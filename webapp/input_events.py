@@ -13,10 +13,10 @@ from . import progress_panel, quality, results
 from .examples import EXAMPLES, Example
 from .face_cards import FaceCard, face_cards
 from .media_limits import check_speech, check_video
-from .messages import as_toast, is_stop, told
-from .model_shelf import BUNDLED, NO_RESTORER, ModelShelf
+from .messages import as_toast, is_stop, visitor_message
+from .model_cache import BUNDLED, NO_RESTORER, ModelCache
 from .page import QUIET, Parts, model_hint
-from .run_desk import Job, RunDesk
+from .run_queue import Job, RunQueue
 from .settings import AppSettings
 
 TELL_EVERY = 0.5  # s
@@ -27,9 +27,9 @@ NO_FACE = "No face was found in the beginning of this video. It must be visible,
 class InputEvents:
     """`scans`: finds faces for one visitor after the other."""
 
-    def __init__(self, settings: AppSettings, shelf: ModelShelf, cache: TrackCache):
-        self._settings, self._shelf, self._cache = settings, shelf, cache
-        self.scans = RunDesk(settings.limits.waiting)
+    def __init__(self, settings: AppSettings, models: ModelCache, cache: TrackCache):
+        self._settings, self._models, self._cache = settings, models, cache
+        self.scans = RunQueue(settings.limits.waiting)
         self._shown: dict[str, str | None] = {}  # by visitor, whose faces are on the page
 
     def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
@@ -43,7 +43,7 @@ class InputEvents:
             button.click(self.filler(example), None, filled, **QUIET)
         level = [*(parts.settings[name] for name in LEVEL), parts.preset, parts.model]
         for choice in (parts.preset, parts.model):
-            choice.change(None, [parts.preset, parts.model], level, js=level_script(parts, self._shelf), **QUIET)
+            choice.change(None, [parts.preset, parts.model], level, js=level_script(parts, self._models), **QUIET)
         if parts.restorer is not None:
             details = [parts.strength, parts.ratio, parts.fidelity]
             parts.restorer.change(restorer_details, parts.restorer, details, **QUIET)
@@ -76,7 +76,7 @@ class InputEvents:
         except Exception as error:
             if is_stop(error):  # another video has come
                 return
-            words = told(error, {Path(video): Path(video).name})
+            words = visitor_message(error, {Path(video): Path(video).name})
             yield shown(progress_panel.failed(words))
             raise as_toast(words) from error
         finally:
@@ -96,7 +96,7 @@ class InputEvents:
 
         check_video(video, self._settings.limits)
         folder = results.new_folder(self._settings.faces)
-        return face_cards(video, folder, self._shelf.finder(), self._cache, on_frame)
+        return face_cards(video, folder, self._models.finder(), self._cache, on_frame)
 
     def choose_face(self, cards: list[FaceCard], event: gr.SelectData) -> tuple[int, str]:
         """A face was clicked on."""
@@ -110,7 +110,7 @@ class InputEvents:
         try:
             check_speech(speech, self._settings.limits)
         except Exception as error:
-            raise as_toast(told(error, {Path(speech): Path(speech).name})) from error
+            raise as_toast(visitor_message(error, {Path(speech): Path(speech).name})) from error
 
     def filler(self, example: Example) -> Callable[[], Iterator[tuple]]:
         """A handler that fills in an example."""
@@ -120,25 +120,25 @@ class InputEvents:
             try:
                 video, speech = example.files(self._settings.examples)
             except LatentSyncError as error:
-                raise as_toast(told(error)) from error
+                raise as_toast(visitor_message(error)) from error
             yield str(video), str(speech), BUNDLED, progress_panel.NOTHING
 
         return fill_in
 
 
-def level_script(parts: Parts, shelf: ModelShelf) -> str:
+def level_script(parts: Parts, models: ModelCache) -> str:
     """What a preset sets, which may then be changed, and what to know of preset and model: (preset, model) => values.
 
     In the browser, as a late answer of the server would put back what a visitor has changed meanwhile.
     """
 
     def level(preset: str, model: str) -> tuple:
-        options = quality.chosen_options(preset, shelf.defaults(model), {})
+        options = quality.chosen_options(preset, models.defaults(model), {})
         hints = ({"__type__": "update", "info": hint} for hint in (quality.hint(preset), model_hint(model)))
         return *(getattr(options, name) for name in LEVEL), *hints
 
-    models = [model for _, model in parts.model.choices]
-    table = {preset: {model: level(preset, model) for model in models} for _, preset in parts.preset.choices}
+    keys = [key for _, key in parts.model.choices]
+    table = {preset: {key: level(preset, key) for key in keys} for _, preset in parts.preset.choices}
     return f"(preset, model) => ({json.dumps(table)})[preset][model]"
 
 

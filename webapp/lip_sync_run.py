@@ -5,39 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.cli.run import write_report
-from latentsync.engine import Progress, lip_sync
+from latentsync.engine import run
 from latentsync.errors import LatentSyncError
 from latentsync.options import LipSyncOptions
+from latentsync.progress import Progress
 from latentsync.report import LipSyncReport
-from latentsync.tracks.cache import TrackCache
+from latentsync.session import RunRequest
 
 from . import results
 from .media_limits import check_length
 from .messages import without_paths
-from .model_shelf import NO_RESTORER, ModelShelf
+from .model_cache import ModelCache
 from .results import Results
-from .run_desk import Job
+from .run_queue import Job
 from .settings import Limits
 
 LOOK_EVERY = 1.0  # s between two looks at the face in work
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a visitor asked for; the files were checked.
-
-    face: see tracks.choice; fidelity: of CodeFormer, 0..1; preset: what the options came from.
-    """
-
-    video: Path
-    speech: Path
-    model: str
-    preset: str
-    options: LipSyncOptions
-    face: str = "largest"
-    restorer: str = NO_RESTORER
-    fidelity: float = 0.5
 
 
 @dataclass
@@ -50,7 +33,7 @@ class RunState:
 
 
 @dataclass(frozen=True)
-class Made:
+class RunResult:
     """A finished run. folder, source: names below that of the results."""
 
     folder: str
@@ -69,16 +52,17 @@ class Made:
 class Workshop:
     """What all runs share."""
 
-    shelf: ModelShelf
+    models: ModelCache
     results: Results
-    cache: TrackCache
     limits: Limits
 
-    def make(self, wish: Wish, job: Job) -> Made:
-        """Raises LatentSyncError's subclasses; then nothing is left."""
+    def make(self, request: RunRequest, job: Job) -> RunResult:
+        """Do what a visitor asked for, whose files were checked, in a folder of its own.
+
+        Raises LatentSyncError's subclasses; then nothing is left.
+        """
         state = job.state = RunState()
-        model = self.shelf.model(wish.model, wish.preset)
-        restorer = self.shelf.restorer(wish.restorer, wish.fidelity)
+        session = self.models.session(request.models)
         folder = self.results.new()
 
         def on_progress(progress: Progress) -> None:
@@ -89,35 +73,27 @@ class Workshop:
         def on_look(face: np.ndarray) -> None:
             state.look = face
 
-        files = {wish.speech: wish.speech.name}
+        files = {sound: sound.name for sound in request.sounds()}
         try:
-            source = self.results.keep_source(folder, wish.video)
-            files[source] = wish.video.name
-            report = lip_sync(
-                source,
-                wish.speech,
-                folder / results.VIDEO,
-                model,
-                wish.options,
-                face=wish.face,
-                finder=self.shelf.finder(),
-                restorer=restorer,
-                track_cache=self.cache,
+            source = self.results.keep_source(folder, request.video_path)
+            files[source] = request.video_path.name
+            report = run(
+                session,
+                replace(request, video_path=source, video_out_path=folder / request.video_out_path),
                 on_progress=on_progress,
                 should_stop=job.should_stop,
-                measure_opening=True,
                 on_preview=on_look,
                 preview_interval=LOOK_EVERY,
             )
             report = _passed_on(report, files)
-            write_report(report, folder / results.REPORT)
+            report.write(folder / results.REPORT)
         except LatentSyncError as error:
             self.results.discard(folder)
             raise type(error)(without_paths(str(error), files)) from error
         except BaseException:
             self.results.discard(folder)
             raise
-        return Made(folder.name, source.name, report, wish.options)
+        return RunResult(folder.name, source.name, report, request.options)
 
 
 def _passed_on(report: LipSyncReport, files: dict[Path, str]) -> LipSyncReport:

@@ -23,7 +23,7 @@ def is_stop(error: BaseException) -> bool:
     return isinstance(error, Cancelled | CancelledError)
 
 
-def told(error: BaseException, files: dict[Path, str] | None = None) -> str:
+def visitor_message(error: BaseException, files: dict[Path, str] | None = None) -> str:
     """A sentence for a visitor, plain text. files: paths that the message may hold, and what they are to be called.
 
     What was not foreseen goes to the log with its stack trace, and the visitor is told only that.

@@ -10,7 +10,7 @@ from latentsync.presets import DEFAULT_PRESET
 
 from . import quality
 from .examples import EXAMPLES
-from .model_shelf import BUNDLED, NO_RESTORER
+from .model_cache import BUNDLED, NO_RESTORER
 from .settings import Limits
 
 STYLE = Path(__file__).parent / "static" / "page.css"

@@ -11,15 +11,17 @@ import gradio as gr
 
 from latentsync.errors import OptionError
 from latentsync.options import SETTINGS, Setting
+from latentsync.session import RunRequest
+from latentsync.speakers import Speaker
 
 from . import progress_panel, quality, results
 from .face_cards import FaceCard
-from .lip_sync_run import Made, Wish, Workshop
+from .lip_sync_run import RunResult, Workshop
 from .media_limits import check_speech, check_video
-from .messages import as_toast, is_stop, told
-from .model_shelf import NO_RESTORER
+from .messages import as_toast, is_stop, visitor_message
+from .model_cache import NO_RESTORER
 from .page import QUIET, Parts
-from .run_desk import RunDesk
+from .run_queue import RunQueue
 
 TELL_EVERY = 0.4  # s
 GIVEN = (
@@ -33,7 +35,7 @@ class RunEvents:
 
     def __init__(self, workshop: Workshop):
         self._workshop = workshop
-        self.runs = RunDesk(workshop.limits.waiting)
+        self.runs = RunQueue(workshop.limits.waiting)
 
     def connect(self, parts: Parts, cards: gr.State, chosen: gr.State) -> None:
         """Tie the handlers to the page. cards: the faces that were found; chosen: which of them speaks."""
@@ -58,20 +60,21 @@ class RunEvents:
         self.runs.stop(request.session_hash)
 
     async def _make(self, given: tuple, owner: str, is_preview: bool) -> AsyncIterator[dict]:
-        """From the wish to the result, telling what happens; a visitor who leaves stops it."""
+        """From the request to the result, showing what happens; a visitor who leaves stops it."""
         parts, job, names = self._parts, None, {}
         yield self._buttons(busy=True) | {parts.progress: progress_panel.working(None)}
         try:
-            wish = self._wish(dict(zip([*self._names, *parts.settings], given, strict=False)), *given[-2:], is_preview)
-            names = {wish.video: wish.video.name, wish.speech: wish.speech.name}
-            await asyncio.to_thread(self._check, wish)
-            job = self.runs.submit(owner, lambda job: self._workshop.make(wish, job))
+            values = dict(zip([*self._names, *parts.settings], given, strict=False))
+            request = self._request(values, *given[-2:], is_preview)
+            names = {path: path.name for path in request.inputs()}
+            await asyncio.to_thread(self._check, request)
+            job = self.runs.submit(owner, lambda job: self._workshop.make(request, job))
             async for _ in job.until_done(TELL_EVERY):
                 ahead = self.runs.ahead(job)
                 yield {parts.progress: progress_panel.waiting(ahead) if ahead else progress_panel.working(job.state)}
             made = job.future.result()
         except Exception as error:
-            words, stopped = told(error, names), is_stop(error)
+            words, stopped = visitor_message(error, names), is_stop(error)
             panel = progress_panel.done(words) if stopped else progress_panel.failed(words)
             yield self._buttons(busy=False) | {parts.progress: panel}
             if stopped:
@@ -95,31 +98,36 @@ class RunEvents:
         usable = gr.Button(interactive=not busy)
         return {parts.preview: usable, parts.run: usable, parts.cancel: gr.Button(visible=busy)}
 
-    def _wish(self, given: dict, cards: list[FaceCard], chosen: int, is_preview: bool) -> Wish:
-        """Raises OptionError where something is missing or out of its range."""
+    def _request(self, given: dict, cards: list[FaceCard], chosen: int, is_preview: bool) -> RunRequest:
+        """Return what a visitor asks for; of the result it has the name alone.
+
+        Raises OptionError where something is missing or out of its range.
+        """
         for name, what in (("video", "a video of someone talking"), ("speech", "a speech")):
             if not given[name]:
                 raise OptionError(f"{what} is missing: upload or record one, or click on an example")
         face = cards[chosen].choice if 0 <= chosen < len(cards) else "largest"
         fields = {name: _plain(SETTINGS[name], given[name]) for name in self._parts.settings}
         fields |= {"sr_strength": given.get("strength", 1.0), "sr_ratio": int(given.get("ratio", 2))}
-        options = quality.chosen_options(given["preset"], self._workshop.shelf.defaults(given["model"]), fields)
+        models, preset = self._workshop.models, given["preset"]
+        options = quality.chosen_options(preset, models.defaults(given["model"]), fields)
         if is_preview:
             options = replace(options, start=given["start"] or 0.0, duration=float(given["seconds"]))
-        return Wish(
-            video=Path(given["video"]),
-            speech=Path(given["speech"]),
-            model=given["model"],
-            preset=given["preset"],
+        choice = models.choice(given["model"], preset, given.get("restorer", NO_RESTORER), given.get("fidelity", 0.5))
+        return RunRequest(
+            video_path=Path(given["video"]),
+            speakers=(Speaker(Path(given["speech"]), "all" if given["everyone"] else face),),
+            video_out_path=Path(results.VIDEO),
             options=options,
-            face="all" if given["everyone"] else face,
-            restorer=given.get("restorer", NO_RESTORER),
-            fidelity=given.get("fidelity", 0.5),
+            models=choice,
+            measure_opening=True,
+            keep_work=False,
         )
 
-    def _check(self, wish: Wish) -> None:
-        check_video(wish.video, self._workshop.limits)
-        check_speech(wish.speech, self._workshop.limits)
+    def _check(self, request: RunRequest) -> None:
+        check_video(request.video_path, self._workshop.limits)
+        for sound in request.sounds():
+            check_speech(sound, self._workshop.limits)
 
 
 def _plain(row: Setting, value):
@@ -129,7 +137,7 @@ def _plain(row: Setting, value):
     return row.kind(value or 0)
 
 
-def links(made: Made) -> str:
+def links(made: RunResult) -> str:
     """To save what was made; none of the values is a visitor's."""
     files = {results.VIDEO: "Save the video", results.REPORT: "Report (JSON)", results.PICTURE: "Report (picture)"}
     anchors = (

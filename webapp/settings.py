@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentsync.given_paths import CHECKPOINTS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,7 +29,7 @@ class AppSettings:
 
     folder: Path = ROOT / "output" / "gradio"
     keep_hours: float = 24.0
-    checkpoints: Path = ROOT / "checkpoints"
+    checkpoints: Path = CHECKPOINTS
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"

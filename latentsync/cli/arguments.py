@@ -6,13 +6,21 @@ from fractions import Fraction
 from pathlib import Path
 
 from .. import presets
+from ..commands import OptionParser
 from ..errors import AudioError, OptionError
-from ..given_paths import PICTURES, check_input, check_model, check_there, given_path, path_or_word, similar
+from ..given_paths import (
+    CHECKPOINTS,
+    PICTURES,
+    check_input,
+    check_model,
+    check_there,
+    given_path,
+    path_or_word,
+    similar,
+)
 from ..model_files import find_restorer
 from ..options import SETTINGS, Setting
-from .option_parser import OptionParser
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH_OPTIONS = {"batch", "results", "engine", "workers", "ray_address"}
 OWN_OF_A_RUN = {"video_path", "audio_path", "track", "video_out_path", "report"}  # no two runs share them
 PRESETS = tuple(presets.PRESETS)
@@ -132,7 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--checkpoints",
         type=given_path,
-        default=ROOT / "checkpoints",
+        default=CHECKPOINTS,
         help="folder of released models (default: checkpoints)",
     )
     model.add_argument(

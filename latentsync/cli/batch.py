@@ -8,15 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..commands import DONE, FAILED, KILLED
 from ..errors import OptionError
 from ..files import locked, sha256_of
 from ..media.output_file import check_output, writing_errors
+from ..session import ModelChoice, Say
 from .batch_check import check_rows
 from .batch_results import Outcome, read_results, table_of, write_results
-from .exits import DONE, FAILED, KILLED
-from .fingerprint import fingerprint
 from .job_file import Row, read_rows
-from .networks import NetworkChoice, Say
 from .run import Job
 from .worker import OnDone, Worker
 
@@ -74,8 +73,8 @@ def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -
     earlier = {(one.fingerprint, one.output_sha256): one for one in before if one.status == "done"}
     outcomes = []
     for row, job in zip(rows, jobs, strict=True):
-        output, report = row.arguments.video_out_path, row.arguments.report
-        outcome = Outcome(row.line, str(row.arguments.video_path), str(output), fingerprint=fingerprint(job))
+        output, report = job.request.video_out_path, job.report
+        outcome = Outcome(row.line, str(job.request.video_path), str(output), fingerprint=_fingerprint(job))
         if output.is_file() and (report is None or report.is_file()):
             known = earlier.get((outcome.fingerprint, sha256_of(output)))
             if known is not None:
@@ -85,12 +84,20 @@ def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -
     return outcomes
 
 
+def _fingerprint(job: Job) -> str:
+    """Return what tells whether a result is still what its inputs and settings would give."""
+    request = job.request
+    if job.any_seed:  # each check of the job draws another
+        request = replace(request, options=replace(request.options, seed=0))
+    return request.identity(any_seed=job.any_seed, sync_score=job.sync_score)
+
+
 def _waiting(jobs: list[Job], outcomes: list[Outcome]) -> list[int]:
     """Indices of what is to be done; those that share what is loaded stand together."""
-    groups: dict[NetworkChoice, list[int]] = {}
+    groups: dict[ModelChoice, list[int]] = {}
     for index, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
         if outcome.status == "waiting":
-            groups.setdefault(NetworkChoice.of(job.arguments), []).append(index)
+            groups.setdefault(job.request.models, []).append(index)
     return [index for group in groups.values() for index in group]
 
 

@@ -4,24 +4,27 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..commands import user_message
 from ..model import loading
-from .exits import message_of
 from .job_file import BadRowsError, Row
-from .networks import NetworkChoice
 from .run import Job, check_job
 
 
 def check_rows(path: Path, rows: list[Row], own: list[Path]) -> list[Job]:
-    """The jobs of a job file. own: the files of the batch itself. Raises BadRowsError with all that cannot be done."""
+    """Return the jobs of a job file. own: the files of the batch itself.
+
+    Raises BadRowsError with all that cannot be done.
+    """
     jobs, problems = [], {}
     for row in rows:
         try:
-            jobs.append(check_job(row.arguments, set(row.given)))
-            NetworkChoice.of(row.arguments).check_files()
+            job = check_job(row.arguments, set(row.given))
+            jobs.append(job)
+            job.request.models.check_files()
             if row.arguments.engine == "local":  # else it is the workers' to have
-                loading.choose_device(row.arguments.device)
+                loading.choose_device(job.request.models.device)
         except Exception as error:  # whatever a damaged file gives, the other rows are looked at too
-            problems.setdefault(row.line, []).append(message_of(error))
+            problems.setdefault(row.line, []).append(user_message(error))
     for line, reason in _collisions(rows, own):
         problems.setdefault(line, []).append(reason)
     if problems:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +12,9 @@ from ..errors import OptionError
 from ..files import read_json
 from ..media.output_file import written_whole
 
-VERSION = 1
+logger = logging.getLogger(__name__)
+
+VERSION, EARLIER = 2, (1,)  # of the file; of those before, fingerprints were made from other values
 MAX_BYTES = 2**28  # of the results of some 100,000 runs
 Status = Literal["done", "failed", "waiting"]
 
@@ -43,11 +46,19 @@ class Outcome:
 
 
 def read_results(path: Path) -> list[Outcome]:
-    """Of an earlier start; none if there was none. Raises OptionError for a file that is something else."""
+    """Return those of an earlier start; none if there was none, or an earlier release wrote them.
+
+    Raises OptionError for a file that is something else.
+    """
     if not path.exists():
         return []
     try:
         content = read_json(path, OptionError, max_bytes=MAX_BYTES)
+        if content["version"] in EARLIER:
+            logger.warning(
+                "%s is of an earlier release, which knew equal runs by other values: all are done again", path
+            )
+            return []
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
         return [Outcome(**{**job, "warnings": tuple(job["warnings"])}) for job in content["jobs"]]

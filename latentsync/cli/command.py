@@ -4,8 +4,8 @@ import logging
 import signal
 import sys
 
+from ..commands import DONE, KILLED, clean_stops, complain
 from .arguments import check_inputs, parse
-from .exits import DONE, KILLED, clean_stops, complain
 from .job_file import check_files, read_rows
 
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 from ..errors import OptionError
 from ..ray_session import ray_session
+from ..session import Say
 from .batch_results import Outcome
-from .networks import Say
 from .run import Job
 from .worker import OnDone, Worker
 
@@ -46,9 +46,10 @@ def work_with_ray(
     """
     if workers is not None and workers < 1:
         raise OptionError(f"--workers is {workers}; expected 1 or more")
-    if numbered := [job for _, job, _ in waiting if ":" in job.arguments.device]:
+    devices = [job.request.models.device for _, job, _ in waiting]
+    if numbered := [device for device in devices if ":" in device]:
         raise OptionError(
-            f"the device {numbered[0].arguments.device!r} is one of many; with --engine ray, which gives each worker a "
+            f"the device {numbered[0]!r} is one of many; with --engine ray, which gives each worker a "
             "GPU of its own, expected auto, cpu or cuda"
         )
     with ray_session(address) as ray:
@@ -62,7 +63,7 @@ def _share(ray: ModuleType, waiting: list, workers: int | None) -> tuple[int, di
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(machine.get("CPU", 0)) for machine in machines]
     gpus = sum(machine.get("GPU", 0) for machine in machines)
-    if all(job.arguments.device == "cpu" for _, job, _ in waiting):
+    if all(job.request.models.device == "cpu" for _, job, _ in waiting):
         gpus = 0
     count = workers or int(gpus) or len(machines)
     count = min(count, len(waiting), max(1, sum(cpus)))
@@ -87,9 +88,9 @@ class _Pool:
             while coming or self._running:
                 while coming and self._free:
                     index, job, outcome = coming.popleft()
-                    job.arguments.quiet = True  # no bars of many workers
                     actor = self._free.pop()
-                    self._running[actor.do.remote(job, outcome)] = index, outcome, actor
+                    quiet = replace(job, quiet=True)  # no bars of many workers
+                    self._running[actor.do.remote(quiet, outcome)] = index, outcome, actor
                 (ready, *_), _ = self._ray.wait(list(self._running))
                 index, outcome = self._result(ready)
                 done += 1

@@ -1,4 +1,8 @@
-"""What makes two runs the same job: all that the latents of their chunks depend on, by content and not by name."""
+"""What makes two runs the same: all that they depend on, by content and not by name.
+
+Two questions are asked of it: whether latents can be used again (`job_facts`, with the program that made them), and
+whether a result is still what would be made (session.RunRequest.identity, with what comes after the U-Net).
+"""
 
 import dataclasses
 import hashlib
@@ -19,6 +23,24 @@ from ..speakers import Speaker
 PACKAGE = Path(__file__).parents[1]
 
 
+def asked_facts(video_path: str | Path, speakers: Sequence[Speaker], options: LipSyncOptions) -> dict:
+    """Return what counts for both as plain values: the media and the settings."""
+    return {
+        "video": sha256_of(video_path),
+        "speakers": [[content(speaker.face), content(speaker.audio_path)] for speaker in speakers],
+        "options": {field.name: str(getattr(options, field.name)) for field in dataclasses.fields(options)},
+    }
+
+
+def content(value: object) -> object:
+    """Return the SHA-256 of the file, or of all files of the folder, at a path; of other values the text."""
+    if isinstance(value, str | Path) and Path(value).is_file():
+        return sha256_of(value)
+    if isinstance(value, Path) and value.is_dir():
+        return [sha256_of(file) for file in sorted(value.rglob("*")) if file.is_file()]
+    return None if value is None else str(value)
+
+
 def job_facts(
     video_path: str | Path,
     speakers: Sequence[Speaker],
@@ -26,7 +48,7 @@ def job_facts(
     options: LipSyncOptions,
     finder: FaceFinder,
 ) -> dict | None:
-    """Plain values that are equal for equal jobs; None where a model cannot be told from others.
+    """Return plain values that are equal for equal jobs; None where a model cannot be told from others.
 
     Neither what comes after the U-Net counts (restoration, protecting masks, another sound for the result) nor the
     names of files.
@@ -53,10 +75,8 @@ def job_facts(
             "prediction_type": model.prediction_type,
             "latents": repr(model.latents),
         },
-        "video": sha256_of(video_path),
-        "speakers": [[_face(speaker.face), sha256_of(speaker.audio_path)] for speaker in speakers],
         "finder": type(finder).__name__,
-        "options": {field.name: str(getattr(options, field.name)) for field in dataclasses.fields(options)},
+        **asked_facts(video_path, speakers, options),
     }
 
 
@@ -69,12 +89,6 @@ def _network(network: object) -> str | None:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _face(choice: str) -> str:
-    """How a face is chosen; a picture of a person by its content."""
-    path = Path(choice)
-    return sha256_of(path) if len(path.parts) and path.is_file() else choice
 
 
 @lru_cache(maxsize=1)

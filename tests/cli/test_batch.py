@@ -19,6 +19,7 @@ from latentsync.cli.batch_results import Outcome
 from latentsync.cli.job_file import read_rows
 from latentsync.files import locked
 from latentsync.media.video_reader import probe_video
+from latentsync.model import loading
 from latentsync.model.loading import BUNDLED_WHISPER
 from tests.cli.conftest import tree
 from tests.unit.media_clips import write_clip
@@ -204,8 +205,8 @@ def test_what_one_reads_no_other_writes(do, avatar_video, speech, tmp_path):
 @pytest.fixture
 def loads(monkeypatch) -> list:
     """What was loaded."""
-    loaded, load = [], worker.load_networks
-    monkeypatch.setattr(worker, "load_networks", lambda choice, say: loaded.append(choice) or load(choice, say))
+    loaded, load = [], loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda *given, **more: loaded.append(given) or load(*given, **more))
     return loaded
 
 
@@ -346,7 +347,7 @@ def test_a_bug_in_one_run_is_traced_and_the_next_is_done(do, avatar_video, speec
     real = worker.work
 
     def work(job, *given):
-        if job.arguments.video_out_path.name == "a.mp4":
+        if job.request.video_out_path.name == "a.mp4":
             raise ZeroDivisionError("a bug")
         return real(job, *given)
 
@@ -363,6 +364,19 @@ def test_two_processes_do_not_share_results(do, avatar_video, speech, tmp_path):
     assert code == 2
     assert "another process is at work on" in err
     assert not (tmp_path / "a.mp4").exists()
+
+
+def test_results_of_an_earlier_release_are_not_gone_on_from(do, avatar_video, speech, tmp_path, caplog):
+    row = [avatar_video, speech(0.04), "a.mp4"]
+    assert do(row)[0] == 0
+    path = tmp_path / "jobs.results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"version": 1}), encoding="utf-8")
+    code, _, err = do(row)
+    assert code == 0
+    assert f"{path} is of an earlier release" in caplog.text
+    assert "1 of 1 done, 0 failed" in err  # again
+    assert json.loads(path.read_text(encoding="utf-8"))["version"] == content["version"] > 1
 
 
 def test_results_elsewhere_and_other_files_in_their_place(do, avatar_video, speech, tmp_path):

@@ -15,10 +15,9 @@ import main
 from latentsync import engine
 from latentsync.cli import arguments as command_line
 from latentsync.cli.arguments import build_parser, explicit_options
-from latentsync.cli.exits import OUT_OF_MEMORY, complain
-from latentsync.cli.networks import NetworkChoice
-from latentsync.cli.options import options_of
+from latentsync.cli.options import models_of, options_of
 from latentsync.cli.progress_bar import ProgressBar
+from latentsync.commands import OUT_OF_MEMORY, complain
 from latentsync.files import sha256_of
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.length_modes import LENGTH_MODES
@@ -86,7 +85,7 @@ def test_defaults_of_a_model_count_unless_another_value_is_given():
 
 def test_the_reference_is_computed_in_full_precision_unless_told_otherwise():
     def dtype(*argv: str) -> str:
-        return NetworkChoice.of(build_parser().parse_args([*FILES, *argv])).dtype
+        return models_of(build_parser().parse_args([*FILES, *argv])).dtype
 
     assert dtype() == dtype("--preset", "draft") == "auto"
     assert dtype("--preset", "reference") == "float32"
@@ -95,7 +94,7 @@ def test_the_reference_is_computed_in_full_precision_unless_told_otherwise():
 
 def test_the_draft_decoder_is_for_drafts_or_on_demand():
     def decoder(*argv: str) -> str:
-        return NetworkChoice.of(build_parser().parse_args([*FILES, *argv])).decoder
+        return models_of(build_parser().parse_args([*FILES, *argv])).decoder
 
     assert decoder() == decoder("--preset", "quality") == "vae"
     assert decoder("--preset", "draft") == "auto"
@@ -453,7 +452,7 @@ def test_a_package_that_does_not_load_is_named(body, said, tmp_path, monkeypatch
 
 
 def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):
-    from latentsync.engine import Progress
+    from latentsync.progress import Progress
 
     bar = ProgressBar()
     bar._interval = 0.0

@@ -16,6 +16,7 @@ from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import read_frames
 from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import PRESETS
+from latentsync.session import Session
 from latentsync.tracks.cache import TrackCache
 from latentsync.tracks.choice import choose
 from latentsync.tracks.scan import scan_faces
@@ -23,13 +24,13 @@ from webapp.command_line import WHO, build_parser, settings_of
 from webapp.face_cards import face_cards
 from webapp.lip_sync_run import RunState
 from webapp.media_limits import check_speech, check_video
-from webapp.messages import MEMORY, STOPPED, UNFORESEEN, told
-from webapp.model_shelf import ModelShelf
+from webapp.messages import MEMORY, STOPPED, UNFORESEEN, visitor_message
+from webapp.model_cache import ModelCache
 from webapp.page import lay_out
 from webapp.progress_panel import clock, working
 from webapp.quality import chosen_options
 from webapp.results import NAME, Results, remove_old
-from webapp.run_desk import DeskFull, RunDesk
+from webapp.run_queue import QueueFull, RunQueue
 from webapp.settings import AppSettings, Limits
 
 # ---- one after the other
@@ -37,12 +38,12 @@ from webapp.settings import AppSettings, Limits
 
 @pytest.fixture
 def desk():
-    one = RunDesk(waiting=1)
+    one = RunQueue(waiting=1)
     yield one
     one.close()
 
 
-def at_work(desk: RunDesk, owner: str):
+def at_work(desk: RunQueue, owner: str):
     """A job that works until it is stopped."""
     started = threading.Event()
 
@@ -61,7 +62,7 @@ def test_jobs_come_one_after_the_other(desk):
     first = at_work(desk, "a")
     second = desk.submit("b", lambda job: "made")
     assert (desk.ahead(first), desk.ahead(second)) == (0, 1)
-    with pytest.raises(DeskFull, match=r"as may are waiting already \(1\)"):
+    with pytest.raises(QueueFull, match=r"as may are waiting already \(1\)"):
         desk.submit("c", lambda job: None)
     desk.stop("a")
     assert second.future.result(5) == "made"
@@ -71,7 +72,7 @@ def test_jobs_come_one_after_the_other(desk):
 
 def test_a_visitor_has_one_job(desk):
     at_work(desk, "a")
-    with pytest.raises(DeskFull, match="You have a run already"):
+    with pytest.raises(QueueFull, match="You have a run already"):
         desk.submit("a", lambda job: None)
 
 
@@ -184,7 +185,7 @@ def test_the_reference_is_not_undone_by_what_the_page_shows():
 
 
 def test_the_bundled_model_hears_the_speech_louder(tmp_path):
-    own = ModelShelf(AppSettings(checkpoints=tmp_path)).defaults("tiny")
+    own = ModelCache(AppSettings(checkpoints=tmp_path)).defaults("tiny")
     assert chosen_options("balanced", own, {}).guidance_scale == 2.5 > LipSyncOptions().guidance_scale
     assert chosen_options("balanced", own, {"guidance_scale": 1.5}).guidance_scale == 1.5
 
@@ -209,25 +210,29 @@ def test_a_new_row_of_the_table_is_on_the_page(monkeypatch):
 
 
 def test_one_model_is_in_memory(small_model_folder):
-    shelf = ModelShelf(AppSettings(model=str(small_model_folder), checkpoints=small_model_folder / "none"))
-    assert [key for _, key in shelf.models] == ["--model", "tiny"]
-    small = shelf.model("--model", "balanced")
-    assert shelf.model("--model", "balanced") is small
-    assert shelf.model("tiny", "balanced").name == "tiny"
-    assert shelf.model("--model", "balanced") is not small
-    with pytest.raises(OptionError, match="choose one of the list"):
-        shelf.model(str(small_model_folder), "balanced")  # no visitor names a file
-    assert shelf.restorer("none", 0.5) is None
-    with pytest.raises(OptionError, match="choose one of the list"):
-        shelf.restorer("GFPGAN", 0.5)  # not here
+    cache = ModelCache(AppSettings(model=str(small_model_folder), checkpoints=small_model_folder / "none"))
+    assert [key for _, key in cache.models] == ["--model", "tiny"]
+
+    def session(*chosen: object) -> Session:
+        return cache.session(cache.choice(*chosen))
+
+    small = session("--model", "balanced").model
+    assert session("--model", "fast").model is small
+    assert session("tiny", "balanced").model.name == "tiny"
+    assert session("--model", "balanced").model is not small
+    assert session("--model", "balanced").restorer is None
+    for chosen in ((str(small_model_folder), "balanced"), ("tiny", "balanced", "GFPGAN")):  # no file's name; not here
+        with pytest.raises(OptionError, match="choose one of the list"):
+            cache.choice(*chosen)
 
 
 def test_messages_name_files_as_visitors_do(tmp_path, caplog):
     path = tmp_path / "abc" / "talk.mp4"
-    assert told(MediaError(f"'{path}' is no video"), {path: "talk.mp4"}) == "'talk.mp4' is no video"
-    assert told(Cancelled("x")) == told(CancelledError()) == STOPPED
-    assert told(MemoryError()) == told(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")) == MEMORY
-    assert told(ValueError(f"at {path}")) == UNFORESEEN
+    assert visitor_message(MediaError(f"'{path}' is no video"), {path: "talk.mp4"}) == "'talk.mp4' is no video"
+    assert visitor_message(Cancelled("x")) == visitor_message(CancelledError()) == STOPPED
+    of_a_gpu = RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")
+    assert visitor_message(MemoryError()) == visitor_message(of_a_gpu) == MEMORY
+    assert visitor_message(ValueError(f"at {path}")) == UNFORESEEN
     assert str(path) in caplog.text  # whoever runs it learns what it was
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from latentsync.cli.exits import FAILED
+from latentsync.commands import FAILED
 from latentsync.errors import OptionError
 from tests.webapp.served import ROOT
 from webapp.app import build

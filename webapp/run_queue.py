@@ -10,12 +10,12 @@ from typing import Any
 from latentsync.errors import Cancelled, LatentSyncError
 
 
-class DeskFull(LatentSyncError):
+class QueueFull(LatentSyncError):
     """Too many wait already, or the same visitor does."""
 
 
 class Job:
-    """One visitor's work. `work(job)` runs in the desk's thread and leaves in `state` what others may look at."""
+    """One visitor's work. `work(job)` runs in the queue's thread and leaves in `state` what others may look at."""
 
     def __init__(self, owner: str, work: Callable[["Job"], Any]):
         self.owner, self._work = owner, work
@@ -55,7 +55,7 @@ class Job:
                 await asyncio.wait_for(ended.wait(), every)
 
 
-class RunDesk:
+class RunQueue:
     """waiting: how many may wait behind the one at work."""
 
     def __init__(self, waiting: int):
@@ -65,13 +65,13 @@ class RunDesk:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
 
     def submit(self, owner: str, work: Callable[[Job], Any]) -> Job:
-        """Raises DeskFull where the queue is full or `owner` has a job already."""
+        """Raises QueueFull where the queue is full or `owner` has a job already."""
         job = Job(owner, work)
         with self._lock:
             if any(other.owner == owner and not other.should_stop() for other in self._jobs):
-                raise DeskFull("You have a run already; wait for it, or cancel it first.")
+                raise QueueFull("You have a run already; wait for it, or cancel it first.")
             if len(self._jobs) > self._waiting:
-                raise DeskFull(f"As many as may are waiting already ({self._waiting}). Try again later.")
+                raise QueueFull(f"As many as may are waiting already ({self._waiting}). Try again later.")
             self._jobs.append(job)
         job.future.add_done_callback(lambda _: self._forget(job))
         self._worker.submit(job.run)

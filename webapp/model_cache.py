@@ -1,20 +1,16 @@
 """Which models a visitor can choose from, and the one that is in memory."""
 
-import gc
 import logging
 import threading
-from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from latentsync.cli.networks import NetworkChoice, load_chosen_restorer, load_networks
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.faces.finder import FaceTracker
-from latentsync.model.device import free_unused
-from latentsync.model.loading import LipSyncModel, choose_device, find_model, model_in
+from latentsync.model.loading import choose_device, find_model, model_in
 from latentsync.model_files import OFFICIAL, find_restorer
-from latentsync.presets import DEFAULT_PRESET
-from latentsync.restoration.restorers import Restorer
+from latentsync.session import ModelChoice, Session, SessionCache
 
 from .settings import AppSettings
 
@@ -24,16 +20,14 @@ BUNDLED, RELEASED, NAMED = "tiny", "checkpoints", "--model"  # keys of the model
 NO_RESTORER = "none"
 
 
-class ModelShelf:
+class ModelCache:
     """Visitors choose by keys of these lists and never name a file. One model and one restorer are in memory."""
 
     def __init__(self, settings: AppSettings):
         """Raises OptionError for a device that is not there, ModelNotFoundError for a named model."""
         self._settings, self._checkpoints = settings, settings.checkpoints
         self.device = choose_device(settings.device)
-        self._lock = threading.Lock()
-        self._model: tuple[NetworkChoice, LipSyncModel] | None = None
-        self._restorer: tuple[NetworkChoice, Restorer] | None = None
+        self._lock, self._sessions = threading.Lock(), SessionCache(logger.info)
         self._finder: FaceTracker | None = None
         named = {} if settings.model is None else {NAMED: settings.model}
         if named:
@@ -61,16 +55,6 @@ class ModelShelf:
             return "Small model for drawn faces (bundled)"
         return f"{find_model(choice, self._checkpoints).name} ({key})"
 
-    def model(self, key: str, preset: str) -> LipSyncModel:
-        """Loaded now if it is not the one in memory, which then goes first. Raises LatentSyncError's subclasses."""
-        choice = self._choice(preset, model=self._named(key))
-        with self._lock:
-            if self._model is None or self._model[0] != choice:
-                self._model = None
-                self._free()
-                self._model = choice, load_networks(choice, logger.info).model
-            return self._model[1]
-
     def defaults(self, key: str) -> Mapping[str, object]:
         """What suits the model better than the defaults of all. Raises LatentSyncError's subclasses."""
         return find_model(self._named(key), self._checkpoints).defaults
@@ -80,27 +64,24 @@ class ModelShelf:
             raise OptionError(f"there is no model {key!r}; choose one of the list")
         return self._choices[key]
 
-    def _choice(self, preset: str, model: str | Path = BUNDLED, superres: str = NO_RESTORER, fidelity: float = 0.5):
-        """What is loaded for a run, as the command line would. Raises OptionError."""
-        return NetworkChoice.of(
-            Namespace(
-                preset=preset,
-                model=str(model),
-                checkpoints=self._checkpoints,
-                resolution=None,
-                lora=None,
-                lora_strength=1.0,
-                device=self._settings.device,
-                dtype=self._settings.dtype,
-                decoder="auto",
-                low_memory=self._settings.low_memory,
-                det_model=None,
-                landmark_model=None,
-                superres=superres,
-                sr_backend="spandrel",
-                codeformer_fidelity=fidelity,
-            )
+    def choice(self, key: str, preset: str, restorer: str = NO_RESTORER, fidelity: float = 0.5) -> ModelChoice:
+        """Return what is to be loaded for a run. fidelity: of CodeFormer, 0..1. Raises OptionError."""
+        if restorer not in (known for _, known in self.restorers):
+            raise OptionError(f"there is no restorer {restorer!r}; choose one of the list")
+        return ModelChoice.for_preset(
+            preset,
+            model=self._named(key),
+            checkpoints=self._checkpoints,
+            device=self._settings.device,
+            dtype=self._settings.dtype,
+            low_memory=self._settings.low_memory,
+            superres=restorer,
+            codeformer_fidelity=fidelity if restorer == "CodeFormer" else 0.5,
         )
+
+    def session(self, choice: ModelChoice) -> Session:
+        """Return what was chosen, loaded now where it is not in memory. Raises LatentSyncError's subclasses."""
+        return replace(self._sessions.session(choice), finder=self.finder())
 
     @property
     def restorers(self) -> list[tuple[str, str]]:
@@ -115,29 +96,11 @@ class ModelShelf:
         except LatentSyncError:
             return False
 
-    def restorer(self, key: str, fidelity: float) -> Restorer | None:
-        """As `model`; None for none. fidelity: of CodeFormer, 0..1."""
-        if key not in (known for _, known in self.restorers):
-            raise OptionError(f"there is no restorer {key!r}; choose one of the list")
-        if key == NO_RESTORER:
-            return None
-        choice = self._choice(DEFAULT_PRESET, superres=key, fidelity=fidelity)
-        with self._lock:
-            if self._restorer is None or self._restorer[0] != choice:
-                self._restorer = None
-                self._free()
-                self._restorer = choice, load_chosen_restorer(choice)
-            return self._restorer[1]
-
     def finder(self) -> FaceTracker:
         """Finds faces; small, and in memory from its first use on."""
         with self._lock:
             self._finder = self._finder or FaceTracker(self.device)
             return self._finder
-
-    def _free(self) -> None:
-        gc.collect()
-        free_unused()
 
 
 def _holds_model(folder: Path) -> bool:

@@ -1,10 +1,22 @@
-"""argparse, for people who type an option's name nearly right: nothing is guessed, the nearest name is said."""
+"""What every command of this project shares: a parser that says which option was meant, exit codes, signals, errors."""
 
 import argparse
+import contextlib
 import difflib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
+
+from .errors import LatentSyncError, OptionError, dependency_error, is_out_of_memory
+
+DONE, FAILED, WRONG_ARGUMENTS, KILLED = 0, 1, 2, 128  # KILLED plus the signal's number
+OUT_OF_MEMORY = (
+    "not enough memory. Close other programs, or try --low_memory fp8, on a GPU also --dtype float16, --low_memory "
+    "offload or --device cpu. A shorter clip needs no less"
+)
 
 # How other programs name what `main.py` has, in its spelling. Names that are merely misspelt are found without.
 ELSEWHERE = {
@@ -57,3 +69,46 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, and where the options are listed."""
         self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the options)\n")
+
+
+@contextlib.contextmanager
+def clean_stops() -> Iterator[None]:
+    """Raise KeyboardInterrupt inside when terminated or without a terminal, so that nothing is left behind."""
+
+    def interrupt(number: int, _) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's choice is kept
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def complain(error: Exception, verbose: bool) -> int:
+    """Print what went wrong, with the stack trace where that was not foreseen, and return the exit code."""
+    if verbose or not is_foreseen(error):
+        traceback.print_exception(error)
+    print(f"error: {user_message(error)}", file=sys.stderr)
+    return WRONG_ARGUMENTS if isinstance(error, OptionError) else FAILED
+
+
+def is_foreseen(error: Exception) -> bool:
+    """Return whether the message says what to do, so that a stack trace would only be in the way."""
+    if is_out_of_memory(error) or isinstance(error, LatentSyncError | OSError):
+        return True
+    return dependency_error(error) is not None
+
+
+def user_message(error: Exception) -> str:
+    """Return what the user is shown of an error."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    broken = None if isinstance(error, LatentSyncError) else dependency_error(error)
+    return str(broken or error) or type(error).__name__
