@@ -53,7 +53,7 @@ def on_canvas(picture, height, width, x, y, side):
 
 
 def test_graphs_give_the_published_shapes_and_take_batches():
-    detector, mesh = load_graph(detect.WEIGHTS), load_graph(detect.WEIGHTS)
+    detector, mesh = load_graph(detect.BLAZEFACE_WEIGHTS), load_graph(detect.FACEMESH_WEIGHTS)
     pixels = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
     regressions, scores = detector(pixels)
     assert regressions.shape == (2, 2304, 16)
@@ -69,7 +69,7 @@ def test_graph_file_errors(tmp_path):
     with pytest.raises(ModelNotFoundError):
         load_graph(tmp_path / "none.safetensors")
     save_file({"c0": torch.zeros(2)}, tmp_path / "other.safetensors")
-    (tmp_path / "cut.safetensors").write_bytes(detect.WEIGHTS.read_bytes()[:5000])
+    (tmp_path / "cut.safetensors").write_bytes(detect.BLAZEFACE_WEIGHTS.read_bytes()[:5000])
     for name in ("other", "cut"):
         with pytest.raises(DamagedCheckpointError, match=name):
             load_graph(tmp_path / f"{name}.safetensors")

@@ -113,5 +113,5 @@ def test_vae_batches_change_no_result(small_model, monkeypatch):
     assert [vae_batch(side) for side in (64, 128, 256, 512, 1024, 2048)] == [256, 64, 16, 4, 1, 1]
     latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     at_once = decode_faces(small_model, latents)
-    monkeypatch.setattr("latentsync.pipeline.PIXELS_AT_ONCE", 2 * 64 * 64)
+    monkeypatch.setattr("latentsync.model.vae.PIXELS_AT_ONCE", 2 * 64 * 64)
     torch.testing.assert_close(decode_faces(small_model, latents), at_once, atol=1e-5, rtol=0)
