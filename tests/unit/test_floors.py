@@ -70,10 +70,15 @@ MODULES = {name_of(path): path for path in sorted((ROOT / "latentsync").rglob("*
 
 
 def imports(name: str) -> Iterator[str]:
-    """Every module that one of the library imports, within functions too."""
+    """Every module that one of the library imports, within functions too; not what only type checkers read."""
     path = MODULES[name]
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    unread = {id(node) for guard in guards for part in guard.body for node in ast.walk(part)}
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
