@@ -1,21 +1,40 @@
-"""Clocks, memory of child processes, and clips to measure with."""
+"""What measurements share: clocks, memory, clips, the people kept for measuring, a model of the released size."""
 
+import argparse
+import json
+import math
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
+from torch import nn
 
+from latentsync.face_track import FaceTrack
+from latentsync.faces.finder import FaceTracker
+from latentsync.given_paths import given_path, path_or_word
+from latentsync.media.audio_reader import read_audio
+from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter, write_wav
+from latentsync.model.checkpoints import build_unet
+from latentsync.model.device import suit_to_device
+from latentsync.model.loading import BUNDLED_WHISPER, LipSyncModel
+from latentsync.model.unet import LatentSyncUNet
+from latentsync.model.vae import SCALING_FACTOR
+from latentsync.model.whisper import load_whisper
+from latentsync.options import LipSyncOptions
+from latentsync.stages import prepare_faces
 from latentsync.synthetic.avatar import draw
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE, Voice, synthesise
@@ -51,6 +70,13 @@ def peak_memory(command: Sequence[str], cwd: Path) -> tuple[float, float]:
         raise RuntimeError(f"exit code {child.returncode} from {' '.join(command)}")
     kilobytes = usage.ru_maxrss if os.uname().sysname != "Darwin" else usage.ru_maxrss / 1024
     return kilobytes * 1024, usage.ru_utime + usage.ru_stime
+
+
+def write_figures(path: Path | None, figures: object) -> None:
+    """As JSON, into folders made for it; nothing where no path was given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def portrait_frames(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -153,3 +179,156 @@ class PeakMemory:
         if self._device.type == "mps":
             return torch.mps.current_allocated_memory()
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """As a share of the deviation of what was expected."""
+    return ((got - expected).square().mean().sqrt() / expected.std()).item()
+
+
+def weight_bytes(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+# ---- people that no model was trained on
+
+NUM_HELD_OUT = 16
+HELD_OUT_SIDE, HELD_OUT_SECONDS, HELD_OUT_SEED = 512, 4.0, 1247  # px; of each clip; of the noise
+MISMATCH = 5  # the mismatched speech of a clip is the new speech of the clip so many places further on
+
+
+@dataclass(frozen=True)
+class HeldOutClip:
+    """An avatar saying its own words, and the same avatar, moving the same, as it should look with the new words."""
+
+    index: int
+    own: AvatarClip
+    new: AvatarClip
+    mismatched: AvatarClip
+
+
+def held_out_clip(index: int) -> HeldOutClip:
+    """Looks, voices and words of which no training clip has one (training: identities below 1,000, speeches 500,000
+    to 501,000); index: below NUM_HELD_OUT."""
+
+    def clip(speech: int) -> AvatarClip:
+        return AvatarClip(1_000_000 + index, speech, HELD_OUT_SECONDS, FPS)
+
+    other = (index + MISMATCH) % NUM_HELD_OUT
+    return HeldOutClip(index, clip(2_000_000 + index), clip(3_000_000 + index), clip(3_000_000 + other))
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Frames (H, W, 3) uint8 with a face in each and the speech (T,) at 16 kHz for them.
+
+    truth: the frames as they should become; None where nobody knows.
+    """
+
+    name: str
+    frames: list[np.ndarray]
+    speech: np.ndarray
+    fps: float
+    truth: list[np.ndarray] | None = None
+
+    def track(self, model: LipSyncModel, options: LipSyncOptions) -> FaceTrack:
+        """Its faces, aligned for the model. Raises FaceNotFoundError where a frame has none."""
+        return prepare_faces(
+            self.frames, model.resolution, options, finder=FaceTracker(), fps=self.fps, missing="error",
+            blend_mask=model.blend_mask, framing=model.framing,
+        )  # fmt: skip
+
+
+def held_out_footage(index: int, num_frames: int) -> Footage:
+    """The avatar, given new words."""
+    clip = held_out_clip(index)
+    frames, truth = (
+        [side.frame(i, HELD_OUT_SIDE, HELD_OUT_SIDE) for i in range(num_frames)] for side in (clip.own, clip.new)
+    )
+    return Footage(f"avatar {index}", frames, clip.new.speech.waveform, FPS, truth)
+
+
+def footage_of(video: Path, audio: Path, num_frames: int) -> Footage:
+    """The beginning of a video of one's own, given the speech."""
+    frames = list(islice(read_frames(video), num_frames))
+    fps = (len(frames) - 1) / (frames[-1].time - frames[0].time)
+    speech = read_audio(audio, sample_rate=SAMPLE_RATE, duration=num_frames / fps)
+    return Footage(video.stem, [frame.pixels for frame in frames], speech, fps)
+
+
+def model_options(parser: argparse.ArgumentParser, own_video: bool = True) -> None:
+    """The options of a measurement that runs a model; own_video: on footage that may be the user's."""
+    parser.add_argument("--model", type=path_or_word, default="tiny", help="as for main.py (default: the bundled one)")
+    parser.add_argument("--checkpoints", type=given_path, default=Path("checkpoints"))
+    if own_video:
+        parser.add_argument("--video", type=given_path, help="a video of your own, with a face in every frame")
+        parser.add_argument("--audio", type=given_path, help="the speech for it")
+
+
+def own_footage(arguments: argparse.Namespace, num_frames: int) -> Footage | None:
+    """What --video and --audio name, if they do."""
+    if (arguments.video is None) != (arguments.audio is None):
+        raise SystemExit("--video and --audio go together")
+    return None if arguments.video is None else footage_of(arguments.video, arguments.audio, num_frames)
+
+
+# ---- a model of the released sizes with random weights: costs what they cost, without a download
+
+
+def full_size_model(
+    resolution: int = 256,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    with_unet: bool = True,
+    small: bool = False,
+) -> LipSyncModel:
+    """U-Net of 1,267 M parameters and Stable Diffusion's VAE; made in `dtype`, without a detour of more memory.
+
+    Weights are normal with a variance of 1 / inputs, as new layers have: values stay near 1 on their way. They are
+    drawn on the device; another kind of device has others. with_unet: False leaves a tiny one in its place, where only
+    the VAE is looked at. small: both networks with all their parts, only narrow, to try out what measures them.
+    """
+    config = {} if with_unet else {"block_out_channels": (32,), "attention_levels": (True,)}
+    config = {"block_out_channels": (32, 64), "layers_per_block": 1} if small else config
+    unet = build_unet(config, random_tensors(lambda: LatentSyncUNet(**config), dtype, device))
+    nn.Module.to(unet, device, dtype)  # diffusers' own warns of parts to keep in float32; there are none
+    widths = (32,) * 4 if small else (128, 256, 512, 512)
+    with torch.device("meta"):
+        vae = full_size_vae(widths)
+    vae.load_state_dict(random_tensors(lambda: full_size_vae(widths), dtype, device), assign=True)
+    vae.to(device).eval().requires_grad_(False)
+    for network in (unet, vae):
+        suit_to_device(network, device, dtype)
+    whisper = load_whisper(BUNDLED_WHISPER, device=device, dtype=torch.float32)
+    parts = (unet, vae, whisper, resolution, torch.device(device), dtype)
+    return LipSyncModel("small" if small else "full size, random weights", *parts, is_trained=False)
+
+
+def full_size_vae(widths: tuple[int, ...] = (128, 256, 512, 512)) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=2,
+        latent_channels=4,
+        scaling_factor=SCALING_FACTOR,
+    )
+
+
+def random_tensors(
+    build: Callable[[], nn.Module], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Parameters by name for what `build` makes, drawn with a fixed seed."""
+    with torch.device("meta"):
+        shapes = {name: parameter.shape for name, parameter in build().named_parameters()}
+    generator = torch.Generator(device).manual_seed(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            std = 1 / math.sqrt(math.prod(shape[1:]))
+            tensors[name] = torch.randn(shape, generator=generator, dtype=dtype, device=device) * std
+        else:
+            tensors[name] = torch.full(
+                shape, float(name.endswith("weight")), dtype=dtype, device=device
+            )  # of norms; biases are 0
+    return tensors

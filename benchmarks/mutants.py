@@ -1,9 +1,6 @@
-"""Whether the tests notice faults: small wrong changes, one at a time, each beside the tests of its subject.
+"""Small wrong changes of the program, and the tests that should notice them: `python -m benchmarks.faults mutants`.
 
-    python -m benchmarks.mutants                    # all of them, about 15 minutes of one core
-    python -m benchmarks.mutants timeline blending  # those of some files
-
-Works on a copy of the tracked files. A mutant that no test fails on is printed and makes the exit status 1.
+All of them take about 15 minutes of one core; parts of the names of files choose some.
 """
 
 import argparse
@@ -138,10 +135,16 @@ MUTANTS = [
 ]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", help="parts of the names of files; all of them if none is given")
-    wanted = parser.parse_args(arguments).files
+
+
+def mutants(arguments: argparse.Namespace) -> int:
+    """Whether the tests notice faults: small wrong changes, one at a time, each beside the tests of its subject.
+
+    Works on a copy of the tracked files. A mutant that no test fails on is printed and makes the exit status 1.
+    """
+    wanted = arguments.files
     chosen = [one for one in MUTANTS if not wanted or any(part in one.file for part in wanted)]
     with tempfile.TemporaryDirectory(prefix="latentsync-mutants-") as folder:
         copy = _copied(Path(folder) / "project")
@@ -188,7 +191,3 @@ def _fails(copy: Path, tests: str) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return done.returncode != 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,7 @@ from .synthetic.clips import AvatarClip
 from .synthetic.files import write_clip, write_speech
 
 COMMAND_LINE = Path(__file__).resolve().parents[1] / "main.py"
-# Far from the seeds of training and of the held-out list (eval/heldout_avatars.yaml).
+# Far from the seeds of training and of the held-out list (benchmarks/measure.py).
 IDENTITY, OWN_SPEECH, NEW_SPEECH = 4_000_000, 4_100_000, 4_200_000
 DURATION = 4.0  # s
 COLUMNS = 8

@@ -110,7 +110,7 @@ def _whole_windows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 #
 # It is meant to close too seldom rather than too often: a word with closed lips looks worse than a twitch in a pause.
 
-# Tuned on real, eSpeak's, formant-synthesised and sung voices, bare, over music and in noise. Measured: eval/pauses.py.
+# Tuned on real, eSpeak's, formant-synthesised and sung voices, bare, over music and in noise.
 VOICED = 0.25  # probability, of three windows' mean, from which on a window is voice
 DOUBTFUL = 0.02  # from which on it is voice if it is loud
 LOUD = 12.0  # dB below the voice's loudest parts, within which a window is loud

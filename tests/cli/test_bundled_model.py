@@ -59,7 +59,7 @@ def test_it_loads_as_described(tmp_path):
 def test_lips_follow_the_new_speech(tmp_path, capfd):
     """Two seconds of an avatar never trained on, from file to file, with few steps; modest bounds for so short a clip.
 
-    A guard against breakage, not the measure: that is eval/heldout_avatars.py, whose weakest clips score lower.
+    A guard against breakage, not the measure: that is `benchmarks.quality held_out`, whose weakest clips score lower.
     """
     seconds = 2.0
     own, new, wrong = (AvatarClip(HELD_OUT, 2_000_001 + n * 1_000_000, seconds) for n in range(3))

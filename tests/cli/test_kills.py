@@ -1,6 +1,6 @@
-"""Runs that are killed and started again, in short; `python -m benchmarks.kills --kills 50` is the long form."""
+"""Runs that are killed and started again, in short; `python -m benchmarks.faults kills --kills 50` is the long form."""
 
-from benchmarks.kills import kill_and_resume
+from benchmarks.faults import kill_and_resume
 
 
 def test_five_kills(tmp_path):

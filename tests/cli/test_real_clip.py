@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.real_clip import SHOWN, Source, score_run, sheet, table
+from benchmarks.quality import SHOWN, Source, real_clip_sheet, real_clip_table, score_run
 from latentsync.synthetic.clips import AvatarClip
 from tests.unit.media_clips import write_clip
 
@@ -40,7 +40,7 @@ def test_lips_that_are_ahead_go_with_the_sound_and_not_with_the_source(clips):
     assert score.psnr is None
     other = score_run("other 1", source, paths["ahead"], speaks_own=False)
     assert (other.r_sound, other.r_source) == (None, pytest.approx(score.r_source, abs=0.1))
-    text = table([score, other])
+    text = real_clip_table([score, other])
     assert "| ahead | " in text
     assert text.endswith(
         f"mean r with the source's lips {other.r_source:.2f}, from {other.r_source:.2f} to {other.r_source:.2f}."
@@ -49,7 +49,7 @@ def test_lips_that_are_ahead_go_with_the_sound_and_not_with_the_source(clips):
 
 def test_the_sheet_has_a_row_of_faces_for_each_video(clips):
     source, paths = clips
-    picture = sheet(source, [source.video, paths["ahead"]])
+    picture = real_clip_sheet(source, [source.video, paths["ahead"]])
     side = picture.shape[0] // 2
     assert picture.shape == (2 * side, SHOWN * side, 3)
     assert np.abs(picture[:side, :side].astype(int) - picture[side:, :side]).mean() > 0.5

@@ -203,7 +203,7 @@ def test_memory_does_not_grow_with_the_clip(server, tmp_path):
     """Tall 1080p: the longer one has 60 frames more, 373 MB as bytes and 1.5 GB as IMAGE.
 
     In the shorter one the queues between the stages have filled; the encoder's look-ahead still does, at half a byte a
-    colour. benchmarks/host_memory.py measures a minute against ten seconds.
+    colour. `benchmarks.memory host` measures a minute against ten seconds.
     """
     sample = write_portrait(tmp_path / "sample.mp4", 12)
     peaks = []

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from eval import syncnet_accuracy
+from benchmarks import quality, run_command
 from latentsync.errors import OptionError
 from latentsync.sync.pairs import draw_pair, fixed_pairs, load_pairs, usable_clips
 from latentsync.sync.syncnet import StableSyncNet, load_syncnet, mel_window, sync_mel, syncnet_from_description
@@ -276,11 +276,10 @@ def test_a_latent_one_looks_at_latents(store, config, tmp_path):
     assert load_syncnet(target).config.latent
 
 
-def test_accuracy_of_a_file_on_a_folder(store, config, capsys, monkeypatch):
+def test_accuracy_of_a_file_on_a_folder(store, config, capsys):
     target = train_syncnet(config("steps=2"), store)
     arguments = ["--data", store.folder, "--syncnet", target, "--held_out", 0.3, "--num_pairs", 10, "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", ["syncnet_accuracy", *map(str, arguments)])
-    syncnet_accuracy.main()
+    assert run_command("", quality.COMMANDS, ["syncnet", *map(str, arguments)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["num_pairs"] == 10
     assert 0.5 <= told["best_accuracy"] <= 1

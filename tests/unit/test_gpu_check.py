@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import NO_MEMORY, Journal, page_of, run_rows, work
-from benchmarks.gpu_rows import Check, Row, modes_of
+from benchmarks.gpu_check import NO_MEMORY, Check, Journal, Row, modes_of, page_of, run_rows, work
 from tests.unit.test_errors import FULL
 
 CPU = torch.device("cpu")
@@ -18,8 +17,9 @@ CPU = torch.device("cpu")
 
 def test_the_whole_check_runs_small_on_the_cpu(tmp_path):
     assert gpu_check.main(["--device", "cpu", "--output", str(tmp_path)]) == 0
-    page, data = sorted(tmp_path.iterdir(), key=lambda path: path.suffix, reverse=True)
-    rows = json.loads(data.read_text(encoding="utf-8"))["rows"]
+    (page,) = tmp_path.iterdir()
+    text = page.read_text(encoding="utf-8")
+    rows = json.loads(text.partition("```json\n")[2].partition("\n```")[0])["rows"]
     own = modes_of(CPU)[0].name
     wanted = {"demo", "equal/float32", "equal/full size", f"full/{own}/32", "full/fp8/32", "full/offload/32"}
     assert wanted <= set(rows)
@@ -28,7 +28,6 @@ def test_the_whole_check_runs_small_on_the_cpu(tmp_path):
     assert all(found["passed"] for found in equal.values())
     assert rows["equal/float32"]["error"] == 0
     assert rows["full/fp8/32"]["weights"] < 0.6 * rows[f"full/{own}/32"]["weights"]
-    text = page.read_text(encoding="utf-8")
     assert page.name.startswith("small_")
     for title in ("Cost of the networks", "Demo", "The same as on the CPU"):
         assert f"## {title}" in text

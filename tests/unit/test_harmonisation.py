@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eval.seams import seam_score
+from benchmarks.pictures import seam_score
 from latentsync.errors import OptionError
 from latentsync.faces.blend import BlendRegion
 from latentsync.faces.edge import BLEND_METHODS, Harmoniser, MultiBand, Poisson, shape_of_mask

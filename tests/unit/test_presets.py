@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from benchmarks.stages import WITH_DEEPCACHE, WITHOUT, calls_of, full_calls, reference_calls
+from benchmarks.speed import WITH_DEEPCACHE, WITHOUT, calls_of, full_calls, reference_calls
 from latentsync.errors import OptionError
 from latentsync.options import LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS, apply_preset, decide, decided_fields

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.beds import BEDS, music, noise, with_bed, with_pauses
 from latentsync.errors import AudioError
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.voice_activity import SECONDS, SILENT, WINDOW, SpeechActivity, VoiceGate, gated_blocks, speech_activity
+from tests.unit.sound_beds import BEDS, music, noise, with_bed, with_pauses
 
 PAUSES = ((1.5, 2.5), (4.0, 5.5))
 

@@ -1,11 +1,9 @@
-"""Runs that are killed at random moments and started again: is the result that of a run that was not?
+"""Does anything go wrong unnoticed: in runs that are killed and started again, and in tests that see no fault?
 
-    python -m benchmarks.kills --kills 50
+    python -m benchmarks.faults kills --kills 50
+    python -m benchmarks.faults mutants timeline blending
 
-A run of the bundled model on a short drawn clip is killed (SIGKILL; on Windows TerminateProcess) at a moment drawn
-evenly from the time that an undisturbed run takes, started again, killed again, until it ends by itself; then its
-decoded frames and audio samples are compared with those of the undisturbed run, and the folders are looked through for
-what was left over. This is repeated until there were so many kills. Exit code 0 if nothing differs and nothing is left.
+Each says more with --help.
 """
 
 import argparse
@@ -28,6 +26,8 @@ from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
+
+from . import mutants, run_command
 
 SIDE, SOURCE_FRAMES, SECONDS = 192, 12, 1.2
 OPTIONS = LipSyncOptions(num_inference_steps=2, guidance_scale=1.0, chunk_frames=8, chunk_overlap=2)
@@ -88,7 +88,7 @@ class Killer:
         kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(kind)
         if kind == "forkserver":  # libraries are loaded once, in a process that does nothing else
-            self._context.set_forkserver_preload(["benchmarks.kills"])
+            self._context.set_forkserver_preload(["benchmarks.faults"])
         self.seconds = 0.0
         self.run_once(None, folder / "uncut.mp4", None)
         self.expected = content(folder / "uncut.mp4")
@@ -159,11 +159,20 @@ def kill_and_resume(folder: Path, kills: int, seed: int = 0, tell=lambda text: N
     return total
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def kills_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    arguments = parser.parse_args()
+
+
+def kills(arguments: argparse.Namespace) -> int:
+    """Runs that are killed at random moments and started again: is the result that of a run that was not?
+
+    A run of the bundled model on a short drawn clip is killed (SIGKILL; on Windows TerminateProcess) at a moment drawn
+    evenly from the time that an undisturbed run takes, started again, killed again, until it ends by itself; then its
+    decoded frames and audio samples are compared with those of the undisturbed run, and the folders are looked through
+    for what was left over. This is repeated until there were so many kills. Exit code 0 if nothing differs and nothing
+    is left.
+    """
     with tempfile.TemporaryDirectory() as name:
         outcome = kill_and_resume(Path(name), arguments.kills, arguments.seed, lambda text: print(text, flush=True))
     print(
@@ -174,5 +183,7 @@ def main() -> int:
     return 1 if outcome.different or outcome.left_over else 0
 
 
+COMMANDS = {"kills": (kills_options, kills), "mutants": (mutants.options, mutants.mutants)}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__, COMMANDS))
