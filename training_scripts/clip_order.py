@@ -6,10 +6,11 @@ Nothing has to be saved to resume, and two processes together read and draw what
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 from latentsync.errors import OptionError
 
-_ORDER, _ITEM = 101, 102  # keep the two kinds of random numbers of one seed apart
+_ORDER, _ITEM, _STEP = 101, 102, 103  # keep the kinds of random numbers of one seed apart
 
 
 def clip_batch(num_clips: int, batch_size: int, seed: int, step: int, rank: int = 0, world_size: int = 1) -> list[int]:
@@ -31,6 +32,12 @@ def clip_batch(num_clips: int, batch_size: int, seed: int, step: int, rank: int 
 def item_rng(seed: int, step: int, position: int) -> np.random.Generator:
     """The generator of one item; position: its index in the global batch, rank * batch_size + i."""
     return np.random.default_rng([seed, _ITEM, step, position])
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """The CPU generator of what one process draws for all items of a step together."""
+    drawn = np.random.default_rng([seed, _STEP, step, rank]).integers(2**62)
+    return torch.Generator().manual_seed(int(drawn))
 
 
 @lru_cache(maxsize=4)

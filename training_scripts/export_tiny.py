@@ -18,6 +18,7 @@ from latentsync.model.vae import load_vae
 
 from .clip_store import ClipStore
 from .config import TrainingConfig, parse_settings
+from .training_run import save_points
 
 log = logging.getLogger(__name__)
 PURPOSES = {
@@ -90,8 +91,9 @@ def _data(config: TrainingConfig) -> str:
 
 def vae_steps(run_dir: Path) -> int:
     """Steps of the VAE's last run, from its save point: settings of the command line may have changed them."""
-    state = torch.load(run_dir / "vae_state.pt", map_location="cpu", weights_only=True)
-    return int(state["step"])
+    if points := save_points(run_dir / "vae_training"):
+        return json.loads((points[-1] / "run.json").read_text(encoding="utf-8"))["step"]
+    return int(torch.load(run_dir / "vae_state.pt", map_location="cpu", weights_only=True)["step"])  # an earlier run's
 
 
 def _files(path: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from latentsync.model.weights import read_weights, write_weights
 
 from .clip_latents import ClipLatents
 from .config import LipReaderConfig, UNetTrainingConfig
-from .schedules import one_cycle
+from .training_run import one_cycle
 
 log = logging.getLogger(__name__)
 MAX_NOISE = 0.4  # standard deviation added to latents of unit variance: estimates are not as clean as the data

@@ -13,7 +13,7 @@ def vae_loss(
     gradient_weight: float,
     colour_weight: float,
     mouth_weight: float,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """L1, that of the gradients and that of the colours of 8 x 8 blocks.
 
     And the mean over the mouths alone of error and gradients, where blur shows most and few pixels would count little.
@@ -32,10 +32,10 @@ def vae_loss(
     colour = F.avg_pool2d(error, 8).abs().mean()
     loss = l1 + 2 * gradient_weight * gradient + colour_weight * colour + mouth_weight * at_mouth
     parts = {"l1": l1, "gradient": gradient, "colour": colour, "mouth": at_mouth}
-    return loss, {name: part.item() for name, part in parts.items()}
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 
-def restoration_loss(restored: Tensor, sharp: Tensor, *, gradient_weight: float) -> tuple[Tensor, dict[str, float]]:
+def restoration_loss(restored: Tensor, sharp: Tensor, *, gradient_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 of the pictures (N, 3, h, w) in [0, 1] and of their gradients, without which edges stay soft.
 
     Returns the loss and its unweighted parts.
@@ -43,7 +43,7 @@ def restoration_loss(restored: Tensor, sharp: Tensor, *, gradient_weight: float)
     error = restored - sharp
     l1 = error.abs().mean()
     gradient = 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
-    return l1 + 2 * gradient_weight * gradient, {"l1": l1.item(), "gradient": gradient.item()}
+    return l1 + 2 * gradient_weight * gradient, {"l1": l1.detach(), "gradient": gradient.detach()}
 
 
 def noise_loss(

@@ -5,13 +5,10 @@ reads this one. It enlarges twice. Pairs are made first, see make_restorer_pairs
 """
 
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from kornia.filters import gaussian_blur2d
 from spandrel.architectures.Compact import Compact
 from torch import Tensor
@@ -20,14 +17,12 @@ from torch.nn import functional as F
 from latentsync.model.masks import generation_mask
 from latentsync.model.weights import write_weights
 
-from .checkpoints import TrainingState
+from .clip_order import step_generator
 from .config import TrainingConfig, parse_settings
 from .losses import restoration_loss
 from .make_restorer_pairs import SCALE, make_pairs
-from .schedules import one_cycle
-from .training_run import precision_here
+from .training_run import Losses, TrainingRun, make_accelerator, one_cycle
 
-log = logging.getLogger(__name__)
 BLUR_KERNEL = 7  # px
 BROAD = 4.0  # px of the soft face, sigma: colours of wider places are left as they are
 
@@ -74,58 +69,46 @@ def degrade(pixels: Tensor, config: TrainingConfig, generator: torch.Generator) 
 
 def train_restorer(config: TrainingConfig) -> Path:
     """Train, or finish training; returns the file."""
-    run_dir, target = Path(config.run_dir), Path(config.run_dir) / "restorer.safetensors"
+    run_dir, target = config.run_dir, config.run_dir / "restorer.safetensors"
     if target.exists():
         return target
     pairs = make_pairs(config)
-    accelerator = Accelerator(mixed_precision=precision_here(config.mixed_precision))
+    accelerator, settings = make_accelerator(config.mixed_precision), config.restorer
     torch.manual_seed(config.seed)
     soft, sharp = (np.load(pairs / f"{name}.npy", mmap_mode="r") for name in ("soft", "sharp"))
     # The whole generated region, and what is pasted of it twice as often.
     holes = [generation_mask(config.resolution, name) < 0.5 for name in (config.mask, config.blend_mask)]
     places = np.concatenate([np.argwhere(hole.numpy()) for hole in holes])
-    network = build_restorer(config).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.restorer.learning_rate, betas=(0.9, 0.99))
-    network, optimizer = accelerator.prepare(network, optimizer)
-    model = accelerator.unwrap_model(network)
-    ema = EMAModel(model.parameters(), decay=config.ema_decay)
-    shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
-    state = TrainingState(
-        {"restorer": model, "ema": shadow},
-        optimizer.optimizer,
-        np.random.default_rng([config.seed, 4]),
-        torch.Generator().manual_seed(config.seed),
+    model = build_restorer(config).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    run = TrainingRun(
+        run_dir / "restorer_training",
+        accelerator,
+        model,
+        model.parameters(),
+        optimizer,
+        ema_decay=config.ema_decay,
+        max_grad_norm=config.max_grad_norm,
+        log_every=config.log_every,
+        save_every=config.save_every,
     )
-    if state.load(run_dir / "restorer_state.pt"):
-        log.info("resumed at step %d", state.step)
-    started = time.monotonic()
-    while state.step < config.restorer.steps:
-        optimizer.param_groups[0]["lr"] = one_cycle(
-            state.step, config.restorer.steps, config.restorer.learning_rate, config.warmup_fraction
-        )
-        pixels, drawn = draw_batch(soft, sharp, places, state.sampler, config)
-        wanted = with_colours_of(pixels, drawn)
-        pixels = degrade(pixels, config, state.generator).to(accelerator.device, memory_format=torch.channels_last)
+    run.resume(earlier=run_dir / "restorer_state.pt")
+
+    def loss_of(step: int) -> Losses:
+        pixels, drawn = draw_batch(soft, sharp, places, np.random.default_rng([config.seed, 4, step]), config)
+        wanted = with_colours_of(pixels, drawn).to(accelerator.device)
+        pixels = degrade(pixels, config, step_generator(config.seed, step))
         with accelerator.autocast():
-            restored = network(pixels)
-        loss, parts = restoration_loss(
-            restored.float(), wanted.to(accelerator.device), gradient_weight=config.restorer.gradient_weight
-        )
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-        optimizer.step()
-        state.step += 1
-        ema.optimization_step = state.step  # its warm-up depends on the step, also after a resume
-        ema.step(model.parameters())
-        if state.step % config.log_every == 0:
-            text = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
-            log.info("step %d/%d %s (%.0f s)", state.step, config.restorer.steps, text, time.monotonic() - started)
-        if state.step % config.save_every == 0:
-            state.save(run_dir / "restorer_state.pt")
-    ema.copy_to(model.parameters())
+            restored = run.model(pixels.to(accelerator.device, memory_format=torch.channels_last))
+        return restoration_loss(restored.float(), wanted, gradient_weight=settings.gradient_weight)
+
+    def rate(step: int) -> float:
+        return one_cycle(step, settings.steps, settings.learning_rate, config.warmup_fraction)
+
+    run.train(settings.steps, range(run.step, settings.steps), loss_of, rate)
+    run.swap_average()
     tensors = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    write_weights(target, tensors, {"steps": str(state.step), "scale": str(SCALE)})
+    write_weights(target, tensors, {"steps": str(run.step), "scale": str(SCALE)})
     return target
 
 

@@ -2,21 +2,17 @@
 
     python -m training_scripts.train_syncnet --config training_scripts/configs/syncnet_16_pixel_attn.yaml
 
-Many GPUs: `torchrun --nproc_per_node 8 -m training_scripts.train_syncnet ...`. Losses and accuracy are in
-``run_dir/log.csv`` and ``run_dir/curves.png``.
+Many GPUs: `torchrun --nproc_per_node 8 -m training_scripts.train_syncnet ...`. Losses and accuracy
+are in ``losses.csv`` and ``validation.csv`` of ``run_dir``, their curves beside them.
 """
 
-import contextlib
 import logging
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from latentsync.model import vae as vaes
@@ -31,15 +27,13 @@ from latentsync.sync.pairs import (
 )
 from latentsync.sync.syncnet import StableSyncNet, load_syncnet, save_syncnet, stack_frames
 
-from .checkpoints import TrainingState
+from .clip_order import step_generator
 from .clip_store import ClipStore
 from .config import SyncNetTraining, parse_settings
-from .schedules import one_cycle
 from .sync_loss import all_pairs_loss, cosine_bce, cosines_bce
 from .syncnet_augmentation import augment
 from .syncnet_batches import StepBatches
-from .syncnet_log import TrainingLog
-from .training_run import make_accelerator
+from .training_run import Losses, TrainingRun, learning_rate, make_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +87,8 @@ def gather_uneven(accelerator: Accelerator, tensors: list[Tensor]) -> list[Tenso
 
 def train_syncnet(config: SyncNetTraining, clips: ClipStore) -> Path:
     """Train, or finish training; returns the file."""
-    run_dir, target = Path(config.run_dir), Path(config.run_dir) / "syncnet.safetensors"
+    target = config.run_dir / "syncnet.safetensors"
     accelerator = make_accelerator(config.mixed_precision, config.gradient_accumulation_steps)
-    run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     syncnet = StableSyncNet(config.network())
     syncnet.framing = clips.framing
@@ -105,65 +98,52 @@ def train_syncnet(config: SyncNetTraining, clips: ClipStore) -> Path:
         syncnet = syncnet.to(memory_format=torch.channels_last)
     vae = load_vae(config.vae, accelerator.device) if config.network().latent else None
     optimizer = torch.optim.AdamW(syncnet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    network, optimizer = accelerator.prepare(syncnet, optimizer)
-    model = accelerator.unwrap_model(network)
-    ema = EMAModel(model.parameters(), decay=config.ema_decay)
-    shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
-    state = TrainingState(
-        {"syncnet": model, "ema": shadow},
-        optimizer.optimizer,
-        np.random.default_rng(config.seed),
-        torch.Generator().manual_seed(config.seed + accelerator.process_index),
+    run = TrainingRun(
+        config.run_dir,
+        accelerator,
+        syncnet,
+        syncnet.parameters(),
+        optimizer,
+        ema_decay=config.ema_decay,
+        max_grad_norm=config.max_grad_norm,
+        log_every=config.log_every,
+        save_every=config.save_every,
     )
-    if state.load(run_dir / "state.pt"):
-        log.info("resumed at step %d", state.step)
+    run.resume(earlier=config.run_dir / "state.pt")
     known, measured = clips.split(config.held_out)
     checks = validation_batches(clips, measured or known, config)
     batches = StepBatches(clips, known, config, accelerator.process_index, accelerator.num_processes)
-    each = config.gradient_accumulation_steps
-    loader = iter(batches.loader(state.step * each, config.steps * each))
-    table, started = TrainingLog(run_dir, state.step), time.monotonic()
-    while state.step < config.steps:
-        if config.schedule == "one_cycle":
-            rate = one_cycle(state.step, config.steps, config.learning_rate, config.warmup_fraction)
-            optimizer.param_groups[0]["lr"] = rate
-        mean = 0.0
-        for _ in range(each):
-            batch = next(loader)
-            stacked = stack_frames(prepare_frames(batch, vae, accelerator.device), model.config)
-            stacked, mel = augment(stacked, batch.mel.to(accelerator.device), config.augmentation, state.generator)
-            if config.channels_last:
-                stacked = stacked.contiguous(memory_format=torch.channels_last)
-            with accelerator.accumulate(network):
-                with accelerator.autocast():
-                    vision, audio = network(stacked, mel)
-                loss = pair_loss(vision, audio, batch, config)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            mean += loss.item() / each
-        state.step += 1
-        if config.ema_decay:
-            ema.optimization_step = state.step  # its warm-up depends on the step, also after a resume
-            ema.step(model.parameters())
-        average = state.extra["loss"] = 0.95 * state.extra.get("loss", mean) + 0.05 * mean
-        last = state.step == config.steps
-        if state.step % config.log_every == 0:
-            log.info("%d/%d loss %.4f (%.0f s)", state.step, config.steps, average, time.monotonic() - started)
-        if state.step % config.validate_every == 0 or last:
-            with averaged(model, ema if config.ema_decay else None):
-                scores = validate(model, checks, vae, accelerator)
-                if accelerator.is_main_process:
-                    export(model, target, config, state.step, scores)
-            log.info("%d %s", state.step, " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            if accelerator.is_main_process:
-                table.add(step=state.step, train_loss=average, **scores)
-                table.draw()
-        if (state.step % config.save_every == 0 or last) and accelerator.is_main_process:
-            state.save(run_dir / "state.pt")
-    accelerator.end_training()
+
+    def loss_of(numbered: tuple[int, PairBatch]) -> Losses:
+        number, batch = numbered
+        stacked = stack_frames(prepare_frames(batch, vae, accelerator.device), syncnet.config)
+        generator = step_generator(config.seed, number, accelerator.process_index)
+        stacked, mel = augment(stacked, batch.mel.to(accelerator.device), config.augmentation, generator)
+        if config.channels_last:
+            stacked = stacked.contiguous(memory_format=torch.channels_last)
+        with accelerator.autocast():
+            vision, audio = run.model(stacked, mel)
+        return pair_loss(vision, audio, batch, config), {}
+
+    def rate(step: int) -> float:
+        return learning_rate(config.schedule, step, config.steps, config.learning_rate, config.warmup_fraction)
+
+    def check() -> None:
+        if run.step % config.validate_every and run.step != config.steps:
+            return
+        run.swap_average()
+        scores = validate(syncnet.eval(), checks, vae, accelerator)
+        if accelerator.is_main_process:
+            export(syncnet, target, config, run.step, scores)
+            run.write_row("validation.csv", scores)
+        syncnet.train()
+        run.swap_average()
+        log.info("%d %s", run.step, " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+    first = run.step * config.gradient_accumulation_steps
+    loader = batches.loader(first, config.steps * config.gradient_accumulation_steps)
+    run.train(config.steps, enumerate(loader, first), loss_of, rate, check)
+    run.close()
     return target
 
 
@@ -179,19 +159,6 @@ def pair_loss(vision: Tensor, audio: Tensor, batch: PairBatch, config: SyncNetTr
         contrastive_weight=config.contrastive_weight,
         temperature=config.temperature,
     )
-
-
-@contextlib.contextmanager
-def averaged(model: StableSyncNet, ema: EMAModel | None) -> Iterator[None]:
-    """The network in eval mode, with the averaged weights if there are any."""
-    model.eval()
-    if ema is not None:
-        ema.store(model.parameters())
-        ema.copy_to(model.parameters())
-    yield
-    if ema is not None:
-        ema.restore(model.parameters())
-    model.train()
 
 
 def export(model: StableSyncNet, target: Path, config: SyncNetTraining, step: int, scores: Mapping[str, float]) -> None:

@@ -24,12 +24,11 @@ from latentsync.model_files import Framing
 
 from .clip_latents import ClipLatents
 from .clip_store import ClipStore
-from .config import OptimizerConfig, UNetTrainingConfig, parse_settings
+from .config import UNetTrainingConfig, parse_settings
 from .lip_reader import load_lip_reader
 from .lora_adapter import add_adapter, save_adapter
-from .schedules import one_cycle
-from .training_run import TrainingRun, make_accelerator, precision_here
-from .unet_batches import UNetClips, batches
+from .training_run import Losses, TrainingRun, learning_rate, make_accelerator, precision_here
+from .unet_batches import Batch, UNetClips, batches
 from .unet_losses import UNetLosses
 from .unet_model import build_unet, checkpoint_blocks, choose_trainable, sizes
 from .unet_validation import Validation
@@ -89,44 +88,36 @@ def train_unet(config: UNetTrainingConfig) -> Path:
 def _steps(
     config: UNetTrainingConfig, run: TrainingRun, clips: UNetClips, losses: UNetLosses, validation: Validation | None
 ) -> None:
-    accelerator, told = run.accelerator, set()
-    source = batches(
-        clips,
-        range(run.step, config.optimizer.steps),
-        accelerator.process_index,
-        accelerator.num_processes,
-        pin=accelerator.device.type == "cuda",
-    )
-    for batch in source:
-        done = run.step
+    accelerator, settings, told = run.accelerator, config.optimizer, set()
+
+    def loss_of(batch: Batch) -> Losses:
         for text in batch.broken:
             if text not in told:
                 told.add(text)
                 log.warning("replaced: %s", text)
-        run.set_learning_rate(learning_rate(config.optimizer, run.step))
         batch = batch.to(accelerator.device)
-        with accelerator.accumulate(run.model):
-            sample, timesteps, noisy, clean, noise = losses.prepare(batch)
-            with accelerator.autocast():
-                predicted = run.model(sample.float(), timesteps, batch.tokens).sample
-                loss, parts = losses(batch, predicted, timesteps, noisy, clean, noise)
-            run.backward(loss, parts)
-        if run.step == done:
-            continue
+        sample, timesteps, noisy, clean, noise = losses.prepare(batch)
+        with accelerator.autocast():
+            predicted = run.model(sample.float(), timesteps, batch.tokens).sample
+            return losses(batch, predicted, timesteps, noisy, clean, noise)
+
+    def rate(step: int) -> float:
+        return learning_rate(settings.schedule, step, settings.steps, settings.learning_rate, settings.warmup_fraction)
+
+    def validate() -> None:
         if validation is not None and run.step % config.validation.every == 0:
             run.swap_average()
             validation(run)
             run.swap_average()
-        if run.step % config.save_every == 0 or run.step == config.optimizer.steps:
-            run.save()
 
-
-def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """Of step `step`, counted from 0; a pure function of it, so that resuming needs no state."""
-    if config.schedule == "one_cycle":
-        return one_cycle(step, config.steps, config.learning_rate, config.warmup_fraction)
-    warmup = int(config.steps * config.warmup_fraction)
-    return config.learning_rate * min(1.0, (step + 1) / max(1, warmup))
+    source = batches(
+        clips,
+        range(run.step, settings.steps),
+        accelerator.process_index,
+        accelerator.num_processes,
+        pin=accelerator.device.type == "cuda",
+    )
+    run.train(settings.steps, source, loss_of, rate, validate)
 
 
 def _clips(store: ClipStore, config: UNetTrainingConfig) -> tuple[list[int], list[int]]:

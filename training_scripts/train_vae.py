@@ -8,29 +8,24 @@ Inputs are spoiled where targets are not, so that latents carry less grain.
 """
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from latentsync.model.face_autoencoder import FaceAutoencoder, with_fewer_channels
 from latentsync.model.masks import generation_mask
 
-from .checkpoints import TrainingState
+from .clip_order import step_generator
 from .clip_store import ClipStore
 from .config import TrainingConfig, VAEConfig, parse_settings
 from .losses import vae_loss
 from .pictures import crop, dead_leaves, recoloured, spoiled
-from .schedules import one_cycle
-from .training_run import precision_here
+from .training_run import Losses, TrainingRun, make_accelerator, one_cycle
 
-log = logging.getLogger(__name__)
 SCALE = "latents_mean", "latents_std"
 MEASURED_CLIPS, FRAMES_OF_EACH = 48, 4  # whose latents tell their mean and deviation
 
@@ -102,11 +97,10 @@ def _part(mask: np.ndarray, place: np.ndarray, side: int) -> np.ndarray:
 
 def train_vae(config: TrainingConfig) -> Path:
     """Train, or finish training; returns the folder of the model."""
-    run_dir, target = Path(config.run_dir), Path(config.run_dir) / "vae"
+    run_dir, target = config.run_dir, config.run_dir / "vae"
     if target.exists():
         return target
-    run_dir.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=precision_here(config.mixed_precision))
+    accelerator = make_accelerator(config.mixed_precision)
     torch.manual_seed(config.seed)
     store, settings = ClipStore(config.clip_folder), config.vae
     source = PictureSource(store, config)
@@ -124,26 +118,27 @@ def train_vae(config: TrainingConfig) -> Path:
     model.requires_grad_(False)
     learned.requires_grad_(True)
     optimizer = torch.optim.AdamW(learned.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
-    vae, optimizer = accelerator.prepare(model, optimizer)
-    model = accelerator.unwrap_model(vae)
-    ema = EMAModel(model.parameters(), decay=config.ema_decay)
-    shadow = torch.nn.ParameterList(ema.shadow_params).requires_grad_(False)
-    generator = torch.Generator().manual_seed(config.seed)
-    state = TrainingState({"vae": model, "ema": shadow}, optimizer.optimizer, np.random.default_rng(0), generator)
-    if state.load(run_dir / "vae_state.pt"):
-        log.info("resumed at step %d", state.step)
-    started = time.monotonic()
-    while state.step < settings.steps:
-        optimizer.param_groups[0]["lr"] = one_cycle(
-            state.step, settings.steps, settings.learning_rate, config.warmup_fraction
-        )
-        shown = source.batch(state.step)
+    run = TrainingRun(
+        run_dir / "vae_training",
+        accelerator,
+        model,
+        learned.parameters(),
+        optimizer,
+        ema_decay=config.ema_decay,
+        max_grad_norm=config.max_grad_norm,
+        log_every=config.log_every,
+        save_every=config.save_every,
+    )
+    run.resume(earlier=run_dir / "vae_state.pt")
+
+    def loss_of(shown: Pictures) -> Losses:
         pixels = shown.inputs.to(accelerator.device, memory_format=torch.channels_last)
         with accelerator.autocast():
             with torch.set_grad_enabled(settings.train_encoder):
                 latents = model.encode(pixels).latent
-            reconstruction = model.decode(disturbed(latents, settings, generator)).sample
-        loss, parts = vae_loss(
+            latents = disturbed(latents, settings, step_generator(config.seed, run.step))
+            reconstruction = model.decode(latents).sample
+        return vae_loss(
             reconstruction.float(),
             shown.targets.to(accelerator.device),
             shown.mouths.to(accelerator.device),
@@ -151,21 +146,19 @@ def train_vae(config: TrainingConfig) -> Path:
             colour_weight=settings.colour_weight,
             mouth_weight=settings.mouth_weight,
         )
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(vae.parameters(), config.max_grad_norm)
-        optimizer.step()
-        state.step += 1
-        ema.optimization_step = state.step  # its warm-up depends on the step, also after a resume
-        ema.step(model.parameters())
-        if state.step % config.log_every == 0:
-            text = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
-            log.info("step %d/%d %s (%.0f s)", state.step, settings.steps, text, time.monotonic() - started)
-        if state.step % config.save_every == 0:
+
+    def rate(step: int) -> float:
+        return one_cycle(step, settings.steps, settings.learning_rate, config.warmup_fraction)
+
+    def refresh() -> None:
+        if run.step % config.save_every == 0:
             source.store = ClipStore(store.folder)  # which may be growing
-            state.save(run_dir / "vae_state.pt")
-    ema.copy_to(model.parameters())
-    save_vae(model.cpu(), scale or measured_scale(model, measured_faces(store)), target)
+
+    pictures = (source.batch(step) for step in range(run.step, settings.steps))
+    run.train(settings.steps, pictures, loss_of, rate, refresh)
+    run.swap_average()
+    model.cpu()
+    save_vae(model, scale or measured_scale(model, measured_faces(store)), target)
     return target
 
 

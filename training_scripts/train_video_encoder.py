@@ -9,8 +9,6 @@ feature has zero mean and unit deviation, without which all clips would look nea
 """
 
 import logging
-import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from latentsync.videomae import MEAN, STD, VideoEncoder, resize_frames, save_vid
 
 from .clip_store import ClipStore
 from .config import VideoEncoderTraining, parse_settings
-from .schedules import one_cycle
+from .training_run import Losses, TrainingRun, make_accelerator, one_cycle
 
 log = logging.getLogger(__name__)
 
@@ -58,48 +56,44 @@ def draw_masks(count: int, config: VideoEncoderTraining, rng) -> Tensor:
 
 def reconstruction_loss(model: VideoMAEForPreTraining, frames: Tensor, hidden: Tensor) -> Tensor:
     """Squared error of the hidden patches; 1 is what predicting nothing but their mean costs."""
+    device = next(model.parameters()).device
     mean, std = (torch.tensor(values)[None, :, None, None, None] for values in (MEAN, STD))
     pixels = (frames / 2 + 0.5 - mean) / std
-    return model(pixels.transpose(1, 2), bool_masked_pos=hidden).loss
+    return model(pixels.transpose(1, 2).to(device), bool_masked_pos=hidden.to(device)).loss
 
 
 def train_video_encoder(config: VideoEncoderTraining, clips: ClipStore) -> Path:
     """Train, or finish training; returns the encoder's file."""
     if config.output.exists():
         return config.output
-    config.output.parent.mkdir(parents=True, exist_ok=True)
+    accelerator = make_accelerator("no")
     torch.manual_seed(config.seed)
     model = build_masked_autoencoder(config)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
     )
     known, measured = clips.split(config.held_out)
-    state_file, step, average = config.output.with_suffix(".state.pt"), 0, None
-    if state_file.exists():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, average = state["step"], state["average"]
-        log.info("resumed at step %d", step)
-    started = time.monotonic()
-    while step < config.steps:
-        rng = np.random.default_rng([config.seed, step])  # of the step alone, so that resuming needs no state
-        optimizer.param_groups[0]["lr"] = one_cycle(step, config.steps, config.learning_rate, config.warmup_fraction)
+    run = TrainingRun(
+        config.output.with_name(f"{config.output.stem}_training"),
+        accelerator,
+        model,
+        model.parameters(),
+        optimizer,
+        max_grad_norm=config.max_grad_norm,
+        log_every=config.log_every,
+        save_every=config.save_every,
+    )
+    run.resume(earlier=config.output.with_suffix(".state.pt"))
+
+    def loss_of(step: int) -> Losses:
+        rng = np.random.default_rng([config.seed, step])
         frames = draw_clips(clips, known, config.batch_size, config, rng)
-        loss = reconstruction_loss(model, frames, draw_masks(config.batch_size, config, rng))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        optimizer.step()
-        step += 1
-        average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
-        if step % config.log_every == 0:
-            log.info("%d/%d loss %.4f (%.0f s)", step, config.steps, average, time.monotonic() - started)
-        if step % config.save_every == 0:
-            part = state_file.with_name(state_file.name + ".part")
-            content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            torch.save({**content, "average": average}, part)
-            os.replace(part, state_file)
+        return reconstruction_loss(run.model, frames, draw_masks(config.batch_size, config, rng)), {}
+
+    def rate(step: int) -> float:
+        return one_cycle(step, config.steps, config.learning_rate, config.warmup_fraction)
+
+    run.train(config.steps, range(run.step, config.steps), loss_of, rate)
     log.info("held-out clips: loss %.4f", held_out_loss(model.eval(), clips, measured, config))
     encoder = normalised_encoder(model, clips, known, config)
     save_videomae(encoder, config.output)

@@ -1,8 +1,9 @@
-"""One run of training: its processes, its average of weights, its save points and its record of losses.
+"""The loop that everything is trained by: processes, learning rate, average of weights, save points, record of losses.
 
 A run's folder holds ``save_points/step-N`` (everything that changes, as accelerate writes it, FSDP and DeepSpeed
-included), ``losses.csv`` and, where wanted, TensorBoard's events. A save point appears whole or not at all, the oldest
-are removed, and what was recorded after the one that a run resumes from is dropped.
+included), ``losses.csv``, ``validation.csv``, their curves as pictures and, where wanted, TensorBoard's events. A save
+point appears whole or not at all, the oldest are removed, and what was recorded after the one that a run resumes from
+is dropped. Whatever a step draws must be a function of the step, so that a run that was cut ends as one that was not.
 """
 
 import csv
@@ -12,10 +13,11 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -28,12 +30,29 @@ from latentsync.media.output_file import written_whole
 from latentsync.model.device import has_fast_bfloat16
 from latentsync.model.loading import choose_device
 
-from .curves import draw_curves
-
 log = logging.getLogger(__name__)
 TIMEOUT = timedelta(hours=2)  # that others wait for one that saves a large model
 SKIPPED_AT_MOST = 100  # steps in a row whose gradients are not finite, which half precision has a few of
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+TABLES = "losses.csv", "validation.csv"
+Batch = TypeVar("Batch")
+Losses = tuple[Tensor, dict[str, Tensor]]  # what is minimised, and its parts for the record
+
+
+def learning_rate(schedule: str, step: int, total: int, peak: float, warmup_fraction: float) -> float:
+    """Of step `step`, counted from 0; a pure function of it, so that resuming needs no state."""
+    if schedule == "one_cycle":
+        return one_cycle(step, total, peak, warmup_fraction)
+    return peak * min(1.0, (step + 1) / max(1, int(total * warmup_fraction)))
+
+
+def one_cycle(step: int, total: int, peak: float, warmup_fraction: float) -> float:
+    """Linear warm-up to ``peak``, then a cosine down to nearly zero at ``total``."""
+    warmup = max(1, int(total * warmup_fraction))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return peak * max(1e-3, 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def precision_here(name: str) -> str:
@@ -46,8 +65,10 @@ def precision_here(name: str) -> str:
 def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1) -> Accelerator:
     """How the run computes; processes and sharding are what `torchrun` or `accelerate launch` set up.
 
-    Raises OptionError for a precision that the device has not, and where processes would not work together.
+    mixed_precision: as `precision_here` takes it. Raises OptionError for a precision that the device has not, and where
+    processes would not work together.
     """
+    mixed_precision = precision_here(mixed_precision)
     on_cpu = choose_device().type == "cpu"
     if on_cpu and mixed_precision == "fp16":  # accelerate would take it, and compute in another precision
         raise OptionError("mixed_precision 'fp16' does not work here: it needs a GPU. Set bf16 or no.")
@@ -72,7 +93,7 @@ def make_accelerator(mixed_precision: str, gradient_accumulation_steps: int = 1)
 
 
 class TrainingRun:
-    """Steps of one model. `resume` first, then for each micro-batch `backward`, and `log_and_save` after each step.
+    """Steps of one model: `resume`, then `train`. After it `swap_average` puts the averaged weights into the model.
 
     parameters: those that learn. step: how many steps are done.
     """
@@ -107,6 +128,32 @@ class TrainingRun:
         self._count, self._started = 0, time.monotonic()
         self._tensorboard = _event_writer(self.folder) if tensorboard and accelerator.is_main_process else None
 
+    def train(
+        self,
+        steps: int,
+        batches: Iterable[Batch],
+        losses: Callable[[Batch], Losses],
+        rate: Callable[[int], float],
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Train up to step `steps`.
+
+        batches: the micro-batches from the present step on. losses: the forward pass of one. rate: step -> learning
+        rate. after: called when a step is done, before it is saved.
+        """
+        for batch in batches:
+            done = self.step
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate(done)
+            with self.accelerator.accumulate(self.model):
+                self.backward(*losses(batch))
+            if self.step == done:  # the first parts of an accumulated step
+                continue
+            if after is not None:
+                after()
+            if self.step % self.save_every == 0 or self.step == steps:
+                self.save()
+
     def backward(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
         """Gradients of one micro-batch; the optimiser's step where it was the last of an accumulated step."""
         for name, part in {"loss": loss.detach(), **parts}.items():
@@ -132,10 +179,6 @@ class TrainingRun:
             self.ema.step(self.parameters)
         self._record()
 
-    def set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
     def _record(self) -> None:
         self._pending["learning_rate"] = torch.tensor(float(self.optimizer.param_groups[0]["lr"]))
         for name, value in self._pending.items():
@@ -156,11 +199,11 @@ class TrainingRun:
     def draw_curves(self) -> None:
         """Every recorded CSV as a picture beside it, where matplotlib is there; in the main process only."""
         if self.accelerator.is_main_process and find_spec("matplotlib"):
-            for table in self.folder.glob("*.csv"):
+            for table in filter(Path.exists, (self.folder / name for name in TABLES)):
                 draw_curves(table, table.with_suffix(".png"))
 
     def write_row(self, name: str, row: dict[str, float]) -> None:
-        """Append the step's row to a CSV file of the run's folder, and to TensorBoard; in the main process only."""
+        """Append the step's row to one of TABLES in the run's folder, and to TensorBoard; in the main process only."""
         path = self.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         row = {"step": self.step, **{key: float(value) for key, value in row.items()}}
@@ -175,10 +218,19 @@ class TrainingRun:
                 self._tensorboard.add_scalar(f"{path.stem}/{key}", value, self.step)
             self._tensorboard.flush()
 
-    def resume(self) -> bool:
-        """Continue from the newest save point, if there is one; tells whether."""
+    def resume(self, earlier: Path | None = None) -> bool:
+        """Continue from the newest save point, if there is one; tells whether.
+
+        earlier: where versions before this one saved; such a file cannot be continued, which is said.
+        """
         points = save_points(self.folder)
         if not points:
+            if earlier is not None and earlier.exists():
+                log.warning(
+                    "%s was saved by an earlier version and cannot be continued: training begins at step 0. Go on with "
+                    "the version that wrote it, or delete the file.",
+                    earlier,
+                )
             self._drop_rows()
             return False
         point = points[-1]
@@ -198,7 +250,7 @@ class TrainingRun:
     def _drop_rows(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        for path in self.folder.glob("*.csv"):
+        for path in filter(Path.exists, (self.folder / name for name in TABLES)):
             with path.open(newline="", encoding="utf-8") as file:
                 header, *rows = csv.reader(file)
             with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -248,6 +300,31 @@ def save_points(folder: Path) -> list[Path]:
     """The complete ones, oldest first."""
     found = (Path(folder) / "save_points").glob("step-*")
     return sorted(path for path in found if path.is_dir() and path.suffix != ".part")
+
+
+def draw_curves(table: Path, target: Path) -> None:
+    """One plot for each column of a CSV file over its first column, as PNG; none where there are no rows.
+
+    Raises OptionError without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OptionError("curves need the package matplotlib, which is not there: pip install matplotlib") from error
+    with table.open(newline="", encoding="utf-8") as file:
+        names, *rows = csv.reader(file)
+    if not rows:
+        return
+    columns = [[float(value) for value in column] for column in zip(*rows, strict=True)]
+    figure = Figure(figsize=(6, 2.2 * (len(names) - 1)), layout="constrained")
+    plots = figure.subplots(len(names) - 1, sharex=True, squeeze=False)[:, 0]
+    for plot, name, column in zip(plots, names[1:], columns[1:], strict=True):
+        plot.plot(columns[0], column, linewidth=1)
+        plot.set_ylabel(name)
+        plot.grid(alpha=0.3)
+    plots[-1].set_xlabel(names[0])
+    with written_whole(target) as part:
+        figure.savefig(part, format="png", dpi=80)
 
 
 def _event_writer(folder: Path):

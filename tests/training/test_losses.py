@@ -66,7 +66,8 @@ def test_what_is_pasted_weighs_most_then_the_rest_of_the_hole():
 
 def vae_error(error, mouths=MOUTHS, **weights):
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
-    return vae_loss(pixels + error, pixels, mouths, **{**VAE_WEIGHTS, **weights})
+    loss, parts = vae_loss(pixels + error, pixels, mouths, **{**VAE_WEIGHTS, **weights})
+    return loss, {name: part.item() for name, part in parts.items()}
 
 
 def test_a_perfect_vae_costs_nothing():

@@ -27,6 +27,9 @@ from training_scripts.sync_loss import all_pairs_loss, cosine_bce
 from training_scripts.syncnet_augmentation import augment
 from training_scripts.syncnet_batches import StepBatches, draw_pairs
 from training_scripts.train_syncnet import train_syncnet
+from training_scripts.training_run import save_points
+
+from .cut_runs import differing
 
 ROOT = Path(__file__).parents[2]
 SIDE, FRAMES = 32, 48
@@ -74,7 +77,7 @@ def config(tmp_path):
 
 
 def rows_of(run_dir) -> list[dict]:
-    with (run_dir / "log.csv").open(newline="") as file:
+    with (run_dir / "validation.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -203,20 +206,27 @@ def test_a_cut_run_goes_on_as_if_uncut(store, config, tmp_path):
     train_syncnet(replace(cut, steps=2), store)
     first = rows_of(cut.run_dir)
     train_syncnet(cut, store)
-    states = [torch.load(c.run_dir / "state.pt", weights_only=True) for c in (uncut, cut)]
-    for part in ("syncnet", "ema"):
-        weights, others = (state["modules"][part] for state in states)
-        assert all(torch.equal(value, others[key]) for key, value in weights.items()), part
+    assert differing(*(save_points(c.run_dir)[-1] for c in (uncut, cut))) == []
     assert rows_of(uncut.run_dir) == rows_of(cut.run_dir)
     assert first == rows_of(cut.run_dir)[:1]
     files = [load_file(c.run_dir / "syncnet.safetensors") for c in (uncut, cut)]
     assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
 
 
+def test_what_an_earlier_version_saved_is_told_and_left(store, config, caplog):
+    settings = config("steps=2")
+    settings.run_dir.mkdir()
+    (settings.run_dir / "state.pt").write_bytes(b"saved")
+    with caplog.at_level("WARNING"):
+        train_syncnet(settings, store)
+    assert f"{settings.run_dir / 'state.pt'} was saved by an earlier version" in caplog.text
+    assert (settings.run_dir / "state.pt").read_bytes() == b"saved"
+
+
 def test_what_a_run_leaves(store, config):
     settings = config("export_pt=true", "pairing=labels", "gradient_accumulation_steps=2", "ema_decay=0")
     target = train_syncnet(settings, store)
-    before = torch.load(settings.run_dir / "state.pt", weights_only=True)["modules"]["syncnet"]
+    before = load_file(save_points(settings.run_dir)[-1] / "model.safetensors")
     syncnet = load_syncnet(target)
     assert syncnet.config == settings.network()
     assert all(torch.equal(value.half(), load_file(target)[key]) for key, value in before.items())
@@ -228,7 +238,8 @@ def test_what_a_run_leaves(store, config):
     rows = rows_of(settings.run_dir)
     assert [int(row["step"]) for row in rows] == [2, 4]
     assert 0 <= float(rows[-1]["validation_accuracy"]) <= 1
-    assert (settings.run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("losses.png", "validation.png"):
+        assert (settings.run_dir / name).read_bytes().startswith(b"\x89PNG")
     assert train_syncnet(settings, store) == target  # finished: nothing more is done
     assert rows_of(settings.run_dir) == rows
 

@@ -1,76 +1,32 @@
 """The U-Net's training as a whole: cut and resumed, removed save points, export, what is recorded and validated."""
 
 import csv
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.video_reader import probe_video
 from latentsync.model.checkpoints import load_unet, read_state_dict, read_unet_facts
 from training_scripts import train_unet as script
 from training_scripts.train_unet import train_unet
-from training_scripts.training_run import TrainingRun, save_points
+from training_scripts.training_run import save_points
 
+from .cut_runs import cut, differing, equal
 from .small_parts import small_config
 
 LESS = ("loss.sync_weight=0", "loss.perceptual_weight=0", "loss.temporal_weight=0")  # the noise alone: quick
 
 
-class Cut(Exception):
-    """Stands for the power cut."""
-
-
 def train_and_cut(config, step: int) -> None:
-    """Train until the gradients of the first part of step `step` (from 0) are there, and no further."""
-    done = TrainingRun.backward
-
-    def cutting(run, loss, parts):
-        done(run, loss, parts)
-        if run.step == step:
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingRun, "backward", cutting)
-        with pytest.raises(Cut):
-            train_unet(config)
+    cut(lambda: train_unet(config), step)
 
 
 def record(config) -> list[dict]:
     with (config.output / "losses.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def differing(first, second) -> list[str]:
-    """Files of two save points that are not equal, tensor by tensor and bit by bit."""
-    differing = []
-    for path in sorted(first.iterdir()):
-        other = second / path.name
-        if path.suffix == ".safetensors":
-            a, b = load_file(path), load_file(other)
-        elif path.suffix == ".json":
-            a, b = json.loads(path.read_text()), json.loads(other.read_text())
-        elif path.suffix in (".pt", ".bin"):
-            a, b = (torch.load(x, weights_only=True) for x in (path, other))
-        else:
-            continue  # the state of generators from which nothing is drawn
-        if not equal(a, b):
-            differing.append(path.name)
-    return differing
-
-
-def equal(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(value, b[key]) for key, value in a.items())
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 @pytest.mark.parametrize(
