@@ -203,10 +203,10 @@ def check_models(settings: PrepareSettings) -> None:
 
 def _engine(arguments: argparse.Namespace):
     if arguments.engine == "ray":
-        from .preparation.ray_engine import RayEngine
+        from .preparation.engines import RayEngine
 
         return RayEngine(arguments.workers, arguments.ray_address)
-    from .preparation.process_pool import ProcessPool
+    from .preparation.engines import ProcessPool
 
     return ProcessPool(arguments.workers)
 

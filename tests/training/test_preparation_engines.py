@@ -6,10 +6,9 @@ import pytest
 
 from latentsync.errors import LatentSyncError
 from training_scripts.clip_store import ClipStore
-from training_scripts.preparation.engines import Outcome, distribution, longest_first
+from training_scripts.preparation.engines import Outcome, ProcessPool, distribution, longest_first
 from training_scripts.preparation.pipeline import Preparation
 from training_scripts.preparation.probing import find_sources
-from training_scripts.preparation.process_pool import ProcessPool
 
 from . import preparation_stages as stages
 from .prepared_stores import fingerprints, short_settings
@@ -21,7 +20,7 @@ WORKERS = 2
 def ray_engine():
     if find_spec("ray") is None:
         pytest.skip("needs ray[data]")
-    from training_scripts.preparation.ray_engine import RayEngine
+    from training_scripts.preparation.engines import RayEngine
 
     engine = RayEngine(WORKERS)
     yield engine

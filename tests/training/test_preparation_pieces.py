@@ -14,9 +14,7 @@ from latentsync.faces.finder import FaceTracker
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.tracks.smoothing import smooth_points
-from training_scripts.preparation.aligning import AHEAD, LookaheadAligner
-from training_scripts.preparation.pieces import Piece, PieceCutter
-from training_scripts.preparation.resampling import TimedFrame
+from training_scripts.preparation.pieces import AHEAD, LookaheadAligner, Piece, PieceCutter, TimedFrame
 
 SIDE, FACE, LEAST, MOST = 160, 64, 26, 52  # px of frames and faces; frames of a piece
 

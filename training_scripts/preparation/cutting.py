@@ -14,11 +14,9 @@ from latentsync.faces.finder import FaceDetector, FaceTracker
 from latentsync.media.video_writer import VideoWriter
 
 from ..clip_store import folder_written_whole
-from .pieces import Gap, Piece, PieceCutter
+from .pieces import Gap, Piece, PieceCutter, frames_at_25
 from .quality import sharpness
-from .records import recorded
-from .resampling import frames_at_25
-from .settings import FPS, LONGEST_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings
+from .settings import FPS, LONGEST_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings, recorded
 
 SPARE_FRAMES = 15  # of sound kept on both sides of a piece
 KEY_FRAME_EVERY = FPS  # frames; training reads from anywhere

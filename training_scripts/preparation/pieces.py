@@ -1,28 +1,129 @@
 """Pieces of a video in which one face is seen without a break, aligned as the product aligns it.
 
-Frames come once and are not kept: what is held is the aligned faces of the piece under way, at most as long as a clip
-may be, and the parts around the faces of the last second or so.
+Frames come at 25 a second, once, and are not kept: what is held is the aligned faces of the piece under way, at most as
+long as a clip may be, and the parts around the faces of the last second or so.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
+from latentsync.faces.align import Aligner, canvas_size, frame_pixels_per_crop_pixel, warp_faces
 from latentsync.faces.detect import mouth_opening
 from latentsync.faces.finder import FaceDetector, FaceObservation
+from latentsync.media.video_decoder import FrameSelection, VideoDecoder
+from latentsync.media.video_reader import FrameConverter
 from latentsync.model_files import Framing
 from latentsync.tracks.appearance import NUM_LOWER, Look, covering, face_look, look_change
 from latentsync.tracks.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED
 from latentsync.tracks.shots import ShotDetector
+from latentsync.tracks.smoothing import LONGEST, REACH, smooth_points
 from latentsync.tracks.usability import MAX_COVERING, MIN_CONFIDENCE, MIN_SIDE
 
-from .aligning import AHEAD, LookaheadAligner
-from .resampling import TimedFrame
 from .settings import FPS
 
 LONGEST_STILL = 0.3  # s for which one picture may be shown: a talking face does not stand still for longer
 MAX_COVERED = 0.1  # share of a piece's frames in which something may lie over the mouth
+AHEAD = math.ceil(REACH * LONGEST * FPS)  # frames on either side that a frame's place may depend on
+MARGIN = 0.5  # of the square's side: what smoothing may move it by, and far more
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """pixels: (H, W, 3) uint8 RGB, read-only; time: s from the source's first picture; source: which of its pictures of
+    this part is shown, so that repeats are told; is_damaged: the decoder had to guess."""
+
+    pixels: np.ndarray
+    time: float
+    source: int
+    is_damaged: bool = False
+
+
+def frames_at_25(path: Path, start: float, duration: float) -> Iterator[TimedFrame]:
+    """One in memory at a time. A rate that varies is followed: a picture is shown for as long as it lasts.
+
+    The part begins with the picture nearest to `start`, whose own time counts: sound taken by `time` is in step.
+    Raises MediaError.
+    """
+    with VideoDecoder(path) as decoder:
+        selection = FrameSelection(decoder, start, duration, Fraction(FPS))
+        convert, begin = FrameConverter(decoder), None
+        for selected in selection:
+            if begin is None:
+                is_known = start > 0 and selected.source_pts is not None
+                begin = float((selected.source_pts - decoder.origin) * decoder.time_base) if is_known else start
+            time = begin + selected.pts / FPS
+            yield TimedFrame(convert(selected.frame), time, selected.source_index, bool(selected.frame.is_corrupt))
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """pixels: the part of a frame around its face, a copy; corner: (2,) x, y of its first pixel in the frame."""
+
+    pixels: np.ndarray
+    corner: np.ndarray
+
+
+class LookaheadAligner:
+    """Frames one after another; their faces come about a second later, when the frames after them are known.
+
+    What is held meanwhile is the part of each frame around its face. The places are those of
+    `smooth_points` over the whole stretch.
+    """
+
+    def __init__(self, resolution: int):
+        self._resolution = resolution
+        self._aligner = Aligner(resolution, "none")
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget all frames: what comes next is another stretch."""
+        self._points: list[np.ndarray] = []  # of up to AHEAD frames that are done, then of the waiting ones
+        self._patches: list[_Patch] = []  # of the waiting ones
+
+    def add(self, pixels: np.ndarray, points: np.ndarray) -> None:
+        """One more frame (H, W, 3) uint8 RGB whose face has the alignment points (3, 2) px."""
+        self._points.append(np.asarray(points, np.float64))
+        self._patches.append(_patch(pixels, self._aligner(points), self._resolution))
+
+    @property
+    def waiting(self) -> int:
+        """Frames whose faces were not taken."""
+        return len(self._patches)
+
+    def take(self, is_end: bool = False) -> Iterator[tuple[np.ndarray, float]]:
+        """Aligned faces (S, S, 3) uint8, and px of the frame per px of theirs, of all frames that can be placed.
+
+        is_end: no more frames follow, so that all can.
+        """
+        count = self.waiting if is_end else max(self.waiting - AHEAD, 0)
+        if not count:
+            return
+        before = len(self._points) - self.waiting
+        times = np.arange(len(self._points)) / FPS
+        places = smooth_points(np.stack(self._points), times)[before : before + count]
+        patches, self._patches = self._patches[:count], self._patches[count:]
+        self._points = self._points[max(before + count - AHEAD, 0) :]
+        for patch, points in zip(patches, places, strict=True):
+            matrix = self._aligner(points).astype(np.float64)
+            scale = frame_pixels_per_crop_pixel(matrix, self._resolution)
+            matrix[:, 2] += matrix[:, :2] @ patch.corner
+            yield warp_faces([patch.pixels], matrix[None], self._resolution)[0], scale
+
+
+def _patch(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> _Patch:
+    width, height = canvas_size(resolution)
+    turn = np.linalg.inv(matrix[:, :2].astype(np.float64))
+    corners = (np.array([[0, 0], [width, 0], [0, height], [width, height]]) - matrix[:, 2]) @ turn.T
+    margin = MARGIN * np.ptp(corners, axis=0).max()
+    limits = np.array([frame.shape[1], frame.shape[0]])
+    low = np.clip(np.floor(corners.min(0) - margin), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(corners.max(0) + margin), low + 1, limits).astype(int)
+    return _Patch(frame[low[1] : high[1], low[0] : high[0]].copy(), low)
 
 
 @dataclass

@@ -19,8 +19,7 @@ from latentsync.files import sha256_of
 from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.media.video_reader import probe_video, video_length
 
-from .records import REJECTING, one_line, recorded
-from .settings import VERSION, PrepareSettings
+from .settings import REJECTING, VERSION, PrepareSettings, one_line, recorded
 
 LONGEST = 3600.0  # s for one source, after which it counts as unreadable
 MIN_RATE = 10.0  # frames per second: below, lips are not seen to move

@@ -9,8 +9,7 @@ import numpy as np
 
 from latentsync.media.video_reader import read_frames
 
-from .records import recorded
-from .settings import PrepareSettings
+from .settings import PrepareSettings, recorded
 
 COMPARED_SIDE = 128  # px, to which the faces are brought, so that one limit serves every resolution
 LOOKED_AT = 16  # frames, evenly spaced

@@ -1,13 +1,20 @@
-"""What a preparation was asked for, and the names that follow from it."""
+"""What a preparation was asked for, the names that follow from it, and the records of what its stages found.
+
+A record is a JSON file of one item that appears whole, so that a stage is done or not.
+"""
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentsync.errors import ModelNotFoundError, OptionError
+import av
+
+from latentsync.errors import FaceNotFoundError, FrameCountError, MediaError, ModelNotFoundError, OptionError
 from latentsync.files import sha256_of
+from latentsync.media.output_file import written_whole
 
 if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
     from latentsync.model_files import Framing
@@ -126,3 +133,32 @@ class PrepareSettings:
 
 def _hash(values: list) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+
+
+# What is the item's own fault and rejects it; all else (a full disk, a missing model, a bug) ends the run.
+REJECTING = (MediaError, FaceNotFoundError, FrameCountError, av.FFmpegError)
+
+
+def read_record(path: Path) -> dict | None:
+    """None where there is none, or one that a crash of the machine has damaged: the item is done again."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def recorded(path: Path, make: Callable[[], dict]) -> dict:
+    """The record at `path`, made first where it is not there. What `make` raises of REJECTING becomes its reason."""
+    if (record := read_record(path)) is not None:
+        return record
+    try:
+        record = make()
+    except REJECTING as error:
+        record = {"rejected": one_line(error)}
+    with written_whole(path) as part:
+        part.write_text(json.dumps(record), encoding="utf-8")
+    return record
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -13,8 +13,7 @@ from latentsync.metrics.lse import S3FD, load_s3fd
 from latentsync.voice_activity import WaveformPeaks, estimate_offset
 
 from .cutting import SPARE_FRAMES
-from .records import recorded
-from .settings import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings
+from .settings import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings, recorded
 
 DETECTED_SIDE = 256  # px, of an aligned face in which S3FD looks for it again
 SILENCE = 1e-3  # loudest sample below which nothing is said
