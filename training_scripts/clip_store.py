@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +24,12 @@ from latentsync.media.output_file import written_whole
 from latentsync.media.video_reader import read_frames
 from latentsync.model_files import Framing
 
+if TYPE_CHECKING:  # torch, which nothing here needs but the encoding
+    from latentsync.model.whisper import AudioEncoder
+
 FPS = 25
 SAMPLE_RATE = 16_000
+WINDOW = 30.0  # s, Whisper's
 FULL_SCALE = 32767  # of int16 samples
 MANIFEST = "manifest.parquet"
 # Columns that every manifest has; others may stand beside them.
@@ -291,3 +296,30 @@ def _mapped(path: Path) -> np.ndarray:
 def _sync(path: Path) -> None:
     with path.open("r+b") as file:  # Windows syncs only what may be written
         os.fsync(file.fileno())
+
+
+def encode_voices(
+    waveforms: Sequence[np.ndarray], encoder: "AudioEncoder", *, first_alone: bool = True
+) -> dict[str, np.ndarray]:
+    """Features (V, L, layers + 1, D) float16, mel (V, 80, M) and audio (V, T) float32 of waveforms (T,) at 16 kHz.
+
+    The first voice, the clip's own, is encoded by itself, unless `first_alone` is false; of the others as many as fit
+    go through Whisper's window of 30 s together, which is cheaper and what long speech looks like. T is a multiple of
+    320.
+    """
+    from latentsync.model.whisper import encode_audio
+    from latentsync.sync.syncnet import sync_mel
+
+    together = max(1, int(WINDOW * SAMPLE_RATE / len(waveforms[0])))
+    alone = int(first_alone)
+    rest = (waveforms[i : i + together] for i in range(alone, len(waveforms), together))
+    groups = [*([waveforms[:1]] if first_alone else []), *rest]
+    features = []
+    for group in groups:
+        encoded = encode_audio(np.concatenate(group), encoder, sample_rate=SAMPLE_RATE).numpy().astype(np.float16)
+        features.extend(np.split(encoded, len(group)))
+    return {
+        "features": np.stack(features),
+        "mel": np.stack([sync_mel(waveform) for waveform in waveforms]),
+        "audio": np.stack(waveforms).astype(np.float32),
+    }

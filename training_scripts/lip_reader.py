@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from latentsync.errors import OptionError
 from latentsync.model.weights import read_weights, write_weights
 
-from .clip_latents import ClipLatents
+from .batches import ClipLatents
 from .config import LipReaderConfig, UNetTrainingConfig
 from .training_run import one_cycle
 

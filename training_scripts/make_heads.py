@@ -38,9 +38,8 @@ from latentsync.model.masks import generation_mask
 from latentsync.model.whisper import AudioEncoder, load_whisper
 from latentsync.model_files import Framing
 
-from .clip_store import FPS, ClipStore, ClipStoreWriter
+from .clip_store import FPS, ClipStore, ClipStoreWriter, encode_voices
 from .config import CONFIGS, STRICT, Count, GivenPath, add_settings, load_settings
-from .encode_speech import encode_voices
 from .heads.cameras import Shot
 from .heads.developing import Film
 from .heads.drawing import Studio

@@ -21,9 +21,8 @@ from latentsync.model.whisper import AudioEncoder, load_whisper
 from latentsync.model_files import Framing
 from latentsync.synthetic.clips import AvatarClip
 
-from .clip_store import MANIFEST, ClipStoreWriter
+from .clip_store import MANIFEST, ClipStoreWriter, encode_voices
 from .config import TrainingConfig, parse_settings
-from .encode_speech import encode_voices
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 50  # clips

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from latentsync.model.masks import generation_mask
 from latentsync.model.weights import write_weights
 
-from .clip_order import step_generator
+from .batches import step_generator
 from .config import TrainingConfig, parse_settings
 from .losses import restoration_loss
 from .make_restorer_pairs import SCALE, make_pairs

@@ -27,12 +27,10 @@ from latentsync.sync.pairs import (
 )
 from latentsync.sync.syncnet import StableSyncNet, load_syncnet, save_syncnet, stack_frames
 
-from .clip_order import step_generator
+from .batches import StepBatches, augment, step_generator
 from .clip_store import ClipStore
 from .config import SyncNetTraining, parse_settings
-from .sync_loss import all_pairs_loss, cosine_bce, cosines_bce
-from .syncnet_augmentation import augment
-from .syncnet_batches import StepBatches
+from .losses import all_pairs_loss, cosine_bce, cosines_bce
 from .training_run import Losses, TrainingRun, learning_rate, make_accelerator
 
 log = logging.getLogger(__name__)

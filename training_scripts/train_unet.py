@@ -12,26 +12,30 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from einops import rearrange
+from torch import Tensor
 
 from latentsync.errors import OptionError
+from latentsync.media.video_writer import VideoWriter
 from latentsync.model.checkpoints import build_unet as unet_of_tensors
 from latentsync.model.checkpoints import read_unet_facts, save_unet
+from latentsync.model.diffusion import ddim_scheduler, denoise, shared_noise
 from latentsync.model.masks import generation_mask
 from latentsync.model.unet import Float32Attention, LatentSyncUNet
-from latentsync.model.vae import Autoencoder, LatentSpace, load_vae
+from latentsync.model.vae import Autoencoder, LatentSpace, decode, encode, load_vae
+from latentsync.model.whisper import audio_tokens, window_centre
 from latentsync.model_files import Framing
+from latentsync.sync.syncnet import load_syncnet
 
-from .clip_latents import ClipLatents
-from .clip_store import ClipStore
+from .batches import Batch, ClipLatents, UNetClips, to_pixels, unet_batches
+from .clip_store import FPS, ClipStore
 from .config import UNetTrainingConfig, parse_settings
 from .lip_reader import load_lip_reader
-from .lora_adapter import add_adapter, save_adapter
-from .training_run import Losses, TrainingRun, learning_rate, make_accelerator, precision_here
-from .unet_batches import Batch, UNetClips, batches
-from .unet_losses import UNetLosses
-from .unet_model import build_unet, checkpoint_blocks, choose_trainable, sizes
-from .unet_validation import Validation
+from .losses import UNetLosses
+from .training_run import SHARDED, Losses, TrainingRun, learning_rate, make_accelerator, precision_here
+from .unet_model import add_adapter, build_unet, checkpoint_blocks, choose_trainable, save_adapter, sizes
 
 log = logging.getLogger(__name__)
 ADAPTER = "adapter.safetensors"
@@ -86,7 +90,7 @@ def train_unet(config: UNetTrainingConfig) -> Path:
 
 
 def _steps(
-    config: UNetTrainingConfig, run: TrainingRun, clips: UNetClips, losses: UNetLosses, validation: Validation | None
+    config: UNetTrainingConfig, run: TrainingRun, clips: UNetClips, losses: UNetLosses, validation: "Validation | None"
 ) -> None:
     accelerator, settings, told = run.accelerator, config.optimizer, set()
 
@@ -110,7 +114,7 @@ def _steps(
             validation(run)
             run.swap_average()
 
-    source = batches(
+    source = unet_batches(
         clips,
         range(run.step, settings.steps),
         accelerator.process_index,
@@ -179,6 +183,97 @@ def _export(
         )
     run.swap_average()
     run.accelerator.wait_for_everyone()
+
+
+class Validation:
+    """Short clips as inference makes them, to look at, and what SyncNet says of them.
+
+    Call it with the run, by all processes, with the weights to judge in place. All do the same number of clips, so that
+    none waits for another's; nothing is drawn from training's generators.
+    """
+
+    def __init__(self, config: UNetTrainingConfig, store: ClipStore, clips: list[int], losses: UNetLosses):
+        self.config, self.store, self.losses = config, store, losses
+        frames = config.data.num_frames
+        usable = [i for i in clips if store.num_frames(i) >= frames]
+        self.clips = usable[:: max(1, len(usable) // config.validation.clips)][: config.validation.clips]
+        path = config.validation.syncnet or config.loss.syncnet
+        self.syncnet = load_syncnet(path, losses.device) if path is not None else None
+
+    @torch.no_grad()
+    def __call__(self, run: TrainingRun) -> None:
+        accelerator = run.accelerator
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+        # Of plain data parallelism the module itself: a forward pass for which no other process must wait.
+        unet = run.model if accelerator.distributed_type in SHARDED else accelerator.unwrap_model(run.model)
+        unet.eval()
+        scores = []
+        for first in range(0, len(self.clips), world_size):
+            clip = self.clips[min(first + rank, len(self.clips) - 1)]
+            with accelerator.autocast():
+                made, true = self.make(unet, clip)
+            scores.append(self.score(clip, made))
+            if first + rank < len(self.clips):
+                path = run.folder / "validation" / f"step-{run.step:08d}" / f"{self.store.keys[clip]}.mp4"
+                write_beside(path, made, true)
+        unet.train()
+        everyones = accelerator.gather_for_metrics(scores, use_gather_object=True)
+        found = [score for score in everyones if score]
+        if found and accelerator.is_main_process:
+            row = {name: float(np.mean([score[name] for score in found])) for name in found[0]}
+            run.write_row("validation.csv", row)
+            log.info("validation at step %d: %s", run.step, row)
+
+    def make(self, unet: torch.nn.Module, clip: int) -> tuple[np.ndarray, np.ndarray]:
+        """The clip as the U-Net makes it and as it is, (F, S, S, 3) uint8: whole chunks of `data.num_frames`."""
+        settings, size = self.config.validation, self.config.data.num_frames
+        chunks = min(settings.chunks, self.store.num_frames(clip) // size)
+        true = self.store.frames(clip, 0, chunks * size)
+        features = torch.from_numpy(np.array(self.store.features(clip, 0)))
+        generator = torch.Generator().manual_seed(self.config.seed)
+        noise, made = None, []
+        for start in range(0, len(true), size):
+            pixels = to_pixels(true[start : start + size]).to(self.losses.device)
+            masked, clean = (self._latents(part) for part in (pixels * self.losses.mask, pixels))
+            if noise is None:
+                noise = shared_noise(clean.shape, generator, self.losses.device)
+            hole = self.losses.hole.float().expand(1, 1, *clean.shape[2:])
+            centres = [window_centre(index, FPS) for index in range(start, start + size)]
+            latents = denoise(
+                unet,
+                ddim_scheduler(self.losses.prediction_type),
+                noise,
+                torch.cat([hole, masked, clean], 1),
+                audio_tokens(features, centres).float().to(self.losses.device),
+                settings.num_inference_steps,
+                settings.guidance_scale,
+            )
+            drawn = decode(self.losses.vae, rearrange(latents, "1 c f h w -> f c h w")).float()
+            drawn = pixels * self.losses.mask + drawn * (1 - self.losses.mask)
+            made.append(((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy())
+        return np.concatenate(made), true
+
+    def _latents(self, pixels: Tensor) -> Tensor:
+        """(1, C, F, s, s) float32."""
+        return rearrange(encode(self.losses.vae, pixels, sample=False).float(), "f c h w -> 1 c f h w")
+
+    def score(self, clip: int, made: np.ndarray) -> dict[str, float]:
+        """Empty without a SyncNet."""
+        if self.syncnet is None:
+            return {}
+        from latentsync.sync.score import sync_score
+
+        found = sync_score(made, np.asarray(self.store.mel(clip, 0)), self.syncnet)
+        return {"sync_confidence": float(found.confidence), "sync_offset": float(found.offset_frames)}
+
+
+def write_beside(path, made: np.ndarray, true: np.ndarray) -> None:
+    """What was made, left, and what it should be, as a video of 25 frames a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side = made.shape[1]
+    with VideoWriter(path, 2 * side, side, rate=FPS) as writer:
+        for pair in zip(made, true, strict=True):
+            writer.write(np.concatenate(pair, axis=1))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
-"""The U-Net that is trained: built or loaded, which of its tensors learn, and recomputing instead of remembering."""
+"""The U-Net that is trained: built or loaded, which of its tensors learn, an adapter in their place, recomputing."""
 
 import logging
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import IncompleteCheckpointError, OptionError
+from latentsync.files import sha256_of
 from latentsync.model.checkpoints import UNSEEN_FIELDS, load_unet, unet_config_from_state_dict
-from latentsync.model.loading import check_latents
+from latentsync.model.loading import check_latents, save_lora
 from latentsync.model.unet import LatentSyncUNet, to_reference_key
 from latentsync.model.vae import STABLE_DIFFUSION, LatentSpace
 
-from .config import ModelConfig
+from .config import LoRAConfig, ModelConfig
 
 log = logging.getLogger(__name__)
 MOTION_BLOCKS = {"off": "none", "all": "all", "decoder": "decoder"}
@@ -110,3 +113,37 @@ def _recomputed(forward, *args, **kwargs):
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def add_adapter(unet: LatentSyncUNet, config: LoRAConfig) -> list[nn.Parameter]:
+    """Put an adapter, peft's layers, into the U-Net, in place.
+
+    Returns what learns, which is all of the adapter and nothing else. It starts as no change: B is zero. Raises
+    OptionError where no layer has such a name.
+    """
+    names = [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.endswith(tuple(config.layers))
+        and (config.within == "all" or config.within in to_reference_key(f"{name}.weight"))
+    ]
+    if not names:
+        raise OptionError(
+            f"lora.layers {config.layers} within {config.within!r} are no linear layers of the U-Net; expected ends of "
+            "names as to_q or to_out.0, and a part of the reference's names as attn2. or all"
+        )
+    inject_adapter_in_model(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names), unet)
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def save_adapter(unet: LatentSyncUNet, tensors: dict, config: LoRAConfig, base: Path, path: Path) -> None:
+    """Write the file that the product reads.
+
+    tensors: the U-Net's state dict, however it is spread at the moment; base: the file that was adapted.
+    """
+    adapter = {
+        key: tensor.detach().cpu() for key, tensor in get_peft_model_state_dict(unet, tensors).items() if "lora_" in key
+    }
+    told = {"peft_type": "LORA", "r": config.rank, "lora_alpha": config.alpha, "target_modules": config.layers}
+    save_lora(path, adapter, told, base_sha256=sha256_of(base))

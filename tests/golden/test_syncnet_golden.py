@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.sync.syncnet import load_syncnet, mel_window, stack_frames, sync_mel
-from training_scripts.sync_loss import cosine_bce, sync_loss
+from training_scripts.losses import cosine_bce, sync_loss
 
 TOLERANCE = 1e-4
 EMBEDDINGS = {torch.float64: 2e-5, torch.float32: 5e-4}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import OptionError
-from training_scripts.clip_order import clip_batch, item_rng
+from training_scripts.batches import clip_batch, item_rng
 
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(2, 1), (3, 1), (2, 2), (5, 4)])

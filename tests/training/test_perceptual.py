@@ -11,7 +11,7 @@ from latentsync.errors import ForeignCheckpointError, IncompleteCheckpointError,
 from latentsync.metrics.picture_networks import VGG_FILE
 from latentsync.model.loading import BUNDLED
 from latentsync.model.vae import load_vae, vae_features
-from training_scripts.perceptual import LPIPSLoss, VAEPerceptualLoss
+from training_scripts.losses import LPIPSLoss, VAEPerceptualLoss
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ import torch
 
 from training_scripts.clip_store import ClipStore
 from training_scripts.config import TrainingConfig, load_settings
-from training_scripts.pictures import crop, dead_leaves, recoloured, spoiled
-from training_scripts.train_vae import PictureSource, disturbed
+from training_scripts.train_vae import PictureSource, crop, dead_leaves, disturbed, recoloured, spoiled
 
 from .conftest import MICRO
 from .small_parts import SIDE

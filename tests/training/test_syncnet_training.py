@@ -21,11 +21,10 @@ from latentsync.errors import OptionError
 from latentsync.sync.pairs import draw_pair, fixed_pairs, load_pairs, usable_clips
 from latentsync.sync.syncnet import StableSyncNet, load_syncnet, mel_window, sync_mel, syncnet_from_description
 from latentsync.synthetic.clips import AvatarClip
+from training_scripts.batches import StepBatches, augment, draw_pairs
 from training_scripts.clip_store import ClipStore, ClipStoreWriter
 from training_scripts.config import CONFIGS, AugmentationConfig, SyncNetTraining, load_settings
-from training_scripts.sync_loss import all_pairs_loss, cosine_bce
-from training_scripts.syncnet_augmentation import augment
-from training_scripts.syncnet_batches import StepBatches, draw_pairs
+from training_scripts.losses import all_pairs_loss, cosine_bce
 from training_scripts.train_syncnet import train_syncnet
 from training_scripts.training_run import save_points
 

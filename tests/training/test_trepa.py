@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from latentsync.errors import OptionError
 from latentsync.videomae import VideoEncoder, VideoEncoderConfig
-from training_scripts.trepa import TREPALoss
+from training_scripts.losses import TREPALoss
 
 CONFIG = VideoEncoderConfig(
     image_size=28,

@@ -11,9 +11,8 @@ from latentsync.model.masks import generation_mask
 from latentsync.model.vae import load_vae
 from latentsync.model.whisper import audio_tokens, window_centre
 from latentsync.sync.syncnet import mel_window
-from training_scripts.clip_latents import ClipLatents, to_pixels
+from training_scripts.batches import ClipLatents, UNetClips, places, reference_frames, to_pixels, unet_batches
 from training_scripts.clip_store import ClipStore
-from training_scripts.unet_batches import UNetClips, batches, places, reference_frames
 
 from .small_parts import CLIP_FRAMES, FRAMES, small_config
 
@@ -49,7 +48,7 @@ def test_an_item_depends_on_nothing_but_its_place(parts):
 
 def test_workers_read_what_the_process_itself_does(parts):
     alone, helped = clips_of(parts), clips_of(parts, "data.num_workers=2")
-    for a, b in zip(batches(alone, range(2, 5)), batches(helped, range(2, 5)), strict=True):
+    for a, b in zip(unet_batches(alone, range(2, 5)), unet_batches(helped, range(2, 5)), strict=True):
         assert torch.equal(a.seeds, b.seeds)
         assert torch.equal(a.frames, b.frames)
 

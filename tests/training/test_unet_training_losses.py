@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 from latentsync.errors import OptionError
 from latentsync.model.vae import decode, load_vae
 from latentsync.sync.syncnet import stack_frames
-from training_scripts.clip_latents import to_pixels
+from training_scripts.batches import UNetClips, collate, to_pixels
 from training_scripts.clip_store import ClipStore
 from training_scripts.config import NoiseConfig
-from training_scripts.unet_batches import UNetClips, collate
-from training_scripts.unet_losses import UNetLosses, draw_noise
+from training_scripts.losses import UNetLosses, draw_noise
 
 from .small_parts import FRAMES, small_config
 

@@ -29,7 +29,7 @@ def store(item: dict, settings: PrepareSettings) -> dict:
     """Add a clip to the store; {key}."""
     writer = ClipStoreWriter(settings.output)
     if item["key"] not in writer:
-        from ..encode_speech import encode_voices
+        from ..clip_store import encode_voices
 
         folder, count = Path(item["folder"]), item["num_frames"]
         audio = shifted(np.load(folder / "sound.npy"), item["offset"], count)
