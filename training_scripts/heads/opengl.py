@@ -27,12 +27,13 @@ def headless_context():
 
 
 def shader_pieces() -> dict[str, str]:
-    """The pieces of shaders.glsl by name, with what they share put in front."""
+    """The pieces of shaders.glsl by name, with what they share put in front or in its place."""
     text = (Path(__file__).parent / "shaders.glsl").read_text()
     pieces = dict(re.findall(r"^//// (\S+)\n(.*?)(?=^//// |\Z)", text, re.S | re.M))
-    shared, light = pieces.pop("common"), pieces.pop("light")
+    shared, light, hairs = (pieces.pop(name) for name in ("common", "light", "hairs"))
     lit = ("skin.frag", "cloth.frag", "fur.vert", "fur.frag", "hair.vert", "hair.frag", "solid.frag", "lash.frag")
     for name, code in pieces.items():
+        code = pieces[name] = code.replace("#include hairs\n", hairs)
         if not code.startswith("#version"):
             pieces[name] = (
                 "#version 330\n"

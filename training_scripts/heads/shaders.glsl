@@ -1,4 +1,5 @@
-// What draws people, in pieces: a line "//// name" begins each. `common` and `light` are put before those that need them.
+// What draws people, in pieces: a line "//// name" begins each. `common` and `light` are put before those that need them,
+// others where they are included.
 
 //// common
 float hash(vec3 p) {
@@ -245,8 +246,7 @@ void main() {
     out_fur = vec4(max(max(brow * brow_strength * .8, dense), edge * scalp_hair), kind, beard_grey * step(.4, noise(q * 700.)), lip);
 }
 
-//// skin.vert
-#version 330
+//// hairs
 in vec3 place, normal, rest;
 in vec2 uv;
 in float open;
@@ -256,31 +256,29 @@ uniform vec3 fur_lengths;                           // scalp, brow, beard, m
 in vec3 fur_kind;
 out vec3 w, n, r, b;
 out vec2 t;
-out float ao;
-void main() {
-    float away = dot(fur_kind, fur_lengths) * fur_shift;
-    vec3 p = place + (normal * .75 + vec3(0, -.5, .05) * fur_kind.z + vec3(0, .3, 0) * fur_kind.y) * away;
-    vec4 world = model * vec4(p, 1);
-    w = world.xyz; n = mat3(model) * normal; r = rest; t = uv; ao = open; b = place;
-    gl_Position = camera * world;
-}
-
-//// fur.vert
-in vec3 place, normal, rest;
-in vec2 uv;
-in float open;
-uniform mat4 model, camera;
-uniform float fur_shift;                            // how far this layer of hairs stands off, 0..1 of their length
-uniform vec3 fur_lengths;                           // scalp, brow, beard, m
-in vec3 fur_kind;
-out vec3 w, n, r, b;
-out vec2 t;
-out vec3 light;
-void main() {
+vec4 stand_off() {                                  // where this layer of hairs is, world; and what is told of the place
     float away = dot(fur_kind, fur_lengths) * fur_shift;
     vec3 p = place + (normal * .75 + vec3(0, -.5, .05) * fur_kind.z + vec3(0, .3, 0) * fur_kind.y) * away;
     vec4 world = model * vec4(p, 1);
     w = world.xyz; n = mat3(model) * normal; r = rest; t = uv; b = place;
+    return world;
+}
+
+//// skin.vert
+#version 330
+#include hairs
+out float ao;
+void main() {
+    vec4 world = stand_off();
+    ao = open;
+    gl_Position = camera * world;
+}
+
+//// fur.vert
+#include hairs
+out vec3 light;
+void main() {
+    vec4 world = stand_off();
     vec3 up = normalize(n);
     float shadow = lit_once(w, .006);
     light = around(up) * open;
