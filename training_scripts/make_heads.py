@@ -9,7 +9,7 @@ the store lie a contact sheet and a report: people, voices, what was left out an
 In some clips (data.other_words) the lower face, as far as the U-Net paints it, says the clip's words while the rest of
 the face was filmed saying others: what the product is asked for. Nothing around the hole tells the lips there.
 
-``data.split=scenes`` makes whole videos with their truth instead, see heads/scene_videos.py.
+``data.split=scenes`` makes whole videos with their truth instead, see heads/scenes.py.
 """
 
 import argparse
@@ -41,11 +41,10 @@ from latentsync.model_files import Framing
 from .clip_store import FPS, ClipStore, ClipStoreWriter, encode_voices
 from .config import CONFIGS, STRICT, Count, GivenPath, add_settings, load_settings
 from .heads.cameras import Shot
-from .heads.developing import Film
+from .heads.developing import Film, Recording
 from .heads.drawing import Studio
 from .heads.people import Person
-from .heads.recording import Recording
-from .heads.scene_videos import over, write_scene_video
+from .heads.scenes import over, write_scene_video
 from .heads.speech import Speech, speech
 from .heads.voices import Voice, choose_voices, find_voices
 from .preparation.cutting import AlignedVideoWriter

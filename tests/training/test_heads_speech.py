@@ -15,9 +15,9 @@ from latentsync.errors import LatentSyncError, OptionError
 from latentsync.media.video_reader import probe_video, read_frames
 from training_scripts.clip_store import ClipStore
 from training_scripts.heads import rooms
+from training_scripts.heads.developing import HELD_OUT_CODECS, TRAINING_CODECS, Recording
 from training_scripts.heads.drawing import Studio
 from training_scripts.heads.head_mesh import HeadsUnavailableError
-from training_scripts.heads.recording import HELD_OUT_CODECS, TRAINING_CODECS, Recording
 from training_scripts.heads.speech import speech
 from training_scripts.heads.texts import SOUNDS, sentence
 from training_scripts.heads.visemes import SHAPES, VOWELS, Manner, expressions

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from .features import eye_solids, glasses_solid
 from .hair import beard_zone, cloth_zone, hair_solid, scalp_zone
 from .head_mesh import LOWER_TEETH, UPPER_TEETH, HeadMesh
-from .mouth import Solid, mouth_solids
 from .people import Person
+from .solids import Solid, eye_solids, glasses_solid, mouth_solids
 from .things import Thing
 from .transforms import about, rigid, rotation
 

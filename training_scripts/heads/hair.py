@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .mouth import HAIR, SKULL, Solid
 from .people import Person
+from .solids import HAIR, SKULL, Solid
 
 HAIRLINE = np.array(  # degrees from the front to the back, height of the hairline in the template, m
     (

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .features import tube
-from .mouth import JAW, SKULL, Solid, grid_triangles
 from .people import Person, linear
+from .solids import JAW, SKULL, Solid, grid_triangles, tube
 
 THING = 7  # the material: "along" is the colour, the surface (gloss, roughness)
 THING_BONE = 5
