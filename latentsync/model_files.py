@@ -29,6 +29,22 @@ FRAMINGS: tuple[Framing, ...] = get_args(Framing)
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a network comes from.
+
+    year    of its first publication
+    source  its authors' page, or the file's address there
+    sha256  of the file that is looked for first; None where none is known, or where it comes with this package
+    """
+
+    vendor: str
+    licence: str
+    year: int
+    source: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class RemoteFile:
     """One file. size in bytes; size and sha256 are None where no source that can be cited was found."""
 
@@ -195,23 +211,43 @@ SUBFOLDERS = ("", "auxiliary", "CodeFormer", "GFPGAN", "facerestore_models", "mo
 
 @dataclass(frozen=True)
 class OfficialRestorer:
-    """A restorer by name. architecture: spandrel's name of it; files: their names, the best one first."""
+    """A restorer by name.
+
+    architecture  spandrel's name of it
+    files         their names, the best one first; origin: of that
+    notice        for the user of a result, where the licence asks for it
+    """
 
     architecture: str
     files: tuple[str, ...]
-    address: str  # of the first file, on the authors' own release page
+    origin: Origin
+    notice: str = ""
 
 
 OFFICIAL = {
     "GFPGAN": OfficialRestorer(
         "GFPGAN",
         ("GFPGANv1.4.pth", "GFPGANv1.3.pth"),
-        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
+        Origin(
+            "Tencent ARC Lab",
+            "Apache-2.0",
+            2021,
+            "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
+            "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        ),
     ),
     "CodeFormer": OfficialRestorer(
         "CodeFormer",
         ("codeformer.pth", "codeformer-v0.1.0.pth"),
-        "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
+        Origin(
+            "S-Lab, Nanyang Technological University",
+            "S-Lab License 1.0",
+            2022,
+            "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
+            "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+        ),
+        "CodeFormer's code and weights are under the S-Lab License 1.0: for non-commercial use only, this result "
+        "included",
     ),
 }
 
@@ -262,47 +298,93 @@ VARIABLE = "LATENTSYNC_METRIC_WEIGHTS"  # folders, as in PATH
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """names: of the file, any one will do; holds: the network; published: where."""
+    """names: of the file, any one will do; holds: the network; published: where, for the user; origin: of the first."""
 
     names: tuple[str, ...]
     holds: str
     published: str
+    origin: Origin
 
+
+_RELEASED = "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6"
 
 INCEPTION = NetworkFile(
     ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
     "InceptionV3 of TensorFlow's 2015 release, which FID is defined by",
     "the release fid_weights of github.com/mseitzer/pytorch-fid, or v0.2.0 of github.com/toshas/torch-fidelity",
+    Origin(
+        "Google (TensorFlow)",
+        "Apache-2.0",
+        2015,
+        "https://github.com/mseitzer/pytorch-fid",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    ),
 )
 VGG16 = NetworkFile(
     ("vgg16-397923af.pth",),
     "VGG16 of torchvision, for LPIPS",
-    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or download.pytorch.org/models",
+    f"{_RELEASED}, or download.pytorch.org/models",
+    Origin(
+        "PyTorch (torchvision), after the Visual Geometry Group, Oxford",
+        "BSD-3-Clause",
+        2014,
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ),
 )
 I3D = NetworkFile(
     ("i3d_torchscript.pt",),
     "I3D trained on Kinetics-400, for FVD",
-    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or StyleGAN-V's repository",
+    f"{_RELEASED}, or StyleGAN-V's repository",
+    Origin(
+        "DeepMind, converted by the authors of StyleGAN-V",
+        "Apache-2.0",
+        2017,
+        "https://github.com/universome/stylegan-v",
+        "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+    ),
 )
 SYNCNET_V2 = NetworkFile(
     ("syncnet_v2.model",),
     "the original SyncNet, for LSE-C and LSE-D",
-    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or robots.ox.ac.uk/~vgg/software/lipsync",
+    f"{_RELEASED}, or robots.ox.ac.uk/~vgg/software/lipsync",
+    Origin(
+        "Visual Geometry Group, Oxford",
+        "MIT (the code); none is stated for the file",
+        2016,
+        "https://github.com/joonson/syncnet_python",
+        "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+    ),
 )
 S3FD = NetworkFile(
     ("sfd_face.pth",),
     "the face detector S3FD",
-    "the folder auxiliary of huggingface.co/ByteDance/LatentSync-1.6, or robots.ox.ac.uk/~vgg/software/lipsync",
+    f"{_RELEASED}, or robots.ox.ac.uk/~vgg/software/lipsync",
+    Origin(
+        "Visual Geometry Group, Oxford, after Zhang et al.",
+        "none is stated",
+        2017,
+        "https://github.com/joonson/syncnet_python",
+        "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
+    ),
 )
 ARCFACE = NetworkFile(
     ("w600k_r50.onnx", "glintr100.onnx"),
     "ArcFace",
     "InsightFace's model packs buffalo_l and antelopev2 (github.com/deepinsight/insightface)",
+    Origin(
+        "InsightFace",
+        "non-commercial research only",
+        2019,
+        "https://github.com/deepinsight/insightface",
+        "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+    ),
 )
 STABLE_SYNCNET = NetworkFile(
     ("stable_syncnet.pt",),
     "LatentSync's StableSyncNet",
     "huggingface.co/ByteDance/LatentSync-1.6",
+    Origin("ByteDance", "OpenRAIL++", 2025, "https://huggingface.co/ByteDance/LatentSync-1.6"),
 )
 
 

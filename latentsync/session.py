@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from .errors import ModelNotFoundError
+from .faces.detectors import load_detector
 from .faces.finder import FaceFinder
-from .faces.insightface import InsightFaceDetector
 from .given_paths import CHECKPOINTS
 from .jobs.identity import asked_facts, content
 from .model import loading
@@ -211,7 +211,8 @@ def _model_fields() -> tuple[str, ...]:
 def _load_finder(choice: ModelChoice) -> FaceFinder | None:
     if choice.det_model is None:
         return None
-    return InsightFaceDetector(choice.det_model, choice.landmark_model, device=loading.choose_device(choice.device))
+    device = loading.choose_device(choice.device)
+    return load_detector(device, det_model=choice.det_model, landmark_model=choice.landmark_model)
 
 
 def _load_restorer(choice: ModelChoice) -> Restorer | None:

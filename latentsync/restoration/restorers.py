@@ -23,7 +23,7 @@ from ..files import sha256_of
 from ..model.device import threads_of
 from ..model.vae import in_batches, vae_batch
 from ..model.weights import building, read_weights
-from ..model_files import find_restorer, official_restorer
+from ..model_files import OFFICIAL, find_restorer, official_restorer
 
 # GFPGAN and CodeFormer as their authors' own packages build them: gfpgan and codeformer-pip, both optional.
 #
@@ -33,20 +33,42 @@ from ..model_files import find_restorer, official_restorer
 # is back.
 
 
+Network = Callable[[Tensor], Tensor]
+
+
+def _gfpgan(net: nn.Module, fidelity: float, by_package: bool) -> Network:
+    """It draws noise of its own in every call, which would flicker: the noise stored in its file is taken."""
+    return lambda x: (net(x * 2 - 1, return_rgb=False, randomize_noise=False)[0] + 1) / 2
+
+
+def _codeformer(net: nn.Module, fidelity: float, by_package: bool) -> Network:
+    settings = {"w": fidelity, "adain": True} if by_package else {"weight": fidelity}  # as its own program does
+    return lambda x: (net(x * 2 - 1, **settings)[0] + 1) / 2
+
+
 @dataclass(frozen=True)
-class AuthorNetwork:
-    """Where a package keeps a network, and how the officially released file's one is built."""
+class FaceNetwork:
+    """A network that is not called as spandrel does, or that its authors' own package can build.
+
+    package, distribution, module, name, settings  where that package keeps it, its name for pip, and how the network of
+             the officially released file is built
+    signs    tensors by which its file is known
+    called   (network, fidelity, whether the package built it) -> the network on [0, 1]: spandrel's own call leaves out
+             the mapping to [-1, 1]
+    """
 
     package: str
-    distribution: str  # its name for pip
+    distribution: str
     module: str
     name: str
     settings: Mapping[str, object]
-    signs: tuple[str, ...]  # tensors by which its file is known
+    signs: tuple[str, ...]
+    called: Callable[[nn.Module, float, bool], Network]
 
 
+# By spandrel's names of the architectures.
 NETWORKS = {
-    "GFPGAN": AuthorNetwork(
+    "GFPGAN": FaceNetwork(
         package="gfpgan",
         distribution="gfpgan",
         module="gfpgan.archs.gfpganv1_clean_arch",
@@ -63,8 +85,9 @@ NETWORKS = {
             "sft_half": True,
         },
         signs=("toRGB.0.weight", "stylegan_decoder.style_mlp.1.weight"),
+        called=_gfpgan,
     ),
-    "CodeFormer": AuthorNetwork(
+    "CodeFormer": FaceNetwork(
         package="codeformer",
         distribution="codeformer-pip",
         module="codeformer.basicsr.archs.codeformer_arch",
@@ -77,6 +100,7 @@ NETWORKS = {
             "connect_list": ["32", "64", "128", "256"],
         },
         signs=("position_emb", "idx_pred_layer.1.weight"),
+        called=_codeformer,
     ),
 }
 BORROWED = {network.package for network in NETWORKS.values()} | {"basicsr"}  # names used while importing
@@ -198,12 +222,8 @@ def from_portrait(portraits: Tensor, side: int) -> Tensor:
 
 # The restorers
 
-Network = Callable[[Tensor], Tensor]
 Backend = Literal["spandrel", "package"]
 CPU = torch.device("cpu")
-CODEFORMER_LICENCE = (
-    "CodeFormer's code and weights are under the S-Lab License 1.0: for non-commercial use only, this result included"
-)
 
 
 @dataclass(frozen=True)
@@ -329,10 +349,10 @@ def described_restorer(found: ImageModelDescriptor, name: str, fidelity: float =
 
 
 def _author_restorer(architecture: str, module: nn.Module, name: str, fidelity: float) -> Restorer:
-    is_gfpgan, as_its_program = architecture == "GFPGAN", {"w": fidelity, "adain": True}
+    row = NETWORKS[architecture]
     return Restorer(
-        name=f"{name} (package {NETWORKS[architecture].distribution})",
-        network=_gfpgan(module) if is_gfpgan else _codeformer(module, **as_its_program),
+        name=f"{name} (package {row.distribution})",
+        network=row.called(module, fidelity, True),
         device=next(module.parameters()).device,
         is_portrait=True,
         warnings=_warnings(architecture),
@@ -341,30 +361,18 @@ def _author_restorer(architecture: str, module: nn.Module, name: str, fidelity: 
 
 
 def _warnings(architecture: str) -> tuple[str, ...]:
-    return (CODEFORMER_LICENCE,) if architecture == "CodeFormer" else ()
+    return tuple(row.notice for row in OFFICIAL.values() if row.architecture == architecture and row.notice)
 
 
 def _network(found: ImageModelDescriptor, fidelity: float) -> Network:
-    """The network on [0, 1]. spandrel's own call leaves out GFPGAN's and CodeFormer's mapping to [-1, 1]."""
-    if found.architecture.id == "GFPGAN":
-        return _gfpgan(found.model)
-    if found.architecture.id == "CodeFormer":
-        return _codeformer(found.model, weight=fidelity)
-    return found
-
-
-def _gfpgan(net: nn.Module) -> Network:
-    """It draws noise of its own in every call, which would flicker: the noise stored in its file is taken."""
-    return lambda x: (net(x * 2 - 1, return_rgb=False, randomize_noise=False)[0] + 1) / 2
-
-
-def _codeformer(net: nn.Module, **settings) -> Network:
-    return lambda x: (net(x * 2 - 1, **settings)[0] + 1) / 2
+    """The network on [0, 1]."""
+    row = NETWORKS.get(found.architecture.id)
+    return row.called(found.model, fidelity, False) if row else found
 
 
 def _describe(tensors: dict[str, Tensor], path: Path) -> ImageModelDescriptor:
     registry = MAIN_REGISTRY.copy()
-    if "position_emb" in tensors and "idx_pred_layer.1.weight" in tensors:
+    if all(sign in tensors for sign in NETWORKS["CodeFormer"].signs):
         try:
             from spandrel_extra_arches import EXTRA_REGISTRY
         except ImportError as error:

@@ -349,7 +349,9 @@ def test_the_manifest_fits_the_code_that_looks_for_files():
         folder, file = paths[name.lower()][0].split("/")
         assert folder in SUBFOLDERS
         assert file == official.files[0]
-        assert official.address in models[name.lower()].files[0].urls
+        assert official.origin.source in models[name.lower()].files[0].urls
+        assert official.origin.sha256 == models[name.lower()].files[0].sha256
+        assert official.origin.licence == models[name.lower()].licence.name
     assert sum(model.licence.question is not None for model in models.values()) == 1
 
 

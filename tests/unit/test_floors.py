@@ -105,7 +105,9 @@ def test_no_import_leads_up():
 
 
 def test_there_is_no_circle():
-    TopologicalSorter({name: {other for other in imports(name) if other in MODULES} for name in MODULES}).prepare()
+    """The package itself is left out: what it offers it imports at the first use."""
+    parts = set(MODULES) - {"latentsync"}
+    TopologicalSorter({name: parts & set(imports(name)) for name in parts}).prepare()
 
 
 @pytest.mark.parametrize("part", GROUND)

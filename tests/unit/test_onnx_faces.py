@@ -8,6 +8,7 @@ import pytest
 
 from latentsync.engine import lip_sync
 from latentsync.errors import ForeignCheckpointError, ModelNotFoundError, OptionError
+from latentsync.faces.detectors import DETECTORS, load_detector
 from latentsync.faces.finder import FaceObservation, FaceTracker
 from latentsync.faces.insightface import (
     DETECTION_SIDE,
@@ -120,6 +121,15 @@ def test_a_real_session_finds_the_block(models):
     assert np.array_equal(observation.points, np.round(observation.points))
     smooth = InsightFaceDetector(*models, rounded=False)(frame_with((192, 256, 32))).points
     assert np.abs(smooth - observation.points).max() <= 1
+
+
+def test_a_detector_is_chosen_by_its_files(models):
+    detection, landmarks = models
+    assert isinstance(load_detector(det_model=detection, landmark_model=landmarks), InsightFaceDetector)
+    assert isinstance(load_detector(det_model=None, landmark_model=None), FaceTracker)
+    with pytest.raises(OptionError, match="--det_model make no face detector; give --det_model and --landmark_model"):
+        load_detector(det_model=detection, landmark_model=None)
+    assert [row.origin.licence for row in DETECTORS.values()] == ["Apache-2.0", "non-commercial research only"]
 
 
 def test_frames_are_passed_as_rgb_like_the_reference(models):

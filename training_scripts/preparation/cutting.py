@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.faces.finder import FaceDetector, FaceTracker
+from latentsync.faces.detectors import load_detector
+from latentsync.faces.finder import FaceDetector
 from latentsync.media.video_writer import VideoWriter
 
 from ..clip_store import folder_written_whole
@@ -109,11 +110,7 @@ def _write(piece: Piece, item: dict, sound: np.ndarray, settings: PrepareSetting
 
 @lru_cache(maxsize=1)
 def face_detector(det_model: Path | None, landmark_model: Path | None) -> FaceDetector:
-    if det_model is None:
-        return FaceTracker()
-    from latentsync.faces.insightface import InsightFaceDetector
-
-    return InsightFaceDetector(det_model, landmark_model)
+    return load_detector(det_model=det_model, landmark_model=landmark_model)
 
 
 def taken(sound: np.ndarray, first: int, length: int) -> np.ndarray:
