@@ -1,11 +1,11 @@
 """All asked-for metrics of one clip after another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,54 +21,8 @@ from .lse import error_of_rows, load_s3fd, load_syncnet_v2, video_lip_sync_error
 from .picture_networks import load_i3d, load_inception, load_lpips
 from .pictures import FID, FVD, LPIPS, PSNR, SSIM, Measured, MeasuredClouds, Region
 
-# The metrics one can ask for, by name.
-
-Best = Literal["high", "low", "one", "zero"]
-
-
-@dataclass(frozen=True)
-class MetricKind:
-    """title: of the column; best: where good results lie; unit: of the figure
-    network: the file it cannot do without; against: whether it needs a reference
-    """
-
-    title: str
-    best: Best
-    unit: str = ""
-    network: NetworkFile | None = None
-    against: bool = True
-
-
-METRICS = {
-    "psnr": MetricKind("PSNR", "high", "dB"),
-    "ssim": MetricKind("SSIM", "high"),
-    "lpips": MetricKind("LPIPS (VGG)", "low", network=VGG16),
-    "fid": MetricKind("FID", "low", network=INCEPTION),
-    "fvd": MetricKind("FVD", "low", network=I3D),
-    "lse_c": MetricKind("LSE-C", "high", network=SYNCNET_V2, against=False),
-    "lse_d": MetricKind("LSE-D", "low", network=SYNCNET_V2, against=False),
-    "lse_offset": MetricKind("offset by the original SyncNet", "zero", "frames", network=SYNCNET_V2, against=False),
-    "sync_score": MetricKind("sync score", "high", against=False),
-    "sync_accuracy": MetricKind("SyncNet accuracy", "high", against=False),
-    "sync_offset": MetricKind("offset by SyncNet", "zero", "frames", against=False),
-    "lmd": MetricKind("mouth landmark distance", "low", "px"),
-    "identity": MetricKind("difference of looks", "low"),
-    "arcface": MetricKind("identity (ArcFace)", "high", network=ARCFACE),
-    "mouth_sharpness": MetricKind("sharpness of the mouth", "one"),
-    "flicker": MetricKind("flicker", "one"),
-    "outside_psnr": MetricKind("PSNR outside the mask", "high", "dB"),
-    "leakage": MetricKind("leakage of the source's lips", "zero", "r"),
-}
-DEFAULT = ("psnr", "ssim", "sync_score", "lmd", "identity", "mouth_sharpness", "flicker", "outside_psnr", "leakage")
-
-
-# The evaluation
-
-LSE = ("lse_c", "lse_d", "lse_offset")
-SYNC = ("sync_score", "sync_accuracy", "sync_offset")
 LEAST_RESOLUTION, MOST_RESOLUTION = 32, 4096  # px
 LEAST_TRACK = 6  # frames: a track is longer, and SyncNet needs seven
-NO_FACE_IN_FRAMES = ("psnr", "ssim", "lpips", "fid", "fvd")  # of region "frame"
 
 
 @dataclass(frozen=True)
@@ -101,6 +55,88 @@ class EvaluationSettings:
                 "and 0 px or more"
             )
         choose_device(self.device)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row: a metric one can ask for.
+
+    title     of the column; best: where good results lie; unit: of the figure
+    measure   (what was loaded, settings) -> what is fed with one PairFrame after another; None where no reference is
+              needed, then the metrics of one `group` are told from one look at the clip
+    network   the file it cannot do without; load: (its path, settings) -> what `measure` gets
+    pictures  whether it compares pictures, which with region "frame" takes no face
+    """
+
+    title: str
+    best: Literal["high", "low", "one", "zero"]
+    unit: str = ""
+    measure: Callable[[Any, EvaluationSettings], Any] | None = None
+    network: NetworkFile | None = None
+    load: Callable[[Path, EvaluationSettings], Any] | None = None
+    group: Literal["", "lse", "sync"] = ""
+    pictures: bool = False
+
+    @property
+    def against(self) -> bool:
+        """Whether it needs a reference."""
+        return self.measure is not None
+
+
+def _lse(title: str, best: str, unit: str = "") -> Metric:
+    load = lambda path, settings: load_syncnet_v2(path, settings.device)  # noqa: E731
+    return Metric(title, best, unit, network=SYNCNET_V2, load=load, group="lse")
+
+
+METRICS = {
+    "psnr": Metric("PSNR", "high", "dB", lambda _, settings: PSNR(settings.region), pictures=True),
+    "ssim": Metric("SSIM", "high", "", lambda _, settings: SSIM(settings.region), pictures=True),
+    "lpips": Metric(
+        "LPIPS (VGG)",
+        "low",
+        measure=lambda network, settings: LPIPS(network, settings.region, settings.device),
+        network=VGG16,
+        load=lambda path, settings: load_lpips(path, device=settings.device),
+        pictures=True,
+    ),
+    "fid": Metric(
+        "FID",
+        "low",
+        measure=lambda network, settings: FID(network, settings.region, settings.device),
+        network=INCEPTION,
+        load=lambda path, settings: load_inception(path, settings.device),
+        pictures=True,
+    ),
+    "fvd": Metric(
+        "FVD",
+        "low",
+        measure=lambda network, settings: FVD(network, settings.region, settings.fvd_reference),
+        network=I3D,
+        load=lambda path, settings: load_i3d(path, settings.device, settings.fvd_reference),
+        pictures=True,
+    ),
+    "lse_c": _lse("LSE-C", "high"),
+    "lse_d": _lse("LSE-D", "low"),
+    "lse_offset": _lse("offset by the original SyncNet", "zero", "frames"),
+    "sync_score": Metric("sync score", "high", group="sync"),
+    "sync_accuracy": Metric("SyncNet accuracy", "high", group="sync"),
+    "sync_offset": Metric("offset by SyncNet", "zero", "frames", group="sync"),
+    "lmd": Metric("mouth landmark distance", "low", "px", lambda _, settings: LandmarkDistance()),
+    "identity": Metric("difference of looks", "low", "", lambda _, settings: Identity()),
+    "arcface": Metric(
+        "identity (ArcFace)",
+        "high",
+        measure=lambda network, settings: network,
+        network=ARCFACE,
+        load=lambda path, settings: ArcFace(path),
+    ),
+    "mouth_sharpness": Metric("sharpness of the mouth", "one", "", lambda _, settings: MouthSharpness(settings.mask)),
+    "flicker": Metric("flicker", "one", "", lambda _, settings: Flicker(settings.mask)),
+    "outside_psnr": Metric("PSNR outside the mask", "high", "dB", lambda _, settings: OutsidePSNR(settings.mask)),
+    "leakage": Metric("leakage of the source's lips", "zero", "r", lambda _, settings: Leakage()),
+}
+DEFAULT = ("psnr", "ssim", "sync_score", "lmd", "identity", "mouth_sharpness", "flicker", "outside_psnr", "leakage")
+LSE, SYNC = (tuple(name for name, row in METRICS.items() if row.group == group) for group in ("lse", "sync"))
 
 
 @dataclass
@@ -142,33 +178,22 @@ class Evaluation:
         self.available = tuple(name for name in self.names if name not in self.unavailable)
 
     def _load(self, name: str) -> None:
-        settings = self.settings
-        if name in SYNC:
-            if "sync" not in self._loaded:
-                path = settings.syncnet or find_syncnet(settings.folders)
-                self._loaded["sync"] = load_syncnet(path, settings.device)
-                self.networks["sync"] = described_syncnet(path)
-            return
-        file = METRICS[name].network
-        if file is None:
-            return
-        path = find_network(file, settings.folders)
-        device = settings.device
-        loaders = {
-            "lpips": lambda: load_lpips(path, device=device),
-            "fid": lambda: load_inception(path, device),
-            "fvd": lambda: load_i3d(path, device, settings.fvd_reference),
-            "arcface": lambda: ArcFace(path),
-        }
-        key = "lse" if name in LSE else name
+        row, settings = METRICS[name], self.settings
+        key = row.group or name
         if key in self._loaded:
             return
-        self._loaded[key] = load_syncnet_v2(path, device) if key == "lse" else loaders[name]()
-        self.networks[key] = str(path)
+        if key == "sync":
+            path = settings.syncnet or find_syncnet(settings.folders)
+            self._loaded[key] = load_syncnet(path, settings.device)
+            self.networks[key] = described_syncnet(path)
+        elif row.network is not None:
+            path = find_network(row.network, settings.folders)
+            self._loaded[key] = row.load(path, settings)
+            self.networks[key] = str(path)
         if key == "lse":
             try:
                 detector = find_network(S3FD, settings.folders)
-                self._loaded["s3fd"] = load_s3fd(detector, device).detect
+                self._loaded["s3fd"] = load_s3fd(detector, settings.device).detect
                 self.networks["lse faces"] = str(detector)
             except ModelNotFoundError:
                 self.networks["lse faces"] = "the product's tracker (no sfd_face.pth): not the reference's crops"
@@ -180,8 +205,8 @@ class Evaluation:
             try:
                 if pair is None:
                     raise OptionError("no reference was given")
-                measures = {name: self._measure(name) for name in against}
-                with_faces = self.settings.region == "face" or not set(against) <= set(NO_FACE_IN_FRAMES)
+                measures = {name: METRICS[name].measure(self._loaded.get(name), self.settings) for name in against}
+                with_faces = self.settings.region == "face" or not all(METRICS[name].pictures for name in against)
                 for frame in pair.frames(with_faces):
                     for measure in measures.values():
                         measure.add(frame)
@@ -206,23 +231,6 @@ class Evaluation:
             scores.measured |= {name: found[name] for name in asked}
         except Exception as error:
             scores.failures |= dict.fromkeys(asked, _reason(error))
-
-    def _measure(self, name: str):
-        settings, region = self.settings, self.settings.region
-        return {
-            "psnr": lambda: PSNR(region),
-            "ssim": lambda: SSIM(region),
-            "lpips": lambda: LPIPS(self._loaded["lpips"], region, settings.device),
-            "fid": lambda: FID(self._loaded["fid"], region, settings.device),
-            "fvd": lambda: FVD(self._loaded["fvd"], region, settings.fvd_reference),
-            "lmd": LandmarkDistance,
-            "identity": Identity,
-            "arcface": lambda: self._loaded["arcface"],
-            "mouth_sharpness": lambda: MouthSharpness(settings.mask),
-            "flicker": lambda: Flicker(settings.mask),
-            "outside_psnr": lambda: OutsidePSNR(settings.mask),
-            "leakage": Leakage,
-        }[name]()
 
     def _lip_sync_error(self, scores: ClipScores) -> dict[str, Measured]:
         settings = self.settings
