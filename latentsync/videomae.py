@@ -19,14 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEModel
 
-from .errors import ForeignCheckpointError, IncompleteCheckpointError, OptionError
-from .model.weights import read_weights, write_weights
+from .errors import ForeignCheckpointError, OptionError
+from .model.weights import check_fit, read_weights, some_names, write_weights
 
 NORM_EPS = 1e-6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels that VideoMAE was trained on, in [0, 1]
 HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}  # the released sizes: small to giant
 UNSEEN_FIELDS = ("image_size", "num_frames", "num_heads")  # not in any tensor's shape
-NAMES_SHOWN = 5
 BLOCK_NAMES = {  # of a released block -> transformers; queries, keys and values apart
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -148,19 +147,8 @@ def load_videomae(
     config = _config_of(tensors, metadata, str(path))
     with torch.device("meta"):
         encoder = VideoEncoder(config)
-    expected = {key: tensor.shape for key, tensor in released_tensors(encoder).items()}
-    faults = {
-        "missing": [key for key in expected if key not in tensors],
-        "unknown": [key for key in tensors if key not in expected],
-        "of another shape": [key for key in expected if key in tensors and tensors[key].shape != expected[key]],
-    }
-    if any(faults.values()):
-        told = "; ".join(
-            f"{len(keys)} tensors are {fault}: {', '.join(keys[:NAMES_SHOWN])}"
-            for fault, keys in faults.items()
-            if keys
-        )
-        raise IncompleteCheckpointError(f"{path} does not fit the video encoder that its layers describe: {told}.")
+    told = f"{path} does not fit the video encoder that its layers describe"
+    check_fit(tensors, released_tensors(encoder), told)
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     encoder.load_state_dict(_own_tensors(tensors, set(encoder.state_dict())), strict=True, assign=True)
     embeddings = encoder.backbone.embeddings
@@ -230,7 +218,7 @@ def _config_of(tensors: Mapping[str, Tensor], described: Mapping[str, str], name
         elif any(key.startswith("encoder.blocks.") for key in tensors):
             kind = "a VideoMAE for pre-training, whose encoder was not fine-tuned"
         raise ForeignCheckpointError(
-            f"{name} is {kind} (its first names are {', '.join(list(tensors)[:NAMES_SHOWN]) or 'none'}), not "
+            f"{name} is {kind} (its first names are {some_names(tensors) or 'none'}), not "
             "VideoMAE-v2's encoder. Expected vit_g_hybrid_pt_1200e_ssv2_ft.pth or a file of train_video_encoder."
         )
     width, _, tubelet_size, patch_size, _ = stem.shape

@@ -17,11 +17,11 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ..errors import AudioError, FaceNotFoundError, ForeignCheckpointError, IncompleteCheckpointError, MediaError
+from ..errors import AudioError, FaceNotFoundError, ForeignCheckpointError, MediaError
 from ..faces.finder import FaceFinder, FaceTracker, overlap
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
-from ..model.weights import read_weights
+from ..model.weights import check_fit, read_weights
 from ..tracks.scan import scan_faces
 from ..tracks.shots import ShotDetector
 
@@ -140,13 +140,8 @@ def load_strictly(network: nn.Module, tensors: Mapping, path: str | Path, sign: 
             f"{path} is no {type(network).__name__}: it has no tensor {sign}. Give the file that the table of "
             "docs/evaluation.md names."
         )
-    wrong = [key for key in expected if key not in tensors or tensors[key].shape != expected[key].shape]
-    wrong += [key for key in tensors if key not in expected]
-    if wrong:
-        raise IncompleteCheckpointError(
-            f"{path}: {len(wrong)} tensors are missing, unknown or of another shape ({', '.join(wrong[:4])}). Expected "
-            f"the {len(expected)} of {type(network).__name__}. Download the file again."
-        )
+    told = f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors"
+    check_fit(tensors, expected, told, "Download the file again.")
     network.load_state_dict(dict(tensors))
     return network.requires_grad_(False)
 

@@ -17,7 +17,7 @@ from ..errors import (
     ModelNotFoundError,
     OptionError,
 )
-from ..model.weights import read_weights
+from ..model.weights import check_fit, read_weights
 from .lse import load_strictly
 
 # Features for FID: InceptionV3 as TensorFlow published it in 2015, in PyTorch's layout of the weights.
@@ -196,12 +196,8 @@ def load_lpips(
     tensors = _convolutions(_tensors(file), file) | _calibration(_tensors(lin), lin)
     tensors["scaling_layer.shift"] = torch.tensor(SHIFT)[None, :, None, None]
     tensors["scaling_layer.scale"] = torch.tensor(SCALE)[None, :, None, None]
-    for key, expected in network.state_dict().items():
-        if tensors[key].shape != expected.shape:
-            raise IncompleteCheckpointError(
-                f"{file if key.startswith('net.') else lin}: {key} has the shape {tuple(tensors[key].shape)}; expected "
-                f"{tuple(expected.shape)}. Expected VGG16 and LPIPS' calibration of it. Download the file again."
-            )
+    told = f"{file} and {lin} are not VGG16 and LPIPS' calibration of it"
+    check_fit(tensors, network.state_dict(), told, "Download the file again.")
     network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True, assign=True)
     return network.to(device).eval().requires_grad_(False)
 

@@ -7,7 +7,7 @@ in the reference's terms, as the `model` section of its configurations is.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from .unet import (
     to_reference_key,
     to_reference_keys,
 )
-from .weights import building, read_sidecar, read_weights, write_weights
+from .weights import building, check_fit, read_sidecar, read_weights, some_names, write_weights
 
 NUM_ATTENTION_HEADS, NUM_NORM_GROUPS = 8, 32
 RESOLUTION_1_0, RESOLUTION_1_6 = 256, 512
@@ -40,7 +40,6 @@ NUMBER_FIELDS = (*UNSEEN_FIELDS, "resolution", "global_step", "latent_ratio")
 DESCRIPTION_FIELDS = (*NUMBER_FIELDS, "prediction_type", "framing")
 MAX_POSITIONS = 4096  # frames a motion module could tell apart; released ones tell 24
 SIDES = 8, 4096  # px, of faces that a model may work at
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def foreign_kind(content: Mapping) -> str | None:
     if not isinstance(conv_in, torch.Tensor) or conv_in.ndim != 4:
         if any("motion_modules." in key for key in keys):
             return "a set of motion modules without a U-Net"
-        return f"something without the U-Net's first layer (its first names are {_shorten(keys)})"
+        return f"something without the U-Net's first layer (its first names are {some_names(keys)})"
     if conv_in.shape[1] in (4, 8, 9):
         width = next((value.shape[-1] for key, value in content.items() if key.endswith(".attn2.to_k.weight")), None)
         return (
@@ -228,18 +227,8 @@ def build_unet(config: Mapping, state_dict: Mapping[str, torch.Tensor], name: st
     for key, table in expected.items():
         if key.endswith("pos_embed.pe") and key not in tensors:
             tensors[key] = SinusoidalPositionalEmbedding(table.shape[2], table.shape[1]).pe
-    faults = {
-        "missing": [key for key in expected if key not in tensors],
-        "unknown": [key for key in tensors if key not in expected],
-        "of another shape": [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape],
-    }
-    if any(faults.values()):
-        told = "; ".join(
-            f"{len(keys)} tensors are {fault}: {_shorten(map(to_reference_key, keys))}"
-            for fault, keys in faults.items()
-            if keys
-        )
-        raise IncompleteCheckpointError(f"{name} does not fit the U-Net that its layers describe: {told}.")
+    told = f"{name} does not fit the U-Net that its layers describe"
+    check_fit(tensors, expected, told, shown=to_reference_key)
     unet.load_state_dict(tensors, strict=True, assign=True)
     return unet
 
@@ -362,9 +351,3 @@ def save_unet(
         write_weights(path, state_dict, {key: str(value) for key, value in described.items() if value is not None})
     else:
         write_weights(path, {"global_step": global_step or 0, "state_dict": state_dict})
-
-
-def _shorten(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

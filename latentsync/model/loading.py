@@ -19,7 +19,7 @@ from .checkpoints import UNetFacts, load_unet, resolve_resolution
 from .device import cuda_dtype, has_fast_bfloat16, save_memory, suit_to_device
 from .unet import LatentSyncUNet
 from .vae import STABLE_DIFFUSION, Autoencoder, ImageAutoencoder, LatentSpace, load_draft_decoder, load_vae
-from .weights import read_weights, write_weights
+from .weights import read_weights, some_names, write_weights
 from .whisper import AudioEncoder, load_whisper
 
 # LoRA adapters of the U-Net: low-rank changes of its attention layers, learned for one speaker.
@@ -36,7 +36,6 @@ KEY = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weig
 PLAIN = {"use_dora": (False, None), "bias": ("none", None), "modules_to_save": (None, []), "lora_bias": (False, None)}
 PLAIN_NAME = re.compile(r"[\w.]+")
 MAX_ALPHA = 1e6
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def read_lora(path: str | Path) -> LoRA:
     if unknown or not content:
         raise ForeignCheckpointError(
             f"{path} is not an adapter in peft's layout: {len(unknown)} of its {len(content)} names are not "
-            f"<layer>.lora_A.weight or lora_B.weight ({', '.join(unknown[:NAMES_SHOWN])}). Expected one of train_lora."
+            f"<layer>.lora_A.weight or lora_B.weight ({some_names(unknown)}). Expected one of train_lora."
         )
     halves: dict[str, dict[str, Tensor]] = {}
     for key, match in matches.items():
@@ -103,7 +102,7 @@ def merge_lora(unet: nn.Module, lora: LoRA, strength: float = 1.0) -> None:
     if faults:
         raise IncompleteCheckpointError(
             f"{lora.name} does not fit this U-Net: {len(faults)} of its {len(lora.layers)} layers are not there or of "
-            f"another size: {', '.join(faults[:NAMES_SHOWN])}. Choose the model that the adapter was trained on."
+            f"another size: {some_names(faults)}. Choose the model that the adapter was trained on."
         )
     if strength == 0:
         return

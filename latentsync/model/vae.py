@@ -29,7 +29,7 @@ from ..errors import (
 from ..files import read_json, shown
 from .device import threads_of
 from .face_autoencoder import FaceAutoencoder
-from .weights import DAMAGE, building, read_weights
+from .weights import DAMAGE, building, check_fit, read_weights, refuse_misfits
 
 # What a VAE's latents are: how many channels, how much smaller than the picture, how they are scaled.
 #
@@ -111,7 +111,6 @@ FOLDER_FILES = (
 ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")  # in whole Stable Diffusion checkpoints
 # Attention names in files written by old diffusers, sd-vae-ft-mse among them.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-NAMES_SHOWN = 5
 PIXELS_AT_ONCE = 2**20  # of faces in the VAE: 4 of 512 x 512, 16 of 256 x 256; bounds its memory, changes no result
 Autoencoder = AutoencoderKL | FaceAutoencoder
 
@@ -171,13 +170,8 @@ def load_vae(
         with torch.device("meta"):
             vae = kind.from_config(config)
         expected = vae.state_dict()
-    wrong = sorted(set(expected) ^ set(tensors))
-    wrong += [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
-    if wrong:
-        raise IncompleteCheckpointError(
-            f"{file} does not fit its VAE configuration: {len(wrong)} tensors are missing, unknown or of another shape "
-            f"({', '.join(wrong[:NAMES_SHOWN])}). Download it again, together with its config.json."
-        )
+    advice = "Download it again, together with its config.json."
+    check_fit(tensors, expected, f"{file} does not fit its VAE configuration", advice)
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     with building(file, "a VAE"):
         vae.load_state_dict(tensors, strict=True, assign=True)
@@ -403,12 +397,12 @@ def load_draft_decoder(
     except DAMAGE as error:
         reason = str(error)[:500]
         raise CheckpointError(f"{folder} is not a draft decoder that can be read ({reason}). Get it again.") from error
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])]
-    if wrong:
-        raise IncompleteCheckpointError(
-            f"{folder} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape "
-            f"({', '.join(wrong[:NAMES_SHOWN])}). Get it again."
-        )
+    faults = {
+        "missing": found["missing_keys"],
+        "unknown": found["unexpected_keys"],
+        "of another shape": list(map(str, found["mismatched_keys"])),
+    }
+    refuse_misfits(faults, f"{folder} does not fit its config.json", "Get it again.")
     return decoder.to(device).eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -197,6 +197,7 @@ def _named(path: Path, content: Mapping, depth: int = 0) -> Iterator[tuple[str, 
 
 # Reading and writing
 
+NAMES_SHOWN = 5  # of tensors, in a message
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
 # Parts of torch's messages for a pickle that wants more than tensors and plain containers.
@@ -312,6 +313,52 @@ def building(path: str | Path, what: str) -> Iterator[None]:
             f"{path} does not describe {what} that can be built ({type(error).__name__}: {first_line}). Download it "
             "again, together with the description beside it."
         ) from error
+
+
+def check_fit(
+    tensors: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    told: str,
+    advice: str = "Download it again.",
+    shown: Callable[[str], str] = str,
+) -> None:
+    """See that a file's tensors are those of a network, by name and shape.
+
+    expected  the network's own, as its state dict; it may lie on "meta"
+    told      what does not fit what, for the message: "x.pt does not fit the U-Net that its layers describe"
+    shown     makes a name one that stands in the file
+    Raises IncompleteCheckpointError, which names missing, unknown and misshapen tensors.
+    """
+    refuse_misfits(
+        {
+            "missing": [key for key in expected if key not in tensors],
+            "unknown": [key for key in tensors if key not in expected],
+            "of another shape": [
+                key for key in expected if key in tensors and tensors[key].shape != expected[key].shape
+            ],
+        },
+        told,
+        advice,
+        shown,
+    )
+
+
+def refuse_misfits(
+    faults: Mapping[str, Collection[str]], told: str, advice: str, shown: Callable[[str], str] = str
+) -> None:
+    """Raise the same for what another reader found: names by fault, as "missing"; all empty where the file fits."""
+    listed = [
+        f"{len(keys)} tensors are {fault}: {some_names(map(shown, keys))}" for fault, keys in faults.items() if keys
+    ]
+    if listed:
+        raise IncompleteCheckpointError(f"{told}: {'; '.join(listed)}. {advice}")
+
+
+def some_names(names: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    names = list(names)
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_sidecar(path: str | Path) -> dict:

@@ -19,7 +19,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from ..errors import AudioError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
 from ..media.audio_reader import WINDOW, Polarity, polarity_notice
 from .device import threads_of
-from .weights import building, read_weights
+from .weights import building, check_fit, read_weights
 
 # Whisper's log-mel spectrogram, of a whole waveform or of a stream in constant memory.
 #
@@ -228,12 +228,8 @@ def load_whisper(
         for key, value in tensors.items()
         if not key.startswith("ln_post.")
     }
-    try:
-        encoder.load_state_dict(renamed, strict=True, assign=True)
-    except RuntimeError as error:
-        raise IncompleteCheckpointError(
-            f"{path} does not hold a complete Whisper encoder. Download it again. ({str(error)[:500]})"
-        ) from error
+    check_fit(renamed, encoder.state_dict(), f"{path} does not hold a complete Whisper encoder")
+    encoder.load_state_dict(renamed, strict=True, assign=True)
     return encoder.eval().requires_grad_(False)
 
 

@@ -18,11 +18,11 @@ from spandrel import canonicalize_state_dict as canonical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CheckpointError, ForeignCheckpointError, IncompleteCheckpointError, OptionError
+from ..errors import CheckpointError, ForeignCheckpointError, OptionError
 from ..files import sha256_of
 from ..model.device import threads_of
 from ..model.vae import in_batches, vae_batch
-from ..model.weights import building, read_weights
+from ..model.weights import building, check_fit, read_weights
 from ..model_files import OFFICIAL, find_restorer, official_restorer
 
 # GFPGAN and CodeFormer as their authors' own packages build them: gfpgan and codeformer-pip, both optional.
@@ -120,11 +120,8 @@ def author_network(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, nn.M
             "backend 'spandrel'"
         )
     network = _network_class(name)(**NETWORKS[name].settings)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        first_line = " ".join(str(error).split())[:200]
-        raise IncompleteCheckpointError(f"{path} does not fit {name} ({first_line}). Download it again.") from error
+    check_fit(tensors, network.state_dict(), f"{path} does not fit {name}")
+    network.load_state_dict(tensors)
     return name, network.float()
 
 

@@ -18,7 +18,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from ..errors import AudioError, ForeignCheckpointError, FrameCountError, IncompleteCheckpointError, OptionError
 from ..files import parse_json
-from ..model.weights import building, read_sidecar, read_weights, write_weights
+from ..model.weights import building, check_fit, read_sidecar, read_weights, some_names, write_weights
 from ..model_files import ASSETS, Framing, checked_framing
 
 # The mel spectrogram SyncNet hears: Wav2Lip's, 80 columns a second. Not Whisper's, which is model/whisper.py.
@@ -338,7 +338,6 @@ RELEASED_FACTORS: dict[tuple[str, tuple[bool, ...]], tuple[Factor, ...]] = {
 AUDIO_FACTORS_25 = (2, 2, 2, 2, 2, 2)  # 25 frames; shrinks at the same levels as the one beside latents
 SETTINGS = {"num_frames": int, "resolution": int, "lower_half": bool, "latent_space": bool, "latent_ratio": int}
 SETTINGS |= {"num_heads": int, "norm_num_groups": int}
-NAMES_SHOWN = 4
 
 
 def load_syncnet(
@@ -367,7 +366,7 @@ def load_syncnet(
         config = syncnet_config_from_state_dict(tensors, described)
         with torch.device("meta"):
             syncnet = StableSyncNet(config)
-    _check(tensors, syncnet.state_dict(), path)
+    check_fit(tensors, syncnet.state_dict(), f"{path} does not fit the SyncNet that its layers describe")
     tensors = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     with building(path, "a SyncNet"):
         syncnet.load_state_dict(tensors, strict=True, assign=True)
@@ -524,20 +523,7 @@ def _foreign_kind(content: Mapping) -> str | None:
         return "a VAE"
     if ("model_state_dict" in content and "dims" in content) or starts("encoder.positional_embedding"):
         return "a Whisper audio model"
-    return f"something without the two encoders (its first names are {', '.join(keys[:NAMES_SHOWN])})"
-
-
-def _check(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path) -> None:
-    faults = {
-        "missing": [key for key in expected if key not in tensors],
-        "unknown": [key for key in tensors if key not in expected],
-        "of another shape": [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape],
-    }
-    if told := [f"{len(keys)} are {name}: {', '.join(keys[:NAMES_SHOWN])}" for name, keys in faults.items() if keys]:
-        raise IncompleteCheckpointError(
-            f"{path} does not fit the SyncNet that its layers describe; of its tensors {'; '.join(told)}. "
-            "Download it again."
-        )
+    return f"something without the two encoders (its first names are {some_names(keys)})"
 
 
 def _factors(given) -> tuple[Factor, ...]:
