@@ -391,7 +391,7 @@ def lip_sync_error(
 ) -> LipSyncError:
     """Of one face.
 
-    faces: (224, 224, 3) uint8 RGB crops at 25 a second (face_crops.py), one at a time; num_faces: how many there are.
+    faces: (224, 224, 3) uint8 RGB crops at 25 a second (`crop_tracks`), one at a time; num_faces: how many there are.
     samples: (T,) int16 at 16 kHz, beginning with the first. Raises MediaError for less than seven frames of both.
     """
     count = min(num_faces, len(samples) // SAMPLES_PER_FRAME) - FRAMES  # the reference's arange(0, n - 5)

@@ -71,7 +71,11 @@ MODULES = {name_of(path): path for path in sorted((ROOT / "latentsync").rglob("*
 
 def imports(name: str) -> Iterator[str]:
     """Every module that one of the library imports, within functions too; not what only type checkers read."""
-    path = MODULES[name]
+    return imports_of(MODULES[name])
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    name = name_of(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
@@ -102,6 +106,15 @@ def test_no_import_leads_up():
     up = {(name, other) for name, others in found.items() for other in others if floor(other) > floor(name)}
     assert up == set()
     assert not {name for name in MODULES for other in imports(name) if other.partition(".")[0] in OUTSIDE}
+
+
+@pytest.mark.parametrize("folder", OUTSIDE)
+def test_nothing_but_main_imports_the_command_line(folder):
+    found = {path.name: set(imports_of(path)) for path in (ROOT / folder).rglob("*.py")}
+    assert found
+    assert not {
+        (name, other) for name, others in found.items() for other in others if other.startswith("latentsync.cli")
+    }
 
 
 def test_there_is_no_circle():
