@@ -203,7 +203,8 @@ def _list(models: dict[str, RemoteModel], place: Place) -> int:
         size = "size unknown" if None in sizes else size_text(sum(sizes))
         there = "there" if all(place.target(file).is_file() for file in model.files) else "not there"
         needs = f"; also fetches {', '.join(model.needs)}" if model.needs else ""
-        print(f"{name:15} {size:>12}  {there:9}  {model.title} ({model.licence.name}{needs})")
+        told = f"{model.title} ({model.vendor}, {model.year}; {model.licence.name}{needs})"
+        print(f"{name:15} {size:>12}  {there:9}  {told}")
     print(f"Folder: {place.root} ({place.reason}). To fetch: python install.py --models NAME ...")
     return DONE
 

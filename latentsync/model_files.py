@@ -67,10 +67,12 @@ class Licence:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model by name; needs: names of the models without which it does not run."""
+    """A model by name, published by `vendor` in `year`; needs: names of the models without which it does not run."""
 
     name: str
     title: str
+    vendor: str
+    year: int
     licence: Licence
     needs: tuple[str, ...]
     files: tuple[RemoteFile, ...]
@@ -106,6 +108,8 @@ def _model(name: str, entry: dict) -> RemoteModel:
     return RemoteModel(
         name=name,
         title=entry["title"],
+        vendor=entry["vendor"],
+        year=entry["year"],
         licence=Licence(licence["name"], licence["url"], licence["question"]),
         needs=tuple(entry["needs"]),
         files=tuple(_file(file) for file in entry["files"]),
@@ -291,7 +295,8 @@ def find_restorer(name: str | Path, folders: Sequence[Path]) -> Path:
     )
 
 
-# The standard networks that some metrics need: local files, never downloaded.
+# The standard networks that some metrics need: local files, never downloaded. The hashes are those that other projects
+# publish, which pin these files.
 
 VARIABLE = "LATENTSYNC_METRIC_WEIGHTS"  # folders, as in PATH
 

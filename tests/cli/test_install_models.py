@@ -43,7 +43,8 @@ def manifest_in(folder: Path, address: str = "https://huggingface.co", **changes
     def model(name, needs, question, **file):
         entry = {"path": f"{name}/m.pt", "comfyui_path": f"latentsync/{name}.pt", "urls": [f"{address}/{name}.pt"]}
         licence = {"name": "L", "url": "https://licence", "question": question}
-        return {"title": name, "licence": licence, "needs": needs, "files": [{**entry, **file}]}
+        known = {"title": name, "vendor": "V", "year": 2026, "licence": licence}
+        return {**known, "needs": needs, "files": [{**entry, **file}]}
 
     known = {"size": len(CONTENT), "sha256": SHA, "describe": {"resolution": 256}, **changes}
     models = {

@@ -351,7 +351,9 @@ def test_the_manifest_fits_the_code_that_looks_for_files():
         assert file == official.files[0]
         assert official.origin.source in models[name.lower()].files[0].urls
         assert official.origin.sha256 == models[name.lower()].files[0].sha256
-        assert official.origin.licence == models[name.lower()].licence.name
+        model = models[name.lower()]
+        assert official.origin.licence == model.licence.name
+        assert (official.origin.vendor, official.origin.year) == (model.vendor, model.year)
     assert sum(model.licence.question is not None for model in models.values()) == 1
 
 
@@ -371,7 +373,7 @@ def test_models_bring_what_they_need():
 def test_a_manifest_that_leads_out_is_refused(tmp_path, path):
     file = {"path": path, "comfyui_path": "x", "urls": [], "size": None, "sha256": None}
     licence = {"name": "", "url": "", "question": None}
-    model = {"title": "", "licence": licence, "needs": [], "files": [file]}
+    model = {"title": "", "vendor": "", "year": 2026, "licence": licence, "needs": [], "files": [file]}
     (tmp_path / "m.json").write_text(json.dumps({"models": {"m": model}}))
     with pytest.raises(OptionError, match="leads out"):
         read_manifest(tmp_path / "m.json")
