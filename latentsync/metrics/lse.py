@@ -3,7 +3,7 @@
 What it hears, the network, the faces it sees, and the measures.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,11 +17,11 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ..errors import AudioError, FaceNotFoundError, ForeignCheckpointError, MediaError
+from ..errors import AudioError, FaceNotFoundError, MediaError
 from ..faces.finder import FaceFinder, FaceTracker, overlap
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
-from ..model.weights import check_fit, read_weights
+from ..model.weights import load_strictly, read_weights
 from ..tracks.scan import scan_faces
 from ..tracks.shots import ShotDetector
 
@@ -130,20 +130,6 @@ def _head() -> nn.Sequential:
 def load_syncnet_v2(path: str | Path, device: torch.device | str = "cpu") -> SyncNetV2:
     """From `syncnet_v2.model`, in eval mode. Raises ModelNotFoundError and CheckpointError's subclasses."""
     return load_strictly(SyncNetV2(), read_weights(path)[0], path, "netcnnlip.0.weight").to(device).eval()
-
-
-def load_strictly(network: nn.Module, tensors: Mapping, path: str | Path, sign: str) -> nn.Module:
-    """The network with exactly the tensors of a file; `sign` is a key that tells whether it is of this kind."""
-    expected = network.state_dict()
-    if sign not in tensors:
-        raise ForeignCheckpointError(
-            f"{path} is no {type(network).__name__}: it has no tensor {sign}. Give the file that the table of "
-            "docs/evaluation.md names."
-        )
-    told = f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors"
-    check_fit(tensors, expected, told, "Download the file again.")
-    network.load_state_dict(dict(tensors))
-    return network.requires_grad_(False)
 
 
 # S3FD, the face detector of the original SyncNet's pipeline (Zhang et al., 2017): `sfd_face.pth`.

@@ -17,8 +17,8 @@ from ..errors import (
     ModelNotFoundError,
     OptionError,
 )
-from ..model.weights import check_fit, read_weights
-from .lse import load_strictly
+from ..model.weights import check_fit, load_strictly, read_weights
+from ..model_files import VGG16
 
 # Features for FID: InceptionV3 as TensorFlow published it in 2015, in PyTorch's layout of the weights.
 #
@@ -156,7 +156,7 @@ def load_i3d(path: str | Path, device: torch.device | str = "cpu", reference: bo
 # The package brings its calibration (`lin`); VGG16 must be given. Nothing is downloaded, and never is a score computed
 # from random weights.
 
-VGG_FILE = "vgg16-397923af.pth"  # torchvision's name of the file
+VGG_FILE = VGG16.names[0]
 SLICES = ((1, (0, 2)), (2, (5, 7)), (3, (10, 12, 14)), (4, (17, 19, 21)), (5, (24, 26, 28)))  # convolutions of VGG16
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 

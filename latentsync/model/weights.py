@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from ..errors import (
     CheckpointError,
     DamagedCheckpointError,
+    ForeignCheckpointError,
     IncompleteCheckpointError,
     LatentSyncError,
     ModelNotFoundError,
@@ -359,6 +360,20 @@ def some_names(names: Iterable[str]) -> str:
     names = list(names)
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def load_strictly(network: torch.nn.Module, tensors: Mapping, path: str | Path, sign: str) -> torch.nn.Module:
+    """The network with exactly the tensors of a file; `sign` is a key that tells whether it is of this kind."""
+    expected = network.state_dict()
+    if sign not in tensors:
+        raise ForeignCheckpointError(
+            f"{path} is no {type(network).__name__}: it has no tensor {sign}. Give the file that the table of "
+            "docs/evaluation.md names."
+        )
+    told = f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors"
+    check_fit(tensors, expected, told, "Download the file again.")
+    network.load_state_dict(dict(tensors))
+    return network.requires_grad_(False)
 
 
 def read_sidecar(path: str | Path) -> dict:

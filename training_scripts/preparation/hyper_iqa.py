@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from latentsync.metrics.lse import load_strictly
-from latentsync.model.weights import read_weights
+from latentsync.model.weights import load_strictly, read_weights
 
 SIDE = 224  # px of the picture that is looked at
 FACE_SIDE = 256  # px, of an aligned face whose middle that is
