@@ -103,6 +103,12 @@ NETWORKS = {
         called=_codeformer,
     ),
 }
+# What their files take from basicsr: a log, a list of classes, and how weights begin, which are loaded.
+STAND_INS = {
+    "utils": {"get_root_logger": logging.getLogger},
+    "utils.registry": {"ARCH_REGISTRY": SimpleNamespace(register=lambda: lambda network: network)},
+    "archs.arch_util": {"default_init_weights": lambda *modules, **settings: None},
+}
 BORROWED = {network.package for network in NETWORKS.values()} | {"basicsr"}  # names used while importing
 _importing = threading.Lock()
 
@@ -138,10 +144,10 @@ def _network_class(name: str) -> type[nn.Module]:
         file = Path(*wanted.module.split(".")[1:]).with_suffix(".py")
         if not any((Path(place) / file).is_file() for place in places):
             raise OptionError(f"the backend 'package' for {name} needs {wanted.distribution}, not installed: {advice}")
-        *parents, _ = wanted.module.split(".")
-        for depth in range(1, len(parents) + 1):
-            _bare_package(parents[:depth], places)
-        _stand_ins(places)
+        _bare_package(wanted.module.rpartition(".")[0], places)
+        for root in ("basicsr", "codeformer.basicsr"):
+            for module, content in STAND_INS.items():
+                vars(_bare_package(f"{root}.{module}", places)).update(content)
         try:
             return getattr(importlib.import_module(wanted.module), wanted.name)
         except (ImportError, AttributeError) as error:
@@ -150,25 +156,14 @@ def _network_class(name: str) -> type[nn.Module]:
             ) from error
 
 
-def _bare_package(names: list[str], places: list[str]) -> ModuleType:
-    """A package whose modules can be imported one by one, in sys.modules."""
-    package = ModuleType(".".join(names))
-    package.__path__ = [str(Path(place, *names[1:])) for place in places]
-    sys.modules[package.__name__] = package
+def _bare_package(name: str, places: list[str]) -> ModuleType:
+    """A package whose modules can be imported one by one, in sys.modules, and those that it lies in."""
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        _bare_package(parent, places)
+    package = sys.modules[name] = ModuleType(name)
+    package.__path__ = [str(Path(place, *name.split(".")[1:])) for place in places]
     return package
-
-
-def _stand_ins(places: list[str]) -> None:
-    """What the networks' files take from basicsr: a list of classes, a log, and how weights begin, which are loaded."""
-    register = SimpleNamespace(register=lambda: lambda network: network)
-    for utils in (["basicsr", "utils"], ["codeformer", "basicsr", "utils"]):
-        for depth in range(1, len(utils)):
-            if ".".join(utils[:depth]) not in sys.modules:
-                _bare_package(utils[:depth], places)
-        _bare_package(utils, places).get_root_logger = logging.getLogger
-        _bare_package([*utils, "registry"], places).ARCH_REGISTRY = register
-    _bare_package(["basicsr", "archs"], places)
-    _bare_package(["basicsr", "archs", "arch_util"], places).default_init_weights = lambda *modules, **settings: None
 
 
 @contextmanager
