@@ -44,7 +44,7 @@ def check_model(model: str) -> None:
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
             f"{error}. The bundled model comes with the repository: get it again with git or as an archive, or train "
-            "it (docs/small_model.md)"
+            "it (docs/models.md)"
         ) from error
 
 

@@ -296,7 +296,7 @@ class LipSyncOptions:
         "face's own jaw and cheeks, such as a collar or a hand at the chin.",
     )  # fmt: skip
     blend_method: Literal["feather", "multiband", "poisson"] = setting(
-        "feather",  # compared in docs/seams.md
+        "feather",  # compared in docs/quality.md
         "how the edge is hidden",
         group="generation", nodes=("file", "frames"), advanced=True,
         tooltip="How the edge of the new part is hidden: feather fades one picture into the other; multiband does so "

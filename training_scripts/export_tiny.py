@@ -58,7 +58,7 @@ def export_tiny(config: TrainingConfig) -> Path:
         "prediction_type": facts.prediction_type,
         "blend_mask": config.blend_mask,
         "framing": facts.framing or "mesh",
-        "defaults": {"guidance_scale": 2.5},  # chosen on the held-out avatars, see docs/small_model.md
+        "defaults": {"guidance_scale": 2.5},  # chosen on the held-out avatars, see docs/models.md
         "num_attention_heads": unet.config.num_attention_heads,
         "motion_num_attention_heads": unet.config.motion_num_attention_heads,
         "norm_num_groups": unet.config.norm_num_groups,

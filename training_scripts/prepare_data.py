@@ -4,7 +4,7 @@ Stages: probe (broken files are set aside in the metadata, never touched), cut (
 one aligned face), quality (size and sharpness), sync (offset of lips and sound), store (sound at 16 kHz, shifted where
 it was off; Whisper's features; SyncNet's mel). Writes manifest.parquet and clips/ (see clip_store.py), metadata.parquet
 with the reason of every rejection, report.html and report.json. A run that was cut goes on where it was; `work/` in the
-output may be deleted when all is done. docs/data.md tells more.
+output may be deleted when all is done. docs/training.md tells more.
 
 Exit codes: 0 done, 1 failed or nothing was kept (the reason is on standard error), 2 wrong arguments, 130 interrupted.
 """

@@ -97,7 +97,7 @@ def test_no_address_is_fetched_for_a_visitor(ask, address):
 
 def test_a_path_that_was_not_uploaded_is_refused(ask):
     """Gradio itself sees to that; without it a visitor could have any file of the server looked at."""
-    given = {"path": str(ROOT / "docs" / "heldout.jpg"), "meta": {"_type": "gradio.FileData"}}
+    given = {"path": str(ROOT / "docs" / "demo.webp"), "meta": {"_type": "gradio.FileData"}}
     body = {"data": [given], "fn_index": 0, "session_hash": "elsewhere"}
     status, _, text = ask("/gradio_api/queue/join", json.dumps(body).encode())
     if status == 200:
