@@ -128,14 +128,14 @@ class LipSyncOptions:
     # Of the result as a file
     marking: bool = setting(
         True,  # the container's metadata tell that the result is generated, see provenance.py
-        "leave out what tells in the result's metadata that it is generated (docs/responsible_use.md)",
+        "do not write into the result's metadata that it is generated (docs/responsible_use.md)",
         group="files", nodes=("file",), advanced=True,
         tooltip="The file's metadata tell that the result is AI-generated, and by which model. The pictures stay as "
         "they are.",
     )  # fmt: skip
     visible_mark: str | None = setting(
         None,  # a label that everybody sees, in a corner of each frame
-        "a label in the lower right corner of each frame, as 'AI-generated'",
+        "write a label, such as 'AI-generated', in the lower right corner of each frame",
         group="files", unit="text", nodes=("file",), advanced=True, label="Label in the picture",
         nothing="none",
         tooltip="A label in the lower right corner of each frame, such as AI-generated. Empty: none.",
@@ -146,7 +146,7 @@ class LipSyncOptions:
     # of from one frame to the next as in the reference.
     fade: float = setting(
         0.16,
-        "a face that is lost, covered, tiny or turned away gives way to the source this gently",
+        "time in which a lost, covered, tiny or turned face fades to the source",
         group="faces", unit="seconds", low=0, high=5, expected="0 (at once) to 5 seconds",
         nodes=("file", "frames"), advanced=True,
         tooltip="A face that is lost, covered, tiny or turned away gives way to the source over so many seconds; with "
@@ -154,7 +154,7 @@ class LipSyncOptions:
     )  # fmt: skip
     max_yaw: float = setting(
         60.0,  # degrees from frontal at which a face counts as turned away
-        "faces turned further stay",
+        "leave faces that are turned further as they are",
         group="faces", unit="degrees", low=ABOVE_0, high=90, expected="more than 0 to 90 degrees", range=(1.0, 90.0),
         nodes=("file", "frames"), advanced=True,
         tooltip="A face turned away from the camera by more degrees than this stays as it is: 90 is a profile, which "
@@ -178,7 +178,8 @@ class LipSyncOptions:
     )  # fmt: skip
     tail: TailMode = setting(
         "cut",
-        "a video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in silence",
+        "a video longer than the speech: cut ends with the speech, keep shows the rest unchanged, in "
+        "silence",
         group="time", nodes=("file", "frames"), label="If the video is longer",
         tooltip="A video longer than the speech: cut ends with the speech, keep lets the rest through as it is, in "
         "silence. Not together with trim; speed leaves no rest.",
@@ -190,7 +191,7 @@ class LipSyncOptions:
     # ms by which the lips come later than in the speech, which itself stays where it is; negative: earlier
     audio_offset_ms: float = setting(
         0.0,
-        "let the lips come so much later than in the speech, whose sound stays; negative: earlier",
+        "delay the lips against the sound; negative: lips earlier",
         group="time", unit="ms", low=-MAX_OFFSET, high=MAX_OFFSET, nodes=("file", "frames"), label="Lips later by (ms)",
         expected=f"{-MAX_OFFSET} to {MAX_OFFSET} milliseconds, positive for later lips",
         tooltip="Lets the lips come so many milliseconds later than in the speech; negative: earlier. The sound stays "
@@ -201,8 +202,8 @@ class LipSyncOptions:
     # model, which takes noise and music for a voice.
     silence: Literal["close", "source", "off"] = setting(
         "close",
-        "in pauses of the speech, also over music or noise: close the mouth, let the source's picture through, or "
-        "leave it to the model",
+        "in pauses of the speech, also over music or noise: close the mouth, show the source's picture, "
+        "or leave it to the model",
         group="time", nodes=("file", "frames"), label="In pauses of the speech",
         tooltip="In pauses of the speech, over music and noise too: close shuts the mouth, source lets the source's "
         "picture through, off leaves it to the model, which may take any sound for a voice.",
@@ -215,14 +216,14 @@ class LipSyncOptions:
     )  # fmt: skip
     start: float = setting(
         0.0,  # s, of source and speech alike: a preview of what the whole run would show there
-        "preview: begin here",
+        "preview: start at this time",
         group="time", unit="seconds", low=0, high=BELOW_INFINITY, range=(0.0, MAX_DURATION), nodes=("file",),
         expected="seconds from the beginning, 0 or more",
         tooltip="For a quick look: begin so many seconds into video and speech. 0 begins at the beginning.",
     )  # fmt: skip
     duration: float | None = setting(
         None,  # s; to the end of the speech
-        "preview: length",
+        "preview: length of the result",
         group="time", unit="seconds", low=ABOVE_0, high=BELOW_INFINITY, range=(0.0, MAX_DURATION), nodes=("file",),
         expected="more than 0 seconds", nothing="the whole speech",
         tooltip="For a quick look: length in seconds. 0 goes to the end of the speech.",
@@ -246,19 +247,19 @@ class LipSyncOptions:
     )  # fmt: skip
     guidance_interval: tuple[float, float] = setting(
         (0.0, 1.0),  # shares of the steps between which guidance is on
-        "shares of the steps between which guidance is on: 0 0.5 for their first half",
+        "part of the steps that use guidance, as shares: 0 0.5 is the first half",
         group="generation", unit="from to",
     )  # fmt: skip
     scheduler: Scheduler = setting(
         "ddim",  # see SCHEDULERS; the reference: ddim
-        "solver: the models' own DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
+        "solver: the reference's DDIM, or DPM-Solver++ or UniPC, which need about half the steps",
         group="generation",
         tooltip="How noise is taken away from step to step. ddim is the models' own; dpmpp_2m (DPM-Solver++) and unipc "
         "need about half as many steps.",
     )  # fmt: skip
     cache_interval: int = setting(
         1,  # steps in a row that share deep features, see model/unet.py; 1: none. The reference's apps: 3
-        "compute the U-Net's deep layers once in so many steps: 1 always, 3 in about half the time",
+        "compute the U-Net's deep layers only every N steps: 1 is every step, 3 takes about half the time",
         group="generation", unit="steps", low=1, high=MAX_INFERENCE_STEPS, range=(1, 10), advanced=True,
         expected=f"1 (off) to {MAX_INFERENCE_STEPS}, usually at most 3",
         tooltip="The U-Net's deep layers are computed once in so many steps and kept in between: 1 computes them at "
@@ -266,14 +267,14 @@ class LipSyncOptions:
     )  # fmt: skip
     chunk_overlap: int = setting(
         4,  # frames shared by neighbouring chunks and cross-faded, so that no seam shows. Reference: 0
-        "of 16 frames made at a time so many are made twice and cross-faded, so that no jump shows",
+        "frames, of the 16 made at a time, that are made twice and cross-faded to hide jumps",
         group="generation", unit="frames", low=0, high=12, range=(0, 8),
         tooltip="Faces are made 16 frames at a time. So many frames are made by both neighbouring chunks and "
         "cross-faded, so that no jump shows; 0 is faster and may flicker.",
     )  # fmt: skip
     seed: int = setting(
         1247,
-        "same seed, same result; -1: a random one",
+        "seed of the noise: the same seed gives the same result; -1: a random one",
         group="generation", low=0, high=2**63 - 1, expected="a whole number from 0 to 2^63 - 1",
         nodes=("file", "frames"), label="Seed",
         tooltip="The random seed of the noise. The same seed gives the same lips again.",
@@ -281,7 +282,7 @@ class LipSyncOptions:
     )  # fmt: skip
     mask_smooth: float = setting(
         0.5,  # 0 hard edge .. 1 wide feather, a tenth of the face: docs/mask_smooth.jpg
-        "edge of the new part: 0 hard to 1 wide feather",
+        "edge of the new part, from 0 (hard) to 1 (wide feather)",
         group="generation", low=0, high=1, expected="0 (hard edge) to 1 (wide feather)", slider=(0, 1, 0.05),
         nodes=("file", "frames"), label="Soft edge",
         tooltip="Width of the soft edge around the new part of the face: 0 is a hard edge, 1 fades over a tenth of the "
@@ -290,14 +291,14 @@ class LipSyncOptions:
     )  # fmt: skip
     mask_shape: Literal["drawn", "landmarks"] = setting(
         "drawn",  # the mask as drawn, or as the face's own jaw and cheeks lie
-        "the new part is as the model's mask, or as the face's own jaw and cheeks",
+        "shape of the new part: the model's mask, or the face's own jaw and cheeks",
         group="generation", nodes=("file", "frames"), advanced=True,
         tooltip="Shape of the new part: drawn is the model's mask; landmarks also leaves out what lies beyond the "
         "face's own jaw and cheeks, such as a collar or a hand at the chin.",
     )  # fmt: skip
     blend_method: Literal["feather", "multiband", "poisson"] = setting(
         "feather",  # compared in docs/quality.md
-        "how the edge is hidden",
+        "how to hide the edge of the new part",
         group="generation", nodes=("file", "frames"), advanced=True,
         tooltip="How the edge of the new part is hidden: feather fades one picture into the other; multiband does so "
         "over a wide way for broad colours and a narrow one for detail; poisson bends the new part's colours so that "
@@ -305,13 +306,13 @@ class LipSyncOptions:
     )  # fmt: skip
     sr_ratio: int = setting(
         2,  # side of a restored face, in sides of the generated one
-        "working size of --superres",
+        "size of a face restored by --superres, in sizes of the generated face",
         group="generation", low=1, high=4, expected="1, 2, 3 or 4", nodes=("file",), advanced=True,
         tooltip="Side of a restored face, in sides of the generated one. More than the frame shows is of no use.",
     )  # fmt: skip
     sr_strength: float = setting(
         1.0,  # of restoration: 0 none .. 1 whole
-        "of --superres: 0 none to 1 whole",
+        "strength of --superres, from 0 (none) to 1 (full)",
         group="generation", low=0, high=1, expected="0 (no restoration) to 1 (whole)", nodes=("file",), advanced=True,
         tooltip="How much of the restoration shows: 0 is the generated face, 1 the restored one.",
     )  # fmt: skip

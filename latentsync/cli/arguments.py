@@ -41,34 +41,35 @@ def build_parser() -> argparse.ArgumentParser:
         "--report",
         type=given_path,
         metavar="FILE.json",
-        help="also write what happened: settings, versions, times, and for each frame the face, its yaw, the mouth's "
-        "opening, voice or pause; with a picture of it beside (FILE.png)",
+        help="write a report: settings, versions, times, and for each frame the face, its yaw, the mouth's "
+        "opening, voice or pause; and a picture of it (FILE.png)",
     )
     files.add_argument(
         "--output_audio",
         type=given_path,
         metavar="FILE",
-        help="sound of the result in place of the speech, which then only moves the lips (vocals drive, the mix is "
-        "heard); cut off or followed by silence where it is not as long as the result",
+        help="sound of the result instead of the speech, which then only moves the lips (vocals move the lips,"
+        " the mix is heard); cut or followed by silence to fit the result",
     )
     files.add_argument(
         "--sync_score",
         type=path_or_word,
         default="auto",
         metavar="auto|off|FILE",
-        help="let the report tell how the lips go with the sound, as a SyncNet sees the first 20 s: auto takes the "
-        "bundled one for the bundled model, else stable_syncnet.pt of --checkpoints if it is there (default: auto)",
+        help="SyncNet that scores for the report how well lips and sound match in the first 20 s: auto takes "
+        "the bundled one for the bundled model, else stable_syncnet.pt in --checkpoints if it is there "
+        "(default: auto)",
     )
     add_settings(files, "marking", "visible_mark")
     files.add_argument(
         "--job_dir",
         type=given_path,
         metavar="FOLDER",
-        help="where the work of unfinished runs is kept, so that the same command goes on after an interruption "
-        "(default: jobs in the user's cache folder)",
+        help="where to keep the work of unfinished runs, so that the same command continues after an "
+        "interruption (default: jobs in the user's cache folder)",
     )
     files.add_argument(
-        "--no_resume", action="store_true", help="begin anew, also where an equal run was interrupted before"
+        "--no_resume", action="store_true", help="start from the beginning, even if the same run was interrupted before"
     )
     faces = parser.add_argument_group("faces")
     faces.add_argument(
@@ -85,13 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="WHICH=FILE",
-        help="in place of --audio_path, once for each person: --track left=a.wav --track right=b.wav. All are heard",
+        help="instead of --audio_path, once for each person: --track left=a.wav --track right=b.wav. All are heard",
     )
     add_settings(faces, "fade", "max_yaw")
     faces.add_argument(
         "--no_track_cache",
         action="store_true",
-        help="find the faces anew; else a second speech on the same video takes them from the user's cache folder",
+        help="find the faces again instead of taking them from the user's cache folder, where an earlier run "
+        "on the same video left them",
     )
     times = parser.add_argument_group("time")
     add_settings(times, "length", "tail", "audio_offset_ms", "silence", "fps", "start", "duration")
@@ -100,9 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset",
         choices=PRESETS,
         default=presets.DEFAULT_PRESET,
-        help="how much time is spent: sets the six options that follow here, and --dtype and more for reference, which "
-        "does as the reference implementation; an explicit option wins. Compared in docs/performance.md "
-        f"(default: {presets.DEFAULT_PRESET})",
+        help="how much time to spend: sets the six options below; reference also sets --dtype and more, to do "
+        "what the reference implementation does. An explicit option wins. Compared in docs/performance.md"
+        f" (default: {presets.DEFAULT_PRESET})",
     )
     add_settings(quality, "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler", "cache_interval")
     add_settings(quality, "chunk_overlap", "seed", "mask_smooth", "mask_shape", "blend_method")
@@ -110,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--protect",
         type=given_path,
         metavar="FILE",
-        help="picture, or video as long as the source, white where the source always stays (a hand, a microphone)",
+        help="picture, or video as long as the source, that is white where the source must stay (a hand, a microphone)",
     )
     quality.add_argument(
         "--superres",
@@ -124,12 +126,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--sr_backend",
         choices=["spandrel", "package"],
         default="spandrel",
-        help="who builds GFPGAN's or CodeFormer's network: spandrel, or its authors' own package (gfpgan, "
-        "codeformer-pip), which has to be installed; the results are the same (default: spandrel)",
+        help="library that builds the network of GFPGAN or CodeFormer: spandrel, or the authors' own package "
+        "(gfpgan, codeformer-pip), which must be installed; the results are the same (default: spandrel)",
     )
     add_settings(quality, "sr_ratio", "sr_strength")
     quality.add_argument(
-        "--codeformer_fidelity", type=float, default=0.5, help="0 most restored to 1 most faithful (default: 0.5)"
+        "--codeformer_fidelity",
+        type=float,
+        default=0.5,
+        help="CodeFormer: from 0 (most restored) to 1 (most faithful) (default: 0.5)",
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -144,38 +149,48 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of released models (default: checkpoints)",
     )
     model.add_argument(
-        "--resolution", type=int, help="face side the model works at, e.g. 256 or 512 (default: told by the model)"
+        "--resolution",
+        type=int,
+        help="side of the face that the model works at, e.g. 256 or 512 px (default: what the model says)",
     )
     model.add_argument(
         "--lora", type=given_path, metavar="FILE", help="adapter of one speaker, made by training_scripts.train_lora"
     )
     model.add_argument(
-        "--lora_strength", type=float, default=1.0, help="of --lora: 0 none to 1 as it was trained (default: 1)"
+        "--lora_strength",
+        type=float,
+        default=1.0,
+        help="strength of --lora, from 0 (none) to 1 (as trained) (default: 1)",
     )
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     model.add_argument(
-        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: auto"
+        "--device", default="auto", help="where the networks run: auto, cpu, cuda, cuda:1, mps (default: auto)"
+    )
+    model.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="number format of the networks (default: auto)",
     )
     model.add_argument(
         "--decoder",
         default="auto",
         choices=["auto", "vae", "draft"],
-        help="who makes pictures of latents: the VAE, or the small one in checkpoints/taesd, for drafts; auto takes "
-        "the latter for --preset draft where it is there (default: auto)",
+        help="decoder of the latents: the VAE, or the small draft decoder in checkpoints/taesd; auto takes the"
+        " small one for --preset draft if it is there (default: auto)",
     )
     model.add_argument(
         "--low_memory",
         default="none",
         choices=["none", "fp8", "offload"],
-        help="fp8 keeps the U-Net's weights in 8 bits, offload brings them to the GPU layer by layer; either takes the "
-        "VAE's pictures one by one (default: none)",
+        help="fp8 keeps the U-Net's weights in 8 bits, offload copies them to the GPU layer by layer; both run"
+        " the VAE on one picture at a time (default: none)",
     )
     model.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="CPU threads of all networks (default: one, but for large networks on the CPU as many as torch takes: one "
-        "for each core, or OMP_NUM_THREADS)",
+        help="CPU threads of all networks (default: one; large networks on the CPU use one for each core, or "
+        "OMP_NUM_THREADS)",
     )
     model.add_argument(
         "--det_model", type=given_path, help="optional InsightFace det_10g.onnx, used with --landmark_model"
@@ -186,38 +201,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch",
         type=given_path,
         metavar="JOBS.csv",
-        help="make all results of a table instead: a row a run, columns named like these options (video_path, "
-        "audio_path, video_out_path and any other), which win over the command line's; paths go by the table's folder. "
-        "Started again it goes on where it stopped",
+        help="make every result of a table, one run per row. Columns are named like these options (video_path,"
+        " audio_path, video_out_path and any other) and win over the command line; paths are relative to "
+        "the table's folder. Started again, it continues where it stopped",
     )
     batch.add_argument(
         "--results",
         type=given_path,
         metavar="FILE.json",
-        help="what became of each row, with the same as a table beside it (.csv); read again to go on (default: "
-        "JOBS.results.json beside the job file)",
+        help="where to write the outcome of each row, also as a table (.csv); read again to continue (default:"
+        " JOBS.results.json beside the job file)",
     )
     batch.add_argument(
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="who does the work of --batch: this process, or Ray on this machine or a cluster (default: local)",
+        help="what runs --batch: this process, or Ray on this machine or a cluster (default: local)",
     )
     batch.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="of --engine ray, each with the model loaded once (default: one for each GPU, else one for each machine)",
+        help="workers of --engine ray, each of which loads the model once (default: one for each GPU, else one"
+        " for each machine)",
     )
     batch.add_argument(
-        "--ray_address", metavar="ADDRESS", help="of a running cluster, or auto (default: a Ray of this machine)"
+        "--ray_address",
+        metavar="ADDRESS",
+        help="address of a running Ray cluster, or auto (default: start Ray on this machine)",
     )
     for group in parser._action_groups:  # settings that have no place of their own above
         options = parser._option_string_actions
         add_settings(group, *(n for n, row in SETTINGS.items() if row.group == group.title and row.flag not in options))
     talk = parser.add_mutually_exclusive_group()
-    talk.add_argument("--quiet", action="store_true", help="only errors")
-    talk.add_argument("--verbose", action="store_true", help="also what the libraries log, and stack traces")
+    talk.add_argument("--quiet", action="store_true", help="show errors only")
+    talk.add_argument("--verbose", action="store_true", help="also show log messages of libraries and stack traces")
     return parser
 
 
