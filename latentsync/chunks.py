@@ -4,8 +4,9 @@ The U-Net's normalisation and motion modules span a chunk, so what a frame becom
 an unbroken sequence of frames with a face.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from .model.loading import LipSyncModel
 from .model.masks import generation_mask
 from .model.vae import to_pixels
 from .options import LipSyncOptions
-from .pipeline import OnEstimate, OnStep, condition, decode_faces
+from .pipeline import condition, decode_faces
 from .plausibility import FaceJudge, check_finite
 from .source_cache import SourceCache
 
@@ -46,10 +47,9 @@ Pairs = list[tuple[FaceFrame, Tensor]]
 class ChunkGenerator:
     """Turns frames of a run into generated faces, a chunk at a time.
 
-    Feed frames with `push`; it yields (frame, face) pairs as they become final, face (3, S, S) float32 about [-1, 1].
-    `flush` ends the run. `pushed` and `flushed` are the same as work for a Denoiser, which may denoise the chunks of
-    several faces together; they return frames whose latents are final, and `finished` makes faces of these: in the same
-    order, but in any thread. `finish(frames, faces)` may change final faces, also their size,
+    `push` takes a frame, and `flush` ends the run: work for a Denoiser, which may denoise the chunks of several faces
+    together. They return frames whose latents are final, and `finished` makes faces of these, (3, S, S) float32 about
+    [-1, 1]: in the same order, but in any thread. `finish(frames, faces)` may change final faces, also their size,
     before they are handed out: (F, 3, S, S) -> (F, 3, S', S'). `encoded` keeps the conditioning of frames with a key;
     not for sampled posteriors, of which each is a draw of its own. Memory: one chunk of payloads, and of the frames
     before it only aligned faces and latents.
@@ -60,13 +60,11 @@ class ChunkGenerator:
         model: LipSyncModel,
         options: LipSyncOptions,
         generator: torch.Generator,
-        on_step: OnStep | None = None,
-        on_estimate: OnEstimate | None = None,
         finish: Callable[[list[FaceFrame], Tensor], Tensor] | None = None,
         encoded: SourceCache[Tensor] | None = None,
     ):
         self.model, self.options, self._generator = model, options, generator
-        self._on_step, self._on_estimate, self._finish = on_step, on_estimate, finish
+        self._finish = finish
         self._encoded = encoded if options.posterior == "mean" else None
         self.mask = generation_mask(model.resolution, options.mask)
         side = model.resolution // model.latents.ratio
@@ -81,20 +79,14 @@ class ChunkGenerator:
         """What is doubtful about the faces made so far."""
         return self._judge.warning
 
-    def push(self, frame: FaceFrame) -> Iterator[tuple[FaceFrame, Tensor]]:
-        yield from self._alone(self.pushed(frame))
-
-    def flush(self) -> Iterator[tuple[FaceFrame, Tensor]]:
-        yield from self._alone(self.flushed())
-
-    def pushed(self, frame: FaceFrame) -> Denoising[list[FaceFrame]]:
+    def push(self, frame: FaceFrame) -> Denoising[list[FaceFrame]]:
         self._waiting.append(frame)
         if len(self._waiting) < self.options.chunk_frames:
             return []
         yield from self._generate()
         return self._release(self.options.chunk_frames - self.options.chunk_overlap)
 
-    def flushed(self) -> Denoising[list[FaceFrame]]:
+    def flush(self) -> Denoising[list[FaceFrame]]:
         if any(frame.latents is None for frame in self._waiting):
             yield from self._generate()
         final = self._release(len(self._waiting))
@@ -113,12 +105,6 @@ class ChunkGenerator:
         if self._finish is not None:
             faces = self._finish(final, faces)
         return list(zip(final, faces, strict=True))
-
-    def _alone(self, work: Denoising[list[FaceFrame]]) -> Iterator[tuple[FaceFrame, Tensor]]:
-        denoiser = Denoiser(self.model, self.options, self._on_step, self._on_estimate)
-        for frame, face in self.finished(denoiser.together([work])[0]):
-            yield frame, face
-            frame.payload = None  # the picture itself is no longer needed
 
     def _generate(self) -> Denoising[None]:
         missing = self.options.chunk_frames - len(self._waiting) if self.options.full_chunks else 0
@@ -162,3 +148,13 @@ class ChunkGenerator:
         final, self._waiting = self._waiting[:count], self._waiting[count:]
         self._past = (self._past + final)[-self.options.chunk_frames :]
         return final
+
+
+def generate_alone(chunks: ChunkGenerator, denoiser: Denoiser, frames: Iterable[FaceFrame | None]) -> Iterator[Pairs]:
+    """Generate one face without others beside it; None among the frames, and their end, end a run.
+
+    Yields the (frame, face) pairs that became final with each of them.
+    """
+    for frame in chain(frames, [None]):
+        work = chunks.flush() if frame is None else chunks.push(frame)
+        yield chunks.finished(denoiser.together([work])[0])

@@ -50,7 +50,7 @@ from .timeline import (
     without_stills,
 )
 from .tracks.cache import ScanSettings, TrackCache, cache_folder
-from .tracks.choice import choice_notice, described
+from .tracks.choice import check_seen, choice_notice, described
 from .tracks.paths import ClipFaces
 from .tracks.scan import scan_faces
 from .tracks.usability import cover_notice
@@ -290,24 +290,15 @@ def _scanned(
     on_frame: Callable[[int], None],
     check: Callable[[], None],
 ) -> ClipFaces:
-    """Where the faces of the source are, from the cache or found now. Raises FaceNotFoundError where there is none."""
-    clip = None
-    settings = ScanSettings(type(finder).__name__, window.start)
-    if cache:
-        clip = cache.load(window.path, settings, window.duration)
-    if clip is None:
+    """Return where the faces of the source are, from the cache or found now. Raises FaceNotFoundError for none."""
+
+    def scan() -> ClipFaces:
         with Overlap(check) as overlap:
-            clip = scan_faces(overlap.ahead("decode", window.frames(), FEW), finder, on_frame=on_frame)
-        if cache:
-            reaches_end = window.duration is None or clip.times[-1] + 2 * clip.interval < window.duration
-            cache.store(window.path, settings, clip, whole=reaches_end)
-    clip = clip.until(window.duration)
-    if not clip.paths:
-        raise FaceNotFoundError(
-            f"no face was found in any of the {clip.num_frames} frames of '{window.path}'; expected a visible "
-            "face, frontal or half turned, at least some 50 pixels and a twentieth of the frame wide. "
-            "Choose another video or another part of it (start, duration)"
-        )
+            return scan_faces(overlap.ahead("decode", window.frames(), FEW), finder, on_frame=on_frame)
+
+    settings = ScanSettings(type(finder).__name__, window.start)
+    clip = cache.scanned(window.path, settings, window.duration, scan) if cache else scan().until(window.duration)
+    check_seen(clip, "Choose another video or another part of it (start, duration)", window.path)
     return clip
 
 

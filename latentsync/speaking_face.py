@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .chunks import ChunkGenerator, FaceFrame
 from .denoising import Denoising
-from .faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from .faces.align import warp_faces
 from .frame_queue import FinishedFace, WaitingFrame
 from .model.loading import LipSyncModel
 from .options import LipSyncOptions
@@ -74,8 +74,6 @@ class SpeakingFace:
         encoded = SourceCache(int(share * ENCODED_BYTES))
         self._chunks = ChunkGenerator(model, options, generator, finish=finish, encoded=encoded)
         self._aligned: SourceCache[np.ndarray] = SourceCache(int(share * ALIGNED_BYTES))
-        placed = map(placement.at, range(len(times)))
-        self._stretches = np.cumsum([face is not None and face.restart for face in placed])  # of each row
         self._last: int | None = None  # row of the frame before
 
     @property
@@ -106,12 +104,12 @@ class SpeakingFace:
         jobs = (yield from self.flush()) if self._jumps(row) else []
         self._last = row
         seen.waiting.awaited += 1
-        final = yield from self._chunks.pushed(FaceFrame(seen.aligned, hear(), seen, key=row))
+        final = yield from self._chunks.push(FaceFrame(seen.aligned, hear(), seen, key=row))
         return [*jobs, *self._jobs(final)]
 
     def flush(self) -> Denoising[list[Job]]:
         """End what is in work; what comes next does not continue it."""
-        final = yield from self._chunks.flushed()
+        final = yield from self._chunks.flush()
         self._last = None
         return [*self._jobs(final), *([self._restoration.reset] if self._restoration else [])]
 
@@ -119,7 +117,7 @@ class SpeakingFace:
         if self._last is None:
             return False
         gap = abs(self._times[row] - self._times[self._last])
-        return gap > MAX_GAP or self._stretches[row] != self._stretches[self._last]
+        return gap > MAX_GAP or self._placement.stretches[row] != self._placement.stretches[self._last]
 
     def _jobs(self, final: list[FaceFrame]) -> list[Job]:
         for item in final:
@@ -136,13 +134,10 @@ class SpeakingFace:
     def _restored(self, frames: list[FaceFrame], faces: Tensor) -> Tensor:
         """Generated faces (F, 3, S, S) -> (F, 3, S', S'), notes at each whether it was restored."""
         with self._stages.stage("restore"):
-            side = self._restoration.side
             all_seen: list[SeenFace] = [frame.payload for frame in frames]
-            matrices = [resized_matrix(seen.placed.matrix, self._model.resolution, side) for seen in all_seen]
             pictures = [seen.waiting.frame.pixels for seen in all_seen]
-            sources = warp_faces(pictures, np.stack(matrices), side, self._options.sampling)
-            scales = [frame_pixels_per_crop_pixel(seen.placed.matrix, self._model.resolution) for seen in all_seen]
-            faces, restored = self._restoration(faces, sources, np.array(scales))
+            matrices = [seen.placed.matrix for seen in all_seen]
+            faces, sources, restored = self._restoration.in_frames(faces, pictures, matrices, self._options.sampling)
             for seen, source, was_restored in zip(all_seen, sources, restored, strict=True):
                 seen.aligned, seen.restored = source, bool(was_restored)
         return faces

@@ -7,16 +7,16 @@ The stages are those of engine.lip_sync, which streams; here a clip's faces are 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 import torch
 from einops import rearrange
 
-from .chunks import ChunkGenerator, FaceFrame
+from .chunks import ChunkGenerator, FaceFrame, generate_alone
+from .denoising import Denoiser
 from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
-from .faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
+from .faces.align import resized_matrix, warp_faces
 from .faces.blend import FacePaster
 from .faces.detect import LOWER_FACE
 from .faces.finder import FaceFinder
@@ -32,9 +32,7 @@ from .previews import FacePreview, OnPreview, as_picture
 from .restoration.restore import FaceRestoration
 from .restoration.restorers import Restorer
 from .speech_features import SpeechFeatures
-from .tracks.choice import choice_notice, choose
-from .tracks.placement import place
-from .tracks.scan import scan_faces
+from .tracks.choice import choice_notice, find_person, parse_choice
 from .tracks.usability import cover_notice, filled_gaps
 
 logger = logging.getLogger(__name__)
@@ -75,19 +73,13 @@ def prepare_faces(
         )
     for name in (options.mask, blend_mask or options.mask):
         drawn_mask(name)  # raises now rather than after all frames
-    clip = scan_faces(_as_video(frames, fps), finder, on_frame=on_frame)
-    if not clip.num_frames:
-        raise MediaError("there are no frames; expected at least one")
-    if not clip.paths:
-        raise FaceNotFoundError(
-            f"no face was found in any of the {clip.num_frames} frames; expected a visible face, frontal or half "
-            "turned, at least some 50 pixels and a twentieth of the frame wide. Choose other frames"
+    person = find_person(_as_video(frames, fps), face, finder, on_frame=on_frame)
+    clip, path = person.clip, person.path
+    if parse_choice(face).kind == "all" and len(clip.paths) > 1:
+        raise OptionError(
+            f"{face!r} is {len(clip.paths)} faces; expected one. Prepare each by itself and blend in turn"
         )
-    chosen = choose(clip, face, finder)
-    if len(chosen) > 1:
-        raise OptionError(f"{face!r} is {len(chosen)} faces; expected one. Prepare each by itself and blend in turn")
-    path = clip.paths[chosen[0]]
-    placement = place(path, clip, model_resolution, options, framing)
+    placement = person.placement(model_resolution, options, framing)
     placed = [placement.at(row) for row in range(clip.num_frames)]
     if missing == "error" and None in placed:
         index = placed.index(None)
@@ -115,7 +107,7 @@ def prepare_faces(
         matrices=np.stack([nowhere if found is None else found.matrix for found in placed]),
         detected=detected,
         weights=placement.weights.astype(np.float32),
-        stretches=np.cumsum([found is not None and found.restart for found in placed]),
+        stretches=placement.stretches,
         confidence=np.array([0.0 if found is None else found.confidence for found in placed], np.float32),
         opening=np.array([np.nan if found is None else _number(found.opening) for found in placed], np.float32),
         yaw=np.array([np.nan if found is None else _number(found.yaw) for found in placed], np.float32),
@@ -125,7 +117,7 @@ def prepare_faces(
         mask=options.mask,
         blend_mask=blend_mask,
         framing=framing if path.has_framings else None,
-        notices=tuple(filter(None, [choice_notice(clip, face, chosen[0]), cover_notice(path, chosen[0])])),
+        notices=tuple(filter(None, [choice_notice(clip, face, person.index), cover_notice(path, person.index)])),
         boxes=boxes,
     )
 
@@ -189,25 +181,24 @@ def sample_faces(
     side = track.resolution
     generated = np.zeros((track.num_frames, 3, side, side), np.float32)
     with torch.inference_mode(), float32_products(options.tf32):
-        chunks = ChunkGenerator(model, replace(options, mask=track.mask), generator, on_step, preview)
+        options = replace(options, mask=track.mask)
+        chunks = ChunkGenerator(model, options, generator)
         times = np.arange(track.num_frames) / speech.fps - options.audio_offset_ms / 1000
         weights = track.weights * (speech.voice(times) if options.silence == "source" else 1)
-        for index in range(track.num_frames + 1):
-            pairs = []
-            if not 0 < index < track.num_frames or track.stretches[index] != track.stretches[index - 1]:
-                pairs.append(chunks.flush())
-            if index < track.num_frames and weights[index] > 0:
-                tokens = speech.tokens([times[index]])[0]
-                pairs.append(chunks.push(FaceFrame(track.aligned[index], tokens, payload=index)))
-            else:
-                pairs.append(chunks.flush())
-            finished = []
-            for frame, face in chain(*pairs):
+
+        def frames() -> Iterator[FaceFrame | None]:
+            for index in range(track.num_frames):
+                if index and track.stretches[index] != track.stretches[index - 1]:
+                    yield None
+                tokens = speech.tokens([times[index]])[0] if weights[index] > 0 else None
+                yield None if tokens is None else FaceFrame(track.aligned[index], tokens, payload=index)
+
+        for pairs in generate_alone(chunks, Denoiser(model, options, on_step, preview), frames()):
+            for frame, face in pairs:
                 generated[frame.payload] = face.numpy()
-                finished.append(frame.payload)
-            if finished and on_chunk is not None:
-                middle = torch.from_numpy(generated[finished[len(finished) // 2]])
-                on_chunk(finished[-1] + 1, track.num_frames, as_picture(middle))
+            if pairs and on_chunk is not None:
+                middle = torch.from_numpy(generated[pairs[len(pairs) // 2][0].payload])
+                on_chunk(pairs[-1][0].payload + 1, track.num_frames, as_picture(middle))
     if chunks.warning:
         logger.warning(chunks.warning)
     return replace(track, generated=generated, weights=weights.astype(np.float32))
@@ -241,10 +232,8 @@ def restore_faces(
             if track.stretches[index] != stretch:
                 restoration.reset()
                 stretch = track.stretches[index]
-            matrix = resized_matrix(track.matrices[index], track.resolution, side)
-            source = warp_faces([as_levels(frame)], matrix[None], side, options.sampling)
-            scale = frame_pixels_per_crop_pixel(track.matrices[index], track.resolution)
-            faces, was_restored = restoration(torch.from_numpy(track.generated[index])[None], source, np.array([scale]))
+            face, matrix = torch.from_numpy(track.generated[index])[None], track.matrices[index]
+            faces, _, was_restored = restoration.in_frames(face, [as_levels(frame)], [matrix], options.sampling)
             restored[index] = faces[0].numpy()
             count += int(was_restored[0])
         else:

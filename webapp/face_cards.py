@@ -1,6 +1,6 @@
 """The faces of a clip as pictures to click on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentsync.errors import OptionError
 from latentsync.faces.finder import FaceTracker
-from latentsync.media.video_reader import VideoFrame, read_frames
+from latentsync.media.video_reader import read_frames
 from latentsync.tracks.cache import ScanSettings, TrackCache
 from latentsync.tracks.choice import choose
 from latentsync.tracks.paths import ClipFaces, FacePath
@@ -61,21 +61,8 @@ def face_cards(
 
 def _scanned(video: Path, finder: FaceTracker, cache: TrackCache, on_frame: Callable[[int], None]) -> ClipFaces:
     settings = ScanSettings(type(finder).__name__, 0.0)
-    clip = cache.load(video, settings, LOOKED_AT)
-    if clip is None:
-        is_whole = True
-
-        def frames() -> Iterator[VideoFrame]:
-            nonlocal is_whole
-            for frame in read_frames(video):
-                if frame.time >= LOOKED_AT:
-                    is_whole = False
-                    return
-                yield frame
-
-        clip = scan_faces(frames(), finder, on_frame=on_frame)
-        cache.store(video, settings, clip, whole=is_whole)
-    return clip.until(LOOKED_AT)
+    frames = read_frames(video, duration=LOOKED_AT)
+    return cache.scanned(video, settings, LOOKED_AT, lambda: scan_faces(frames, finder, on_frame=on_frame))
 
 
 def _best_row(path: FacePath) -> int:

@@ -17,7 +17,7 @@ from .batch_check import check_rows
 from .batch_results import Outcome, read_results, table_of, write_results
 from .job_file import Row, read_rows
 from .run import Job
-from .worker import OnDone, Worker
+from .worker import BatchEngine, LocalEngine
 
 
 def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
@@ -49,9 +49,9 @@ def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
             write_results(results, outcomes)
             interrupted = None
             try:
-                _work(
-                    arguments, [(index, jobs[index], outcomes[index]) for index in _waiting(jobs, outcomes)], keep, say
-                )
+                waiting = [(index, jobs[index], outcomes[index]) for index in _waiting(jobs, outcomes)]
+                if waiting:
+                    _engine(arguments, say).work(waiting, keep)
             except KeyboardInterrupt as stop:
                 interrupted = stop.args[0] if stop.args else signal.SIGINT
     except BlockingIOError as error:
@@ -101,15 +101,9 @@ def _waiting(jobs: list[Job], outcomes: list[Outcome]) -> list[int]:
     return [index for group in groups.values() for index in group]
 
 
-def _work(arguments: argparse.Namespace, waiting: list[tuple[int, Job, Outcome]], keep: OnDone, say: Say) -> None:
-    if not waiting:
-        return
+def _engine(arguments: argparse.Namespace, say: Say) -> BatchEngine:
     if arguments.engine == "ray":
-        from .ray_engine import work_with_ray
+        from .ray_engine import RayEngine
 
-        work_with_ray(waiting, keep, say, workers=arguments.workers, address=arguments.ray_address)
-        return
-    worker = Worker(say)
-    for number, (index, job, outcome) in enumerate(waiting, 1):
-        say(f"\n[{number}/{len(waiting)}] {outcome.video_path} -> {outcome.video_out_path}")
-        keep(index, worker.do(job, outcome))
+        return RayEngine(say, workers=arguments.workers, address=arguments.ray_address)
+    return LocalEngine(say)

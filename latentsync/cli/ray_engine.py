@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
 
@@ -12,7 +12,7 @@ from ..ray_session import ray_session
 from ..session import Say
 from .batch_results import Outcome
 from .run import Job
-from .worker import OnDone, Worker
+from .worker import OnDone, Waiting, Worker
 
 STOP_TIMEOUT = 60.0  # s for a run to end at its next step and remove what it began
 
@@ -31,34 +31,38 @@ class _Actor:
         self._stop.set()
 
 
-def work_with_ray(
-    waiting: list[tuple[int, Job, Outcome]],
-    keep: OnDone,
-    say: Say,
-    *,
-    workers: int | None = None,
-    address: str | None = None,
-    make_worker: Callable[[], Worker] = Worker,
-) -> None:
-    """Do all that waits, in any order. A run whose process dies has failed; another process does the next one.
+class RayEngine:
+    """Runs in processes of Ray's. One whose process dies has failed; another process does the next one."""
 
-    workers: how many; None for one for each GPU, else one for each machine. Raises OptionError, LatentSyncError.
-    """
-    if workers is not None and workers < 1:
-        raise OptionError(f"--workers is {workers}; expected 1 or more")
-    devices = [job.request.models.device for _, job, _ in waiting]
-    if numbered := [device for device in devices if ":" in device]:
-        raise OptionError(
-            f"the device {numbered[0]!r} is one of many; with --engine ray, which gives each worker a "
-            "GPU of its own, expected auto, cpu or cuda"
-        )
-    with ray_session(address) as ray:
-        count, share = _share(ray, waiting, workers)
-        actor_class = ray.remote(_Actor).options(max_concurrency=2, **share)
-        _Pool(ray, lambda: actor_class.remote(make_worker, os.getcwd()), count, say).work(waiting, keep)
+    def __init__(
+        self,
+        say: Say,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        make_worker: Callable[[], Worker] = Worker,
+    ):
+        """workers: how many; None for one for each GPU, else one for each machine. Raises OptionError."""
+        if workers is not None and workers < 1:
+            raise OptionError(f"--workers is {workers}; expected 1 or more")
+        self._say, self._workers, self._address, self._make_worker = say, workers, address, make_worker
+
+    def work(self, waiting: Sequence[Waiting], keep: OnDone) -> None:
+        """Raises OptionError, LatentSyncError."""
+        devices = [job.request.models.device for _, job, _ in waiting]
+        if numbered := [device for device in devices if ":" in device]:
+            raise OptionError(
+                f"the device {numbered[0]!r} is one of many; with --engine ray, which gives each worker a "
+                "GPU of its own, expected auto, cpu or cuda"
+            )
+        with ray_session(self._address) as ray:
+            count, share = _share(ray, waiting, self._workers)
+            actor_class = ray.remote(_Actor).options(max_concurrency=2, **share)
+            pool = _Pool(ray, lambda: actor_class.remote(self._make_worker, os.getcwd()), count, self._say)
+            pool.work(waiting, keep)
 
 
-def _share(ray: ModuleType, waiting: list, workers: int | None) -> tuple[int, dict[str, float]]:
+def _share(ray: ModuleType, waiting: Sequence[Waiting], workers: int | None) -> tuple[int, dict[str, float]]:
     """How many actors, and what each may take."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(machine.get("CPU", 0)) for machine in machines]
@@ -81,7 +85,7 @@ class _Pool:
         self._free = [make_actor() for _ in range(count)]
         self._running: dict = {}  # reference of the outcome -> (index, outcome so far, actor)
 
-    def work(self, waiting: list[tuple[int, Job, Outcome]], keep: OnDone) -> None:
+    def work(self, waiting: Sequence[Waiting], keep: OnDone) -> None:
         coming, total, done = deque(waiting), len(waiting), 0
         self._say(f"{total} runs on {len(self._free)} workers of Ray")
         try:

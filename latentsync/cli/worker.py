@@ -3,9 +3,10 @@
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from ..commands import is_foreseen, user_message
 from ..errors import Cancelled
@@ -15,7 +16,29 @@ from ..session import ModelChoice, Say, Session, SessionCache
 from .batch_results import Outcome
 from .run import Job, work
 
-OnDone = Callable[[int, Outcome], None]  # index of the job, what became of it
+Waiting = tuple[int, Job, Outcome]  # index of a job, the job, and where it stands
+OnDone = Callable[[int, Outcome], None]  # index of a job, what became of it
+
+
+class BatchEngine(Protocol):
+    """Does the runs of a batch: in this process (LocalEngine), or in many (ray_engine.RayEngine)."""
+
+    def work(self, waiting: Sequence[Waiting], keep: OnDone) -> None:
+        """Do all that waits, in any order, and give `keep` what became of each. An interrupt ends the work cleanly."""
+        ...
+
+
+class LocalEngine:
+    """One run after the other."""
+
+    def __init__(self, say: Say):
+        self._say = say
+
+    def work(self, waiting: Sequence[Waiting], keep: OnDone) -> None:
+        worker = Worker(self._say)
+        for number, (index, job, outcome) in enumerate(waiting, 1):
+            self._say(f"\n[{number}/{len(waiting)}] {outcome.video_path} -> {outcome.video_out_path}")
+            keep(index, worker.do(job, outcome))
 
 
 class Worker:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import FaceNotFoundError, MediaError
+from ..errors import MediaError
 from ..faces.align import square_to_canvas, warp_faces
 from ..faces.finder import FaceTracker
 from ..media.length_modes import shown_at
 from ..media.video_reader import VideoFrame, probe_video, read_frames
 from ..options import LipSyncOptions
-from ..tracks.choice import choose
-from ..tracks.placement import PlacedFace, Placement, place
-from ..tracks.scan import scan_faces
+from ..tracks.choice import find_person
+from ..tracks.placement import PlacedFace, Placement
 
 RESOLUTION = 256  # px, side of the aligned faces
 FRAMING = "mesh"  # whatever made the result, so that figures of all models, and earlier ones, compare
@@ -114,15 +113,9 @@ class ClipPair:
         else:
             facts = probe_video(self.output)
             frames = (frame for frame in frames if frame.time <= facts.duration + 1)
-        tracker = FaceTracker()
-        clip = scan_faces(frames, tracker)
-        if not clip.paths:
-            raise FaceNotFoundError(
-                f"no face was found in '{self.reference}'; expected a visible one. Choose --region frame to compare "
-                "whole frames"
-            )
-        chosen = choose(clip, self.face, tracker)[0]
-        return place(clip.paths[chosen], clip, self.resolution, LipSyncOptions(fade=0.0), FRAMING)
+        advice = "Choose --region frame to compare whole frames"
+        person = find_person(frames, self.face, advice=advice, video=self.reference)
+        return person.placement(self.resolution, LipSyncOptions(fade=0.0), FRAMING)
 
     def _pairs(self) -> Iterator[tuple[VideoFrame, VideoFrame]]:
         outputs, references = read_frames(self.output), read_frames(self.reference, start=self.start)

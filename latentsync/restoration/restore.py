@@ -4,6 +4,7 @@ The restorer's change of the face is taken, without its broad colours; steadied;
 is brought to the source's sharpness and grain.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -13,7 +14,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..faces.align import canvas_size
+from ..faces.align import canvas_size, frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from ..model.masks import generation_mask
 from ..model.vae import to_pixels
 from ..options import LipSyncOptions
@@ -202,7 +203,7 @@ class FaceRestoration:
         memory: float = DETAIL_MEMORY,
         matched: bool = True,
     ):
-        self.restorer, self.side = restorer, resolution * options.sr_ratio
+        self.restorer, self.side, self._resolution = restorer, resolution * options.sr_ratio, resolution
         self._ratio, self._strength = options.sr_ratio, options.sr_strength
         hole = (generation_mask(self.side, options.mask) < 0.5).float()
         self._region = _blur(hole[None, None], SOFT_EDGE * self.side)[0, 0]
@@ -215,6 +216,27 @@ class FaceRestoration:
         self._steady.reset()
         if self._match is not None:
             self._match.reset()
+
+    def in_frames(
+        self, faces: Tensor, frames: Sequence[np.ndarray], matrices: Sequence[np.ndarray], sampling: str
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Restore consecutive faces for the frames that they belong to.
+
+        Args:
+            faces: (F, 3, S, S) float32, about [-1, 1].
+            frames: F of (H, W, 3) uint8.
+            matrices: F of (2, 3), frame px to canvas px of the faces.
+            sampling: see LipSyncOptions.
+
+        Returns:
+            The faces (F, 3, S', S'), what the frames show at that size (F, S', S', 3) uint8, and which of the faces
+            were restored, (F,) bool.
+        """
+        resized = [resized_matrix(matrix, self._resolution, self.side) for matrix in matrices]
+        sources = warp_faces(frames, np.stack(resized), self.side, sampling)
+        scales = np.array([frame_pixels_per_crop_pixel(matrix, self._resolution) for matrix in matrices])
+        faces, restored = self(faces, sources, scales)
+        return faces, sources, restored
 
     @torch.inference_mode()
     def __call__(self, faces: Tensor, sources: np.ndarray, scales: np.ndarray) -> tuple[Tensor, np.ndarray]:

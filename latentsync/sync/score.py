@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import AudioError, FaceNotFoundError, FrameCountError, LatentSyncError, ModelNotFoundError, OptionError
 from ..faces.align import warp_faces
-from ..faces.finder import FaceFinder, FaceTracker
+from ..faces.finder import FaceFinder
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
 from ..model.device import own_threads
@@ -21,9 +21,7 @@ from ..model.loading import BUNDLED, LipSyncModel
 from ..model_files import STABLE_SYNCNET, Framing, find_network, weight_folders
 from ..options import LipSyncOptions
 from ..report import BACKGROUND, FAINT, INK, RESULT, SOURCE, LipSyncReport, SyncRecord
-from ..tracks.choice import choose
-from ..tracks.placement import place
-from ..tracks.scan import scan_faces
+from ..tracks.choice import find_person
 from ..voice_activity import OffsetEstimate
 from .pairs import THRESHOLD
 from .syncnet import (
@@ -185,13 +183,10 @@ def spoken_faces(
     tracks/choice.py; framing: what the network was trained with, see faces/detect.py. Raises FaceNotFoundError where
     no face is seen in `least` consecutive frames.
     """
-    finder = finder or FaceTracker()
-    clip = scan_faces(frames(), finder)
-    rows: list[int] = []
-    if clip.paths:
-        path = clip.paths[choose(clip, face, finder)[0]]
-        placement = place(path, clip, resolution, LipSyncOptions(fade=0.0), framing)
-        rows = longest_stretch([placement.at(row) for row in range(clip.num_frames)])
+    advice = f"Choose another part of the video, with a face in {least} consecutive frames at {FPS} a second"
+    person = find_person(frames(), face, finder, advice=advice)
+    placement = person.placement(resolution, LipSyncOptions(fade=0.0), framing)
+    rows = placement.longest_stretch()
     if len(rows) < least:
         raise FaceNotFoundError(
             f"no face is seen in {least} consecutive frames at {FPS} a second, the longest stretch is {len(rows)}; "
@@ -202,21 +197,7 @@ def spoken_faces(
         warp_faces([frame.pixels], placement.at(row).matrix[None], resolution)[0]
         for row, frame in zip(rows, shown, strict=True)
     ]
-    return SpokenFaces(np.stack(faces), rows[0] / FPS, clip.num_frames / FPS)
-
-
-def longest_stretch(placed: list) -> list[int]:
-    """Rows of the longest run of placed faces, of which only the first may be a restart."""
-    best: list[int] = []
-    run: list[int] = []
-    for row, found in enumerate(placed):
-        if found is None or found.restart:
-            run = []
-        if found is not None:
-            run.append(row)
-        if len(run) > len(best):
-            best = list(run)
-    return best
+    return SpokenFaces(np.stack(faces), rows[0] / FPS, person.clip.num_frames / FPS)
 
 
 # How lips and sound of a clip go together by StableSyncNet: the score, and the offset between them.

@@ -12,6 +12,7 @@ import os
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -89,6 +90,18 @@ class TrackCache:
         with contextlib.suppress(OSError):
             os.utime(path)  # used just now
         return clip
+
+    def scanned(
+        self, video_path: str | Path, settings: ScanSettings, seconds: float | None, scan: Callable[[], ClipFaces]
+    ) -> ClipFaces:
+        """Return the scan of so many seconds (None: to the video's end) that is kept, or what `scan()` finds, which is
+        kept then."""
+        clip = self.load(video_path, settings, seconds)
+        if clip is None:
+            clip = scan()
+            reaches_end = seconds is None or clip.times[-1] + 2 * clip.interval < seconds
+            self.store(video_path, settings, clip, whole=reaches_end)
+        return clip.until(seconds)
 
     def store(self, video_path: str | Path, settings: ScanSettings, clip: ClipFaces, *, whole: bool) -> None:
         """Keep a scan, in place of another of the same settings. whole: it reaches the end of the video."""

@@ -1,6 +1,7 @@
 """Which of a clip's faces a user means."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,12 +9,17 @@ from typing import Literal
 import numpy as np
 from PIL import ImageOps
 
-from ..errors import OptionError
-from ..faces.finder import FaceFinder
+from ..errors import FaceNotFoundError, OptionError
+from ..faces.detect import Framing
+from ..faces.finder import FaceFinder, FaceTracker
 from ..given_paths import PICTURES, check_there
 from ..media.container import NoPictureError, opened_picture
+from ..media.video_reader import VideoFrame
+from ..options import LipSyncOptions
 from .appearance import face_look, look_distance
 from .paths import ClipFaces, FacePath
+from .placement import Placement, place
+from .scan import scan_faces
 
 PLACES = ("largest", "left", "right", "centre", "all")
 EXPECTED = (
@@ -94,6 +100,52 @@ def choose(clip: ClipFaces, choice: FaceChoice | str, finder: FaceFinder | None 
     if choice.kind == "largest":
         return [_largest(clip)]
     return [min(_lasting(clip), key=lambda index: _preference(clip.paths[index], choice.kind, clip.frame_size))]
+
+
+@dataclass(frozen=True)
+class FoundPerson:
+    """Someone in a clip. index: of the face among all of the clip."""
+
+    clip: ClipFaces
+    index: int
+
+    @property
+    def path(self) -> FacePath:
+        return self.clip.paths[self.index]
+
+    def placement(self, resolution: int, options: LipSyncOptions, framing: Framing = "insightface") -> Placement:
+        """Return where the face is to be generated in each frame, see tracks.placement.place."""
+        return place(self.path, self.clip, resolution, options, framing)
+
+
+def find_person(
+    frames: Iterable[VideoFrame],
+    choice: str = "largest",
+    finder: FaceFinder | None = None,
+    *,
+    on_frame: Callable[[int], None] | None = None,
+    advice: str = "Choose other frames",
+    video: str | Path | None = None,
+) -> FoundPerson:
+    """Find everyone in consecutive frames, and whom `choice` means; the first of "all".
+
+    finder: None for the built-in one. frames, on_frame: see scan_faces. advice, video: for the error. Raises MediaError
+    for no frames, FaceNotFoundError where nobody is seen, OptionError as `choose` does.
+    """
+    finder = finder or FaceTracker()
+    clip = scan_faces(frames, finder, on_frame=on_frame)
+    check_seen(clip, advice, video)
+    return FoundPerson(clip, choose(clip, choice, finder)[0])
+
+
+def check_seen(clip: ClipFaces, advice: str, video: str | Path | None = None) -> None:
+    """Raise FaceNotFoundError for a clip in which nobody is seen. advice: what to do."""
+    if not clip.paths:
+        where = "" if video is None else f" of '{video}'"
+        raise FaceNotFoundError(
+            f"no face was found in any of the {clip.num_frames} frames{where}; expected a visible face, frontal or "
+            f"half turned, at least some 50 pixels and a twentieth of the frame wide. {advice}"
+        )
 
 
 def choice_notice(clip: ClipFaces, choice: str, chosen: int) -> str | None:

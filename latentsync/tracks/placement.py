@@ -1,7 +1,8 @@
 """Where in each frame one chosen face is generated, and how strongly it shows."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -50,6 +51,16 @@ class Placement:
 
     def at(self, row: int) -> PlacedFace | None:
         return self._faces.get(row)
+
+    @cached_property
+    def stretches(self) -> np.ndarray:
+        """(N,) int: equal for frames that follow each other without a loss or a cut."""
+        return np.cumsum([row in self._faces and self._faces[row].restart for row in range(len(self.weights))])
+
+    def longest_stretch(self) -> list[int]:
+        """Return the rows of the longest run of generated faces without a loss or a cut, the first of equals."""
+        runs = groupby(sorted(self._faces), key=lambda row: self.stretches[row])
+        return max((list(run) for _, run in runs), key=len, default=[])
 
 
 def place(

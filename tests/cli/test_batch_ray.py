@@ -11,7 +11,7 @@ from latentsync.cli.arguments import parse
 from latentsync.cli.batch_check import check_rows
 from latentsync.cli.batch_results import Outcome
 from latentsync.cli.job_file import read_rows
-from latentsync.cli.ray_engine import work_with_ray
+from latentsync.cli.ray_engine import RayEngine
 from latentsync.cli.worker import Worker
 from latentsync.errors import Cancelled, OptionError
 from latentsync.media.video_reader import probe_video
@@ -62,7 +62,7 @@ def found_by_workers(monkeypatch):
 def test_workers_share_the_runs_and_one_that_dies_costs_its_run_only(waiting, tmp_path):
     done, said = {}, []
     jobs = waiting("a", "dies", "b", "c", "d")
-    work_with_ray(jobs, done.__setitem__, said.append, workers=2, make_worker=TellingWorker)
+    RayEngine(said.append, workers=2, make_worker=TellingWorker).work(jobs, done.__setitem__)
     statuses = [done[index].status for index in range(5)]
     assert statuses == ["done", "failed", "done", "done", "done"], done
     assert "the worker's process ended" in done[1].message
@@ -86,7 +86,7 @@ def test_an_interrupt_lets_the_workers_end_cleanly(waiting, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work_with_ray(waiting("waits", "a"), interrupt, lambda text: None, workers=2, make_worker=TellingWorker)
+        RayEngine(lambda text: None, workers=2, make_worker=TellingWorker).work(waiting("waits", "a"), interrupt)
     assert not mark.exists()
 
 
@@ -96,9 +96,9 @@ def test_an_interrupt_lets_the_workers_end_cleanly(waiting, tmp_path):
 )
 def test_what_ray_cannot_do(waiting, workers, options, message):
     with pytest.raises(OptionError, match=message):
-        work_with_ray(waiting("a", options=options), print, print, workers=workers)
+        RayEngine(print, workers=workers).work(waiting("a", options=options), print)
 
 
 def test_a_cluster_that_is_not_there(waiting):
     with pytest.raises(OptionError, match="no Ray cluster answers at"):
-        work_with_ray(waiting("a"), print, print, address="127.0.0.1:1")
+        RayEngine(print, address="127.0.0.1:1").work(waiting("a"), print)

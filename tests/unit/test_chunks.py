@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.chunks import ChunkGenerator, FaceFrame
+from latentsync.chunks import ChunkGenerator, FaceFrame, generate_alone
+from latentsync.denoising import Denoiser
 from latentsync.model.diffusion import shared_noise
 from latentsync.options import LipSyncOptions
 from latentsync.pipeline import condition, decode_faces, generate
@@ -29,28 +30,16 @@ def frames(count: int, side: int = 64, seed: int = 0) -> list[FaceFrame]:
     return [FaceFrame(picture, token, payload=i) for i, (picture, token) in enumerate(zip(pictures, tokens))]  # noqa: B905
 
 
-class Recorded(ChunkGenerator):
-    """Notes how many faces each generation spans."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.chunk_lengths: list[int] = []
-        self._on_step = self._note
-
-    def _note(self, step: int, num_steps: int, latents: torch.Tensor) -> None:
-        if step == 0:
-            self.chunk_lengths.append(latents.shape[2])
-
-
 def run(model, options: LipSyncOptions, given: list[FaceFrame], seed: int = 1):
     """Faces (F, 3, S, S), the order the frames came back in, and the lengths of the chunks."""
-    chunks = Recorded(model, options, torch.Generator().manual_seed(seed))
-    order, faces = [], []
-    for step in (*(chunks.push(frame) for frame in given), chunks.flush()):
-        for frame, face in step:
-            order.append(frame.payload)
-            faces.append(face)
-    return torch.stack(faces), order, chunks.chunk_lengths
+    chunks, lengths = ChunkGenerator(model, options, torch.Generator().manual_seed(seed)), []
+
+    def note(step: int, num_steps: int, latents: torch.Tensor) -> None:
+        if step == 0:
+            lengths.append(latents.shape[2])
+
+    pairs = [pair for made in generate_alone(chunks, Denoiser(model, options, note), given) for pair in made]
+    return torch.stack([face for _, face in pairs]), [frame.payload for frame, _ in pairs], lengths
 
 
 @pytest.mark.parametrize("length", range(1, 41))
@@ -128,13 +117,10 @@ def test_short_last_chunk_is_completed_with_the_frames_before_it(small_model):
 def test_a_new_run_knows_nothing_of_the_one_before(small_model):
     options = LipSyncOptions(**FAST)
     chunks = ChunkGenerator(small_model, options, torch.Generator().manual_seed(1))
-    for frame in frames(20, seed=7):
-        list(chunks.push(frame))
-    list(chunks.flush())
-    assert list(chunks.flush()) == []
-    for frame in frames(5):
-        assert list(chunks.push(frame)) == []
-    again = torch.stack([face for _, face in chunks.flush()])
+    denoiser = Denoiser(small_model, options)
+    made = list(generate_alone(chunks, denoiser, [*frames(20, seed=7), None, None, *frames(5)]))
+    assert [len(pairs) for pairs in made[20:]] == [4 + options.chunk_overlap, 0, 0, 0, 0, 0, 0, 5]
+    again = torch.stack([face for _, face in made[-1]])
     torch.testing.assert_close(again, run(small_model, options, frames(5))[0], atol=1e-5, rtol=0)
 
 

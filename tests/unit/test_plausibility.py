@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from latentsync import engine
-from latentsync.chunks import ChunkGenerator, FaceFrame
+from latentsync.chunks import ChunkGenerator, FaceFrame, generate_alone
+from latentsync.denoising import Denoiser
 from latentsync.errors import BrokenResultError
 from latentsync.faces.finder import FaceTracker
 from latentsync.model.loading import LipSyncModel, bundled_model, described_model, load_model
@@ -44,9 +45,8 @@ def generated(model: LipSyncModel, aligned: np.ndarray, avatar, options=FEW_STEP
     speech = encode_speech(model, torch.from_numpy(avatar.speech.waveform)[None], 16_000, 25.0)
     chunks = ChunkGenerator(model, options, torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        for face, tokens in zip(aligned, speech.tokens(np.arange(NUM_FRAMES) / 25), strict=True):
-            list(chunks.push(FaceFrame(face, tokens)))
-        list(chunks.flush())
+        heard = speech.tokens(np.arange(NUM_FRAMES) / 25)
+        list(generate_alone(chunks, Denoiser(model, options), map(FaceFrame, aligned, heard)))
     return chunks.warning
 
 

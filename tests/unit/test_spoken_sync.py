@@ -17,7 +17,6 @@ from latentsync.sync.score import (
     clip_text,
     described_syncnet,
     find_syncnet,
-    longest_stretch,
     sync_of,
     sync_picture,
     syncnet_for,
@@ -27,6 +26,7 @@ from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from latentsync.synthetic.speech import SAMPLE_RATE
+from latentsync.tracks.placement import PlacedFace, Placement
 from tests.unit.media_clips import write_clip as write_numbers
 
 SIDE, SECONDS = 192, 2.6
@@ -93,11 +93,16 @@ def test_a_clip_that_begins_without_a_face(own, syncnet):
 
 
 def test_the_longest_stretch():
-    seen, again, lost = SimpleNamespace(restart=False), SimpleNamespace(restart=True), None
-    assert longest_stretch([seen, seen, lost, seen, seen, seen]) == [3, 4, 5]
-    assert longest_stretch([seen, seen, again, seen, lost]) == [0, 1]
-    assert longest_stretch([again, seen, seen, again]) == [0, 1, 2]
-    assert longest_stretch([lost]) == []
+    seen, again = (PlacedFace(np.eye(2, 3), 1.0, 1.0, restart=restart) for restart in (False, True))
+
+    def longest(*placed: PlacedFace | None) -> list[int]:
+        faces = {row: face for row, face in enumerate(placed) if face is not None}
+        return Placement(faces, np.ones(len(placed))).longest_stretch()
+
+    assert longest(again, seen, None, again, seen, seen) == [3, 4, 5]
+    assert longest(again, seen, again, seen, None) == [0, 1]
+    assert longest(again, seen, seen, again) == [0, 1, 2]
+    assert longest(None) == []
 
 
 def test_nobody_and_no_sound_are_told(talk, syncnet, tmp_path):
