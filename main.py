@@ -7,7 +7,7 @@ terminated. Unless it is 0, no file was written, but for the video where only it
 import os
 import sys
 
-from latentsync.cli.command import main
+from latentsync.cli.main import main
 
 if __name__ == "__main__":
     # Threads that wait for each other sleep rather than spin; OpenMP asks when torch loads it, which is later.

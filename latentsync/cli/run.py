@@ -1,24 +1,121 @@
 """One lip-sync run: check everything that can be checked, then load, then work."""
 
 import argparse
+import secrets
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .. import engine
+from ..engine import Progress
+from ..errors import OptionError
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output
-from ..media.video_reader import probe_video
+from ..media.video_reader import exact_rate, probe_video
 from ..model.device import check_count, own_threads
+from ..options import SETTINGS, LipSyncOptions
+from ..presets import decide
 from ..report import LipSyncReport
-from ..session import RunRequest, Say, Session, SessionCache
+from ..session import ModelChoice, RunRequest, Say, Session, SessionCache
+from ..speakers import Speaker
 from ..sync.score import syncnet_for, with_sync
-from .arguments import check_inputs
-from .options import request_of
-from .progress_bar import ProgressBar
+from .arguments import check_inputs, check_speech
+
+# How far a run is, for someone who waits at a terminal or reads a log.
+
+
+class ProgressBar:
+    """A bar with frames per second and time left, on standard error.
+
+    Frames come in chunks, with nothing in between for minutes on a slow machine. So the steps of the chunk in work
+    count as shares of its frames, and the speed is the average of the run so far.
+    """
+
+    FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
+
+    def __init__(self):
+        self._bar: tqdm | None = None  # until there is something to show, so that warnings before it have their lines
+        self._interval = 0.1 if sys.stderr.isatty() else 10.0  # s; every line stays in a log
+        self._shown = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._shown < self._interval and progress.frames_done < progress.frames_total:
+            return
+        self._shown = now
+        if self._bar is None:
+            look = {"bar_format": self.FORMAT, "dynamic_ncols": True, "file": sys.stderr}
+            self._bar = tqdm(total=progress.frames_total, unit=" frames", smoothing=0, **look)
+            self._bar.start_t -= progress.seconds  # counts from the run's begin
+        self._bar.total = progress.frames_total
+        self._bar.n = progress.fraction * progress.frames_total
+        step = f", step {progress.step}/{progress.num_steps}" if progress.step else ""
+        self._bar.set_description_str(f"{progress.frames_done}/{progress.frames_total} frames{step}", refresh=False)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+# What the arguments of the command line mean to the library.
+
+
+def request_of(arguments: argparse.Namespace, given: set[str]) -> RunRequest:
+    """Return what is asked for. given: names of the explicit options. Raises OptionError, ModelNotFoundError."""
+    models = models_of(arguments)
+    return RunRequest(
+        video_path=arguments.video_path,
+        speakers=speakers_of(arguments, given),
+        video_out_path=arguments.video_out_path,
+        options=options_of(arguments, given, models.model_files().defaults),
+        models=models,
+        output_audio=arguments.output_audio,
+        protect=arguments.protect,
+        measure_opening=arguments.report is not None,
+        keep_faces=not arguments.no_track_cache,
+        job_dir=arguments.job_dir,
+        resume=not arguments.no_resume,
+        threads=arguments.threads,
+    )
+
+
+def models_of(arguments: argparse.Namespace) -> ModelChoice:
+    """Return what is to be loaded."""
+    values = {field.name: getattr(arguments, field.name) for field in fields(ModelChoice)}
+    return ModelChoice.for_preset(arguments.preset, **values)
+
+
+def options_of(
+    arguments: argparse.Namespace, given: set[str], model_defaults: Mapping[str, object] | None = None
+) -> LipSyncOptions:
+    """Return the settings. model_defaults: see presets.decide."""
+    rows = {row.option: row for row in SETTINGS.values() if row.group}
+    values = {row.name: getattr(arguments, option) for option, row in rows.items()}
+    values |= {row.name: values[row.name] != row.default for row in rows.values() if row.kind is bool}
+    values["guidance_interval"] = tuple(arguments.guidance_interval)
+    if arguments.fps is not None:
+        values["fps"] = exact_rate(arguments.fps)
+    if arguments.seed == -1:
+        values["seed"] = secrets.randbelow(2**32)
+    explicit = {rows[name].name for name in given & rows.keys()}
+    return decide(values, arguments.preset, explicit=explicit, model_defaults=model_defaults or {})
+
+
+def speakers_of(arguments: argparse.Namespace, given: set[str]) -> tuple[Speaker, ...]:
+    """Return who speaks what. Raises OptionError."""
+    check_speech(arguments)
+    if arguments.track and "face" in given:
+        raise OptionError("--face goes with --audio_path; with --track the face stands before the =")
+    tracks = arguments.track or [(arguments.face, arguments.audio_path)]
+    return tuple(Speaker(path, face) for face, path in tracks)
+
+
+# The run
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pytest
 import main
 from latentsync.cli import worker
 from latentsync.cli.arguments import parse
-from latentsync.cli.batch_results import Outcome
 from latentsync.cli.job_file import read_rows
+from latentsync.cli.worker import Outcome
 from latentsync.files import locked
 from latentsync.media.video_reader import probe_video
 from latentsync.model import loading

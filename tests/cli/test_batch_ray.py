@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from latentsync.cli.arguments import parse
-from latentsync.cli.batch_check import check_rows
-from latentsync.cli.batch_results import Outcome
+from latentsync.cli.batch import check_rows
 from latentsync.cli.job_file import read_rows
-from latentsync.cli.ray_engine import RayEngine
-from latentsync.cli.worker import Worker
+from latentsync.cli.worker import Outcome, RayBatch, Worker
 from latentsync.errors import Cancelled, OptionError
 from latentsync.media.video_reader import probe_video
 
@@ -62,7 +60,7 @@ def found_by_workers(monkeypatch):
 def test_workers_share_the_runs_and_one_that_dies_costs_its_run_only(waiting, tmp_path):
     done, said = {}, []
     jobs = waiting("a", "dies", "b", "c", "d")
-    RayEngine(said.append, workers=2, make_worker=TellingWorker).work(jobs, done.__setitem__)
+    RayBatch(said.append, workers=2, make_worker=TellingWorker).work(jobs, done.__setitem__)
     statuses = [done[index].status for index in range(5)]
     assert statuses == ["done", "failed", "done", "done", "done"], done
     assert "the worker's process ended" in done[1].message
@@ -86,7 +84,7 @@ def test_an_interrupt_lets_the_workers_end_cleanly(waiting, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RayEngine(lambda text: None, workers=2, make_worker=TellingWorker).work(waiting("waits", "a"), interrupt)
+        RayBatch(lambda text: None, workers=2, make_worker=TellingWorker).work(waiting("waits", "a"), interrupt)
     assert not mark.exists()
 
 
@@ -96,9 +94,9 @@ def test_an_interrupt_lets_the_workers_end_cleanly(waiting, tmp_path):
 )
 def test_what_ray_cannot_do(waiting, workers, options, message):
     with pytest.raises(OptionError, match=message):
-        RayEngine(print, workers=workers).work(waiting("a", options=options), print)
+        RayBatch(print, workers=workers).work(waiting("a", options=options), print)
 
 
 def test_a_cluster_that_is_not_there(waiting):
     with pytest.raises(OptionError, match="no Ray cluster answers at"):
-        RayEngine(print, address="127.0.0.1:1").work(waiting("a"), print)
+        RayBatch(print, address="127.0.0.1:1").work(waiting("a"), print)

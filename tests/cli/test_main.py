@@ -15,8 +15,7 @@ import main
 from latentsync import engine
 from latentsync.cli import arguments as command_line
 from latentsync.cli.arguments import build_parser, explicit_options
-from latentsync.cli.options import models_of, options_of
-from latentsync.cli.progress_bar import ProgressBar
+from latentsync.cli.run import ProgressBar, models_of, options_of
 from latentsync.commands import OUT_OF_MEMORY, complain
 from latentsync.files import sha256_of
 from latentsync.media.audio_reader import probe_audio

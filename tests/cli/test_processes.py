@@ -48,7 +48,7 @@ def test_a_path_that_the_terminal_cannot_show_is_no_reason_to_fail(command, tmp_
 
 
 def test_help_and_typing_errors_need_no_heavy_package():
-    source = "import sys, latentsync.cli.command as c\ntry: c.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    source = "import sys, latentsync.cli.main as c\ntry: c.main(sys.argv[1:])\nexcept SystemExit: pass\n"
     source += "print(sorted({'torch', 'numpy', 'av', 'cv2', 'diffusers', 'PIL', 'tqdm'} & set(sys.modules)))"
     for given in (["--help"], ["--unknown"]):
         run = subprocess.run(

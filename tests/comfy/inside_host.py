@@ -368,7 +368,7 @@ def check_weights() -> None:
 def check_settings() -> None:
     """A new row of the table is an input, and a preset means what it means on the command line."""
     options, arguments, meant = (
-        importlib.import_module(f"pack.latentsync.{name}") for name in ("options", "cli.arguments", "cli.options")
+        importlib.import_module(f"pack.latentsync.{name}") for name in ("options", "cli.arguments", "cli.run")
     )
     knobs, presets = (importlib.import_module(f"pack.{name}") for name in ("nodes.knobs", "latentsync.presets"))
     row = options.Setting(1, tooltip="Made up for this.", name="made_up", widget="made_up", kind=int, low=0, high=9)

@@ -16,8 +16,8 @@ import numpy as np
 
 from eval.eval_quality import _report_beside as clip_pair_of
 from latentsync.cli.arguments import build_parser
-from latentsync.cli.batch_results import read_results
 from latentsync.cli.job_file import read_rows
+from latentsync.cli.worker import read_results
 from latentsync.errors import LatentSyncError
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.video_reader import probe_video, read_frames, read_playback, video_length

@@ -188,9 +188,9 @@ def test_absurd_whisper_dimensions(tmp_path, heads):
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_among_results_and_reports(tmp_path, bomb, monkeypatch):
     monkeypatch.setattr("eval.eval_quality.MAX_REPORT", MAX_BYTES)
-    monkeypatch.setattr("latentsync.cli.batch_results.MAX_BYTES", MAX_BYTES)
+    monkeypatch.setattr("latentsync.cli.worker.MAX_BYTES", MAX_BYTES)
     from eval.eval_quality import _report_beside
-    from latentsync.cli.batch_results import read_results
+    from latentsync.cli.worker import read_results
 
     beside(tmp_path / "result.json", BOMBS[bomb])
     for read in (lambda: read_results(tmp_path / "result.json"), lambda: _report_beside(tmp_path / "result.mp4")):

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from latentsync.cli.arguments import parse
-from latentsync.cli.options import options_of
+from latentsync.cli.run import options_of
 from latentsync.errors import AudioError, Cancelled, MediaError, OptionError
 from latentsync.faces.finder import FaceTracker
 from latentsync.media.video_reader import read_frames
