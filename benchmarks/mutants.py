@@ -96,7 +96,7 @@ MUTANTS = [
         ('encoded if options.posterior == "mean" else None', "encoded"),
     ),
     *_of(
-        "tracks/choice.py",
+        "faces/choice.py",
         "tracks_choice",
         ("MIN_PRESENCE = 0.2", "MIN_PRESENCE = 0.0"),
         ("if moving and still:", "if False:"),

@@ -29,6 +29,9 @@ from latentsync.face_track import FaceTrack
 from latentsync.faces.blend import FaceBlender, FacePaster
 from latentsync.faces.detect import mouth_opening
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import place
+from latentsync.faces.scan import scan_faces
+from latentsync.faces.scan_cache import TrackCache
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames
@@ -52,9 +55,6 @@ from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from latentsync.synthetic.scenes import scene_of_two, write_scene
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.tracks.cache import TrackCache
-from latentsync.tracks.placement import place
-from latentsync.tracks.scan import scan_faces
 
 from . import pictures, run_command
 from .measure import (

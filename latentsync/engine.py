@@ -15,7 +15,12 @@ import torch
 
 from .denoising import Denoiser
 from .errors import Cancelled, FaceNotFoundError, OptionError
+from .faces.choice import check_seen, choice_notice, described
 from .faces.finder import FaceFinder, FaceTracker
+from .faces.people import ClipFaces
+from .faces.place import cover_notice
+from .faces.scan import scan_faces
+from .faces.scan_cache import ScanSettings, TrackCache, cache_folder
 from .frame_flow import FrameFlow
 from .frame_records import FrameRecorder
 from .jobs.identity import job_facts
@@ -49,11 +54,6 @@ from .timeline import (
     time_warnings,
     without_stills,
 )
-from .tracks.cache import ScanSettings, TrackCache, cache_folder
-from .tracks.choice import check_seen, choice_notice, described
-from .tracks.paths import ClipFaces
-from .tracks.scan import scan_faces
-from .tracks.usability import cover_notice
 
 FEW = 2  # frames in the queues between quick stages
 QUEUE_BYTES = 96 * 2**20  # of frames before and after the U-Net, which wants and gives them by the chunk
@@ -83,7 +83,7 @@ def lip_sync(
 ) -> LipSyncReport:
     """Write ``output_path``: the video with its lips speaking the speech, which becomes its sound.
 
-    speech: a file, spoken by ``face`` (see tracks.choice), or several speakers with a face and a file each, which are
+    speech: a file, spoken by ``face`` (see faces.choice), or several speakers with a face and a file each, which are
     heard together. model: the networks, or a session, whose restorer and finder count unless others are given. options:
     None for the session's own (see Session.options), or the defaults. A video shorter than the speech is played forward
     and backward; a longer one ends with the speech: ``length`` and ``tail`` of the options have other ways.

@@ -12,6 +12,8 @@ from torch import Tensor
 from .denoising import Denoiser, Denoising
 from .faces.blend import FacePaster
 from .faces.finder import FaceFinder
+from .faces.people import ClipFaces
+from .faces.place import place
 from .frame_queue import FrameQueue, WaitingFrame
 from .frame_records import FrameRecorder, Part
 from .media.video_reader import VideoFrame
@@ -23,8 +25,6 @@ from .speakers import Speaker, Speech, cast
 from .speaking_face import Job, SeenFace, SpeakingFace
 from .stage_times import StageTimes
 from .timeline import Timeline
-from .tracks.paths import ClipFaces
-from .tracks.placement import place
 
 
 class FrameFlow:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from .faces.place import PlacedFace
 from .media.video_reader import VideoFrame
-from .tracks.placement import PlacedFace
 
 
 @dataclass(frozen=True)

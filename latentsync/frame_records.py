@@ -4,12 +4,12 @@ import numpy as np
 
 from .faces.detect import mouth_opening
 from .faces.finder import FaceTracker
+from .faces.people import FacePath
 from .frame_queue import FinishedFace, WaitingFrame
 from .report import FaceRecords, FrameRecord
 from .speakers import Speaker, Speech
 from .speaking_face import SpeakingFace
 from .stage_times import StageTimes
-from .tracks.paths import FacePath
 from .voice_activity import OffsetEstimate, estimate_offset
 
 

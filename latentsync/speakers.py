@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from .errors import OptionError
+from .faces.choice import choose
 from .faces.finder import FaceFinder
+from .faces.people import ClipFaces
 from .media.audio_reader import read_audio_blocks
 from .model.loading import LipSyncModel
 from .model.whisper import SAMPLE_RATE, AudioFeatureStream
 from .options import LipSyncOptions
-from .tracks.choice import choose
-from .tracks.paths import ClipFaces
 from .voice_activity import PEAKS_PER_SECOND, SpeechActivity, VoiceGate, WaveformPeaks, gated_blocks, speech_activity
 
 SILENCE = SAMPLE_RATE  # samples of a block of silence
@@ -22,7 +22,7 @@ KEPT = 120 * SAMPLE_RATE  # samples of a speech that are held, 8 MB, and not dec
 
 @dataclass(frozen=True)
 class Speaker:
-    """audio_path: a file with the speech; face: whose, see tracks.choice ("all": everyone says the same)."""
+    """audio_path: a file with the speech; face: whose, see faces.choice ("all": everyone says the same)."""
 
     audio_path: str | Path
     face: str = "largest"

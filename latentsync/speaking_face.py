@@ -11,6 +11,7 @@ from torch import Tensor
 from .chunks import ChunkGenerator, FaceFrame
 from .denoising import Denoising
 from .faces.align import warp_faces
+from .faces.place import PlacedFace, Placement
 from .frame_queue import FinishedFace, WaitingFrame
 from .model.loading import LipSyncModel
 from .options import LipSyncOptions
@@ -18,7 +19,6 @@ from .restoration.restore import FaceRestoration
 from .restoration.restorers import Restorer
 from .source_cache import SourceCache
 from .stage_times import StageTimes
-from .tracks.placement import PlacedFace, Placement
 
 MAX_GAP = 0.25  # s of the source between two frames of one movement; more is a jump, as where a loop begins again
 # What a run keeps of frames that come again, of all its faces together: 341 and 3,640 frames at 256 px.

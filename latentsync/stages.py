@@ -18,8 +18,10 @@ from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
 from .face_track import FaceTrack
 from .faces.align import resized_matrix, warp_faces
 from .faces.blend import FacePaster
+from .faces.choice import choice_notice, find_person, parse_choice
 from .faces.detect import LOWER_FACE
 from .faces.finder import FaceFinder
+from .faces.place import cover_notice, filled_gaps
 from .media.video_reader import VideoFrame
 from .model.device import float32_products, own_threads
 from .model.loading import LipSyncModel
@@ -32,8 +34,6 @@ from .previews import FacePreview, OnPreview, as_picture
 from .restoration.restore import FaceRestoration
 from .restoration.restorers import Restorer
 from .speech_features import SpeechFeatures
-from .tracks.choice import choice_notice, find_person, parse_choice
-from .tracks.usability import cover_notice, filled_gaps
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def prepare_faces(
 
     frames: (H, W, 3) uint8 RGB of one size, consecutive, in something that can be gone through twice (a list, an array,
     not a generator); one at a time is looked at. model_resolution: side S, px. options: mask, smoothing, sampling, fade
-    and max_yaw count. face: see tracks.choice. fps is what smoothing and fading reckon with. missing: "keep" leaves
+    and max_yaw count. face: see faces.choice. fps is what smoothing and fading reckon with. missing: "keep" leaves
     frames without a usable face as they are, "error" refuses them. blend_mask: see FaceTrack. framing: that of the
     model, see faces/detect.py. `on_frame(i)` is called after frame i was searched and may raise to stop.
 

@@ -16,7 +16,7 @@ MAX_NUMBER = 99
 
 @dataclass(frozen=True, repr=False)
 class ChosenFace(host.Carried):
-    """A choice as the library reads it, see tracks/choice.py; a picture (H, W, 3) of the person goes before it."""
+    """A choice as the library reads it, see faces/choice.py; a picture (H, W, 3) of the person goes before it."""
 
     words: str
     picture: torch.Tensor | None = None

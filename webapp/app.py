@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from latentsync.faces.scan_cache import TrackCache, cache_folder
 from latentsync.presets import DEFAULT_PRESET
-from latentsync.tracks.cache import TrackCache, cache_folder
 
 from .input_events import InputEvents
 from .lip_sync_run import Workshop

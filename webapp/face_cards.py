@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from latentsync.errors import OptionError
+from latentsync.faces.choice import choose
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.people import ClipFaces, FacePath
+from latentsync.faces.scan import scan_faces
+from latentsync.faces.scan_cache import ScanSettings, TrackCache
 from latentsync.media.video_reader import read_frames
-from latentsync.tracks.cache import ScanSettings, TrackCache
-from latentsync.tracks.choice import choose
-from latentsync.tracks.paths import ClipFaces, FacePath
-from latentsync.tracks.scan import scan_faces
 
 LOOKED_AT = 20.0  # s of the clip; who appears later is found by the run, not here
 MOST = 12  # faces shown
@@ -24,7 +24,7 @@ SIDE = 256  # px of a picture at most
 
 @dataclass(frozen=True)
 class FaceCard:
-    """picture: (H, W, 3) uint8 RGB; choice: how the library is told, see tracks.choice; label: for a person."""
+    """picture: (H, W, 3) uint8 RGB; choice: how the library is told, see faces.choice; label: for a person."""
 
     picture: np.ndarray
     choice: str

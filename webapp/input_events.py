@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from latentsync.errors import LatentSyncError
-from latentsync.tracks.cache import TrackCache
+from latentsync.faces.scan_cache import TrackCache
 
 from . import progress_panel, quality, results
 from .examples import EXAMPLES, Example

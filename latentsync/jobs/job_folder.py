@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..faces.scan_cache import cache_folder
 from ..files import locked
-from ..tracks.cache import cache_folder
 from .chunk_journal import ChunkJournal
 from .journal import Journal
 
@@ -23,7 +23,7 @@ SUFFIX = ".journal"
 
 
 def default_job_folder() -> Path:
-    """In the user's cache folder, see tracks.cache.cache_folder: a job is found there whatever its result is called."""
+    """In the user's cache folder, see scan_cache.cache_folder: a job is found there whatever its result is called."""
     return cache_folder().parent / "jobs"
 
 

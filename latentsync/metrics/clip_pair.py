@@ -9,12 +9,12 @@ import numpy as np
 
 from ..errors import MediaError
 from ..faces.align import square_to_canvas, warp_faces
+from ..faces.choice import find_person
 from ..faces.finder import FaceTracker
+from ..faces.place import PlacedFace, Placement
 from ..media.length_modes import shown_at
 from ..media.video_reader import VideoFrame, probe_video, read_frames
 from ..options import LipSyncOptions
-from ..tracks.choice import find_person
-from ..tracks.placement import PlacedFace, Placement
 
 RESOLUTION = 256  # px, side of the aligned faces
 FRAMING = "mesh"  # whatever made the result, so that figures of all models, and earlier ones, compare
@@ -52,7 +52,7 @@ class ClipPair:
     start    s of the reference at which the result begins
     indices  which of the reference's frames from there on each frame of the result shows, as a report tells; None:
              those shown at the same time
-    face     whose, see tracks/choice.py
+    face     whose, see faces/choice.py
     notes    what of the clip could not be compared, filled by `frames()`
     """
 

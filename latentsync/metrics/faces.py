@@ -10,8 +10,8 @@ from ..errors import DamagedCheckpointError, OptionError
 from ..faces.blend import FaceBlender
 from ..faces.detect import mouth_opening
 from ..faces.finder import FaceTracker
+from ..faces.people import face_look, look_distance
 from ..model.masks import generation_mask
-from ..tracks.appearance import face_look, look_distance
 from .clip_pair import PairFrame
 from .pictures import Measured, psnr_of
 
@@ -144,7 +144,7 @@ class Leakage:
 
 class Identity:
     """Distance of what the person looks like in result and reference: colours of skin, face and hair at fixed places
-    (tracks/appearance.py): 0 the same picture, about 0.2 one person in two shots, 0.4 two people."""
+    (faces/people.py): 0 the same picture, about 0.2 one person in two shots, 0.4 two people."""
 
     def __init__(self):
         self._values: list[float] = []

@@ -19,11 +19,10 @@ from torchvision.ops import nms
 
 from ..errors import AudioError, FaceNotFoundError, MediaError
 from ..faces.finder import FaceFinder, FaceTracker, overlap
+from ..faces.scan import ShotDetector, scan_faces
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
 from ..model.weights import load_strictly, read_weights
-from ..tracks.scan import scan_faces
-from ..tracks.shots import ShotDetector
 
 # Mel-frequency cepstral coefficients as python_speech_features gives them, which the original SyncNet listens to.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import AudioError, FaceNotFoundError, FrameCountError, LatentSyncError, ModelNotFoundError, OptionError
 from ..faces.align import warp_faces
+from ..faces.choice import find_person
 from ..faces.finder import FaceFinder
 from ..media.audio_reader import read_audio
 from ..media.video_reader import VideoFrame, read_frames
@@ -21,7 +22,6 @@ from ..model.loading import BUNDLED, LipSyncModel
 from ..model_files import STABLE_SYNCNET, Framing, find_network, weight_folders
 from ..options import LipSyncOptions
 from ..report import BACKGROUND, FAINT, INK, RESULT, SOURCE, LipSyncReport, SyncRecord
-from ..tracks.choice import find_person
 from ..voice_activity import OffsetEstimate
 from .pairs import THRESHOLD
 from .syncnet import (
@@ -180,7 +180,7 @@ def spoken_faces(
     framing: Framing = "insightface",
 ) -> SpokenFaces:
     """frames: gives the clip's frames at 25 a second, anew each time it is called; resolution: S; face: whose, see
-    tracks/choice.py; framing: what the network was trained with, see faces/detect.py. Raises FaceNotFoundError where
+    faces/choice.py; framing: what the network was trained with, see faces/detect.py. Raises FaceNotFoundError where
     no face is seen in `least` consecutive frames.
     """
     advice = f"Choose another part of the video, with a face in {least} consecutive frames at {FPS} a second"

@@ -7,12 +7,12 @@ import pytest
 
 from latentsync.cli.arguments import build_parser
 from latentsync.faces.align import Smoothing
+from latentsync.faces.choice import PLACES
 from latentsync.media.length_modes import LENGTH_MODES, TAIL_MODES
 from latentsync.model.masks import MASK_NAMES
 from latentsync.options import SCHEDULERS, SETTINGS, LipSyncOptions
 from latentsync.presets import CUSTOM, DEFAULT_PRESET, PRESETS
 from latentsync.restoration.restorers import Backend
-from latentsync.tracks.choice import PLACES
 from tests.comfy.conftest import PACK
 from tests.comfy.setup_host import ROOT
 

@@ -19,6 +19,10 @@ from latentsync.cli.arguments import build_parser
 from latentsync.cli.job_file import read_rows
 from latentsync.cli.worker import read_results
 from latentsync.errors import LatentSyncError
+from latentsync.faces.choice import choose
+from latentsync.faces.people import ClipFaces
+from latentsync.faces.place import place
+from latentsync.faces.scan_cache import ScanSettings, TrackCache
 from latentsync.media.audio_reader import probe_audio, read_audio_blocks
 from latentsync.media.video_reader import probe_video, read_frames, read_playback, video_length
 from latentsync.model.checkpoints import load_unet, read_unet_facts
@@ -32,10 +36,6 @@ from latentsync.provenance import read_provenance
 from latentsync.restoration.restorers import load_restorer
 from latentsync.sync.syncnet import load_syncnet
 from latentsync.timeline import Timeline
-from latentsync.tracks.cache import ScanSettings, TrackCache
-from latentsync.tracks.choice import choose
-from latentsync.tracks.paths import ClipFaces
-from latentsync.tracks.placement import place
 from tests.small_model import small_unet, write_small_model
 
 from .samples import FPS, NUM_FRAMES, SIDE
@@ -238,6 +238,6 @@ def _timeline() -> Timeline:
 
 @cache
 def _whole_scan() -> ClipFaces:
-    from latentsync.tracks.scan import scan_faces
+    from latentsync.faces.scan import scan_faces
 
     return scan_faces(read_frames(_whole_clip()), _finder())

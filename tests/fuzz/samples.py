@@ -11,14 +11,14 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
+from latentsync.faces.scan import scan_faces
+from latentsync.faces.scan_cache import ScanSettings, TrackCache
 from latentsync.model.checkpoints import save_unet
 from latentsync.model.loading import save_lora
 from latentsync.model_files import BUNDLED_RESTORER
 from latentsync.sync.syncnet import BUNDLED_SYNCNET
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.tracks.cache import ScanSettings, TrackCache
-from latentsync.tracks.scan import scan_faces
 from tests.small_model import small_unet, small_vae, write_small_model, write_whisper
 
 SIDE, NUM_FRAMES, FPS = 192, 12, 25  # px: the smallest side at which the tracker finds the avatar

@@ -11,9 +11,9 @@ import torch
 
 from latentsync.faces.align import Aligner, warp_faces
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import smooth_points
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.tracks.smoothing import smooth_points
 from training_scripts.preparation.pieces import AHEAD, LookaheadAligner, Piece, PieceCutter, TimedFrame
 
 SIDE, FACE, LEAST, MOST = 160, 64, 26, 52  # px of frames and faces; frames of a piece

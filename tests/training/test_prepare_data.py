@@ -13,6 +13,7 @@ import pytest
 
 from latentsync.faces.align import Aligner, warp_faces
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import smooth_points
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.media.video_writer import AudioSource, VideoWriter, write_wav
@@ -20,7 +21,6 @@ from latentsync.model.loading import BUNDLED_WHISPER
 from latentsync.sync.score import sync_score
 from latentsync.sync.syncnet import sync_mel
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.tracks.smoothing import smooth_points
 from training_scripts.clip_store import ClipStore, read_table
 from training_scripts.make_synthetic_videos import RawVideo, write_video
 from training_scripts.preparation import cutting, probing

@@ -15,14 +15,14 @@ from latentsync.engine import Progress, lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, LatentSyncError, OutputError
 from latentsync.faces.blend import FacePaster
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import place
+from latentsync.faces.scan import scan_faces
 from latentsync.media.audio_reader import probe_audio
 from latentsync.media.video_reader import VideoFrame, probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.synthetic.files import write_clip as write_avatar
-from latentsync.tracks.placement import place
-from latentsync.tracks.scan import scan_faces
 from tests.small_model import small_unet, small_vae
 from tests.unit.media_clips import demo_video, write_clip
 from tests.unit.test_length_modes import triangle

@@ -15,9 +15,9 @@ from latentsync.faces import detect
 from latentsync.faces.align import Aligner, template_points
 from latentsync.faces.detect import alignment_points, load_graph, mouth_opening, region_of_landmarks
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import MIN_CONFIDENCE
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.tracks.usability import MIN_CONFIDENCE
 from tests.unit.media_clips import demo_video
 
 

@@ -34,7 +34,7 @@ FLOORS = (
     GROUND,
     ("model", "media"),
     ("voice_activity", "synthetic"),
-    ("faces", "tracks"),
+    ("faces",),
     ("restoration",),
     ("run",),
     ("sync",),

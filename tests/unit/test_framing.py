@@ -10,6 +10,9 @@ from latentsync.errors import CheckpointError, OptionError
 from latentsync.faces.align import fit_matrices
 from latentsync.faces.detect import INNER_LIPS, NOSES, alignment_points
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import place
+from latentsync.faces.scan import scan_faces
+from latentsync.faces.scan_cache import ScanSettings, TrackCache
 from latentsync.jobs.identity import job_facts
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.clip_pair import to_square
@@ -21,9 +24,6 @@ from latentsync.speakers import Speaker
 from latentsync.stages import prepare_faces, sample_faces
 from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet, save_syncnet
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.tracks.cache import ScanSettings, TrackCache
-from latentsync.tracks.placement import place
-from latentsync.tracks.scan import scan_faces
 from tests.small_model import small_unet, write_small_model
 from tests.unit.media_clips import demo_video
 

@@ -9,9 +9,9 @@ import pytest
 from latentsync.cli.arguments import build_parser, check_inputs
 from latentsync.cli.job_file import read_rows
 from latentsync.errors import OptionError
+from latentsync.faces.scan_cache import cache_folder
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.model_files import choose_place
-from latentsync.tracks.cache import cache_folder
 from training_scripts.config import TrainingConfig, load_settings
 
 ROOT = Path(__file__).parents[2]

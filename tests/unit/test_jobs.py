@@ -14,6 +14,7 @@ import torch
 
 from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
+from latentsync.faces.scan_cache import TrackCache, cache_folder
 from latentsync.files import locked
 from latentsync.jobs.chunk_journal import ChunkJournal
 from latentsync.jobs.identity import job_facts
@@ -22,7 +23,6 @@ from latentsync.jobs.journal import Journal
 from latentsync.model.vae import LatentSpace
 from latentsync.options import LipSyncOptions
 from latentsync.speakers import Speaker
-from latentsync.tracks.cache import TrackCache, cache_folder
 from tests.small_model import small_unet, small_vae
 from tests.unit.test_denoising import chunk
 

@@ -13,6 +13,7 @@ from latentsync.faces.align import canvas_size, fit_matrices, warp_faces
 from latentsync.faces.detect import EYE_CORNERS
 from latentsync.faces.detect import INNER_LIPS as MIDDLE_OF_LIPS
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.place import PlacedFace
 from latentsync.metrics.clip_pair import PairFrame, to_square
 from latentsync.metrics.faces import (
     LEFT_CORNER,
@@ -36,7 +37,6 @@ from latentsync.metrics.faces import (
 from latentsync.metrics.pictures import Measured, block_interval, clip_interval
 from latentsync.model.masks import generation_mask
 from latentsync.synthetic.clips import AvatarClip
-from latentsync.tracks.placement import PlacedFace
 
 SIDE = 96
 HOLE = generation_mask(SIDE, "mask").numpy() < 0.5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.errors import AudioError, FaceNotFoundError, MediaError
+from latentsync.faces.place import PlacedFace, Placement
 from latentsync.media.video_writer import write_wav
 from latentsync.model.loading import BUNDLED
 from latentsync.model_files import STABLE_SYNCNET
@@ -26,7 +27,6 @@ from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 from latentsync.synthetic.speech import SAMPLE_RATE
-from latentsync.tracks.placement import PlacedFace, Placement
 from tests.unit.media_clips import write_clip as write_numbers
 
 SIDE, SECONDS = 192, 2.6

@@ -10,13 +10,12 @@ import torch
 
 from latentsync.errors import MediaError
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.people import Piece, link
+from latentsync.faces.scan import ShotDetector, scan_faces
 from latentsync.media.video_reader import VideoFrame, read_frames
 from latentsync.synthetic.avatar import draw_frame
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import Actor, Scene, Shot, scene_of_everything
-from latentsync.tracks.linking import Piece, link
-from latentsync.tracks.scan import scan_faces
-from latentsync.tracks.shots import ShotDetector
 from tests.unit.media_clips import demo_video
 
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from latentsync.tracks.cache import ScanSettings, TrackCache, cache_folder
-from latentsync.tracks.paths import ClipFaces, FacePath
+from latentsync.faces.people import ClipFaces, FacePath
+from latentsync.faces.scan_cache import ScanSettings, TrackCache, cache_folder
 from tests.unit.test_tracks_placement import path_of
 
 SETTINGS = ScanSettings("mesh")
@@ -199,7 +199,7 @@ def test_bombs_are_not_used(video, cache, monkeypatch, bomb):
     elif bomb == "many":
         columns["num_paths"] = np.array(2**62)
     elif bomb == "unpacked":
-        monkeypatch.setattr("latentsync.tracks.cache.MAX_UNPACKED", 2**20)
+        monkeypatch.setattr("latentsync.faces.scan_cache.MAX_UNPACKED", 2**20)
         columns["more"] = np.zeros(2**20)
     np.savez_compressed(kept, **columns)
     if bomb == "huge":

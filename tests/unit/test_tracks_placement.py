@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from latentsync.faces.align import fit_matrices
+from latentsync.faces.people import ClipFaces, FacePath, covering
+from latentsync.faces.place import MAX_COVERING, cover_notice, place, smooth_points
 from latentsync.options import LipSyncOptions
-from latentsync.tracks.appearance import covering
-from latentsync.tracks.paths import ClipFaces, FacePath
-from latentsync.tracks.placement import place
-from latentsync.tracks.smoothing import smooth_points
-from latentsync.tracks.usability import MAX_COVERING, cover_notice
 
 FPS = 25.0
 FACE = np.array([[100.0, 100.0], [150.0, 100.0], [125.0, 125.0]])

@@ -12,14 +12,14 @@ import pytest
 from latentsync.cli.arguments import parse
 from latentsync.cli.run import options_of
 from latentsync.errors import AudioError, Cancelled, MediaError, OptionError
+from latentsync.faces.choice import choose
 from latentsync.faces.finder import FaceTracker
+from latentsync.faces.scan import scan_faces
+from latentsync.faces.scan_cache import TrackCache
 from latentsync.media.video_reader import read_frames
 from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import PRESETS
 from latentsync.session import Session
-from latentsync.tracks.cache import TrackCache
-from latentsync.tracks.choice import choose
-from latentsync.tracks.scan import scan_faces
 from webapp.command_line import WHO, build_parser, settings_of
 from webapp.face_cards import face_cards
 from webapp.lip_sync_run import RunState

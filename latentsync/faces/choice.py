@@ -10,15 +10,14 @@ import numpy as np
 from PIL import ImageOps
 
 from ..errors import FaceNotFoundError, OptionError
-from ..faces.detect import Framing
-from ..faces.finder import FaceFinder, FaceTracker
 from ..given_paths import PICTURES, check_there
 from ..media.container import NoPictureError, opened_picture
 from ..media.video_reader import VideoFrame
 from ..options import LipSyncOptions
-from .appearance import face_look, look_distance
-from .paths import ClipFaces, FacePath
-from .placement import Placement, place
+from .detect import Framing
+from .finder import FaceFinder, FaceTracker
+from .people import ClipFaces, FacePath, face_look, look_distance
+from .place import Placement, place
 from .scan import scan_faces
 
 PLACES = ("largest", "left", "right", "centre", "all")
@@ -114,7 +113,7 @@ class FoundPerson:
         return self.clip.paths[self.index]
 
     def placement(self, resolution: int, options: LipSyncOptions, framing: Framing = "insightface") -> Placement:
-        """Return where the face is to be generated in each frame, see tracks.placement.place."""
+        """Return where the face is to be generated in each frame, see faces.place.place."""
         return place(self.path, self.clip, resolution, options, framing)
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
-from ..faces.detect import LOWER_FACE
 from ..files import sha256_of
 from ..given_paths import given_path
 from ..media.output_file import written_whole
-from .paths import ClipFaces, FacePath
+from .detect import LOWER_FACE
+from .people import ClipFaces, FacePath
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,0 @@
-"""All faces of a clip, frame by frame: found, followed, told apart, chosen and placed."""
