@@ -19,11 +19,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.engine import lip_sync
-from latentsync.jobs.job_folder import JobFolder
 from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
+from latentsync.run.resume import JobFolder
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 
 from latentsync import __version__
 from latentsync.demo import IDENTITY, NEW_SPEECH, OWN_SPEECH
-from latentsync.engine import lip_sync
 from latentsync.errors import is_out_of_memory
 from latentsync.given_paths import given_path
 from latentsync.media.video_reader import read_frames
@@ -46,8 +45,9 @@ from latentsync.model.diffusion import NoisePredictor, build_scheduler, denoise
 from latentsync.model.loading import LipSyncModel, bundled_model, choose_device, choose_dtype, load_model
 from latentsync.model.vae import SCALING_FACTOR
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import decode_faces
 from latentsync.presets import apply_preset
+from latentsync.run.engine import lip_sync
+from latentsync.run.steps import decode_faces
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip, write_speech
 

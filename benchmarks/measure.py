@@ -21,7 +21,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.face_track import FaceTrack
 from latentsync.faces.finder import FaceTracker
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.audio_reader import read_audio
@@ -34,7 +33,7 @@ from latentsync.model.unet import LatentSyncUNet
 from latentsync.model.vae import SCALING_FACTOR
 from latentsync.model.whisper import load_whisper
 from latentsync.options import LipSyncOptions
-from latentsync.stages import prepare_faces
+from latentsync.run.stages import FaceTrack, prepare_faces
 from latentsync.synthetic.avatar import draw
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE, Voice, synthesise

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from latentsync.engine import lip_sync
 from latentsync.given_paths import given_path, path_or_word
 from latentsync.media.video_reader import probe_video
 from latentsync.model.device import LOW_MEMORY, save_memory
@@ -24,6 +23,7 @@ from latentsync.model.diffusion import NoisePredictor, build_scheduler, denoise
 from latentsync.model.loading import bundled_model, choose_device, choose_dtype, find_model, load_model
 from latentsync.options import LipSyncOptions
 from latentsync.presets import apply_preset
+from latentsync.run.engine import lip_sync
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip
 from latentsync.synthetic.files import write_speech as write_speech_of

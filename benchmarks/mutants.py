@@ -70,7 +70,7 @@ MUTANTS = [
         ("inside * _blur(inside, SOFT)", "0 * inside"),
     ),
     *_of(
-        "timeline.py",
+        "run/timeline.py",
         "run_time engine stages",
         ("1 / np.median(stay) < FEW", "1 / np.median(stay) < 1"),
         ('if heard > spoken else "it is followed', 'if heard < spoken else "it is followed'),
@@ -80,13 +80,13 @@ MUTANTS = [
         ('options.length != "speed" or 1 / UNUSUAL_SPEED', 'options.length == "speed" or 1 / UNUSUAL_SPEED'),
     ),
     *_of(
-        "speech_features.py",
+        "run/speech.py",
         "speech_features",
         ("duration * fps - 1e-6", "duration * fps"),
         ("max(1, math.ceil(", "max(0, math.ceil("),
     ),
     *_of(
-        "chunks.py",
+        "run/chunks.py",
         "chunks",
         ("weight = (index + 1) / (len(shared) + 1)", "weight = 1.0"),
         ("self._past[-missing:] if missing > 0 else []", "[]"),

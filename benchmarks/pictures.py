@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.chunks import ChunkGenerator, FaceFrame
 from latentsync.contact_sheet import labelled_sheet
-from latentsync.face_track import FaceTrack
 from latentsync.faces.align import frame_pixels_per_crop_pixel, resized_matrix, warp_faces
 from latentsync.faces.blend import BlendRegion, FaceBlender, FacePaster
 from latentsync.given_paths import given_path
@@ -25,8 +23,9 @@ from latentsync.model.whisper import SAMPLE_RATE
 from latentsync.options import SETTINGS, LipSyncOptions
 from latentsync.restoration.restore import FaceRestoration
 from latentsync.restoration.restorers import Restorer, load_restorer
-from latentsync.speech_features import encode_speech
-from latentsync.stages import blend_faces, sample_faces
+from latentsync.run.chunks import ChunkGenerator, Denoiser, FaceFrame, generate_alone
+from latentsync.run.speech import encode_speech
+from latentsync.run.stages import FaceTrack, blend_faces, sample_faces
 from latentsync.synthetic.clips import AvatarClip
 
 from .measure import (
@@ -70,12 +69,12 @@ def chunked(
     track: FaceTrack, tokens: Tensor, model: LipSyncModel, options: LipSyncOptions, shift: int = 0
 ) -> np.ndarray:
     """(F, 3, S, S) as the product makes them, tokens (F, K, D); with a shift, the first chunk is that short."""
-    chunks, pairs = ChunkGenerator(model, options, torch.Generator().manual_seed(options.seed)), []
-    for index, (aligned, heard) in enumerate(zip(track.aligned, tokens, strict=True)):
-        if shift and index == shift:
-            pairs.extend(chunks.flush())
-        pairs.extend(chunks.push(FaceFrame(aligned, heard)))
-    pairs.extend(chunks.flush())
+    chunks = ChunkGenerator(model, options, torch.Generator().manual_seed(options.seed))
+    frames: list[FaceFrame | None] = list(map(FaceFrame, track.aligned, tokens))
+    if shift:
+        frames.insert(shift, None)
+    made = generate_alone(chunks, Denoiser(model, options), frames)
+    pairs = [pair for final in made for pair in final]
     return np.stack([face.numpy() for _, face in pairs])
 
 

@@ -24,8 +24,6 @@ from PIL import Image
 from torch import Tensor
 
 from latentsync.contact_sheet import evenly_spaced, strip
-from latentsync.engine import lip_sync
-from latentsync.face_track import FaceTrack
 from latentsync.faces.blend import FaceBlender, FacePaster
 from latentsync.faces.detect import mouth_opening
 from latentsync.faces.finder import FaceTracker
@@ -42,12 +40,12 @@ from latentsync.model.loading import LipSyncModel, bundled_model, choose_device,
 from latentsync.model.masks import generation_mask, latent_mask
 from latentsync.model.vae import encode, load_vae
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import faces_at_once
 from latentsync.presets import PRESETS, apply_preset
-from latentsync.previews import as_picture
-from latentsync.speakers import Speaker
-from latentsync.speech_features import SpeechFeatures, encode_speech
-from latentsync.stages import sample_faces
+from latentsync.run.engine import lip_sync
+from latentsync.run.progress import as_picture
+from latentsync.run.speech import Speaker, SpeechFeatures, encode_speech
+from latentsync.run.stages import FaceTrack, sample_faces
+from latentsync.run.steps import faces_at_once
 from latentsync.sync.pairs import THRESHOLD, measure_pairs
 from latentsync.sync.score import sync_score
 from latentsync.sync.syncnet import BUNDLED_SYNCNET, load_syncnet

@@ -40,8 +40,8 @@ from latentsync.model.loading import LipSyncModel, bundled_model, choose_device,
 from latentsync.model.masks import generation_mask
 from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import condition, decode_faces
 from latentsync.presets import PRESETS, apply_preset
+from latentsync.run.steps import condition, decode_faces
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.files import write_clip
 from latentsync.synthetic.scenes import scene_of_two, write_scene

@@ -27,12 +27,12 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .engine import lip_sync
     from .options import LipSyncOptions
-    from .progress import Progress
-    from .report import LipSyncReport
+    from .run.engine import lip_sync
+    from .run.progress import Progress
+    from .run.report import LipSyncReport, read_provenance
+    from .run.speech import Speaker
     from .session import Session, load_models
-    from .speakers import Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,17 +60,19 @@ __all__ = [
     "UnsafeCheckpointError",
     "lip_sync",
     "load_models",
+    "read_provenance",
 ]
 
 # Torch and all that stands on it take seconds to import: what needs them comes when it is first asked for.
 _MODULES = {
     "LipSyncOptions": "options",
-    "LipSyncReport": "report",
-    "Progress": "progress",
+    "LipSyncReport": "run.report",
+    "Progress": "run.progress",
     "Session": "session",
-    "Speaker": "speakers",
-    "lip_sync": "engine",
+    "Speaker": "run.speech",
+    "lip_sync": "run.engine",
     "load_models": "session",
+    "read_provenance": "run.report",
 }
 
 

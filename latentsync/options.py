@@ -127,7 +127,7 @@ class LipSyncOptions:
 
     # Of the result as a file
     marking: bool = setting(
-        True,  # the container's metadata tell that the result is generated, see provenance.py
+        True,  # the container's metadata tell that the result is generated, see run/report.py
         "do not write into the result's metadata that it is generated (docs/responsible_use.md)",
         group="files", nodes=("file",), advanced=True,
         tooltip="The file's metadata tell that the result is AI-generated, and by which model. The pictures stay as "

@@ -14,7 +14,6 @@ from .errors import ModelNotFoundError
 from .faces.detectors import load_detector
 from .faces.finder import FaceFinder
 from .given_paths import CHECKPOINTS
-from .jobs.identity import asked_facts, content
 from .model import loading
 from .model.checkpoints import check_resolution
 from .model.device import format_warning, free_unused
@@ -22,7 +21,8 @@ from .model_files import find_restorer
 from .options import LipSyncOptions
 from .presets import DEFAULT_PRESET, decide, network_formats
 from .restoration.restorers import Restorer, load_restorer
-from .speakers import Speaker
+from .run.resume import asked_facts, content
+from .run.speech import Speaker
 
 Say = Callable[[str], None]  # shows the user one line
 RESTORER_FIELDS = ("superres", "sr_backend", "codeformer_fidelity", "checkpoints", "device", "dtype")

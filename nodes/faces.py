@@ -89,9 +89,10 @@ class LatentSyncFacePrepare(io.ComfyNode):
     ) -> io.NodeOutput:
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
+            from latentsync.run.stages import frame_masks, prepare_faces
+
             from ..latentsync.faces.finder import FaceTracker
             from ..latentsync.options import LipSyncOptions
-            from ..latentsync.stages import frame_masks, prepare_faces
 
             images = media.checked_images(frames, "frames")
             progress = host.Progress()

@@ -4,7 +4,7 @@ from .host import io
 
 Model = io.Custom("LATENTSYNC_MODEL")  # hosted_model.HostedModel
 Audio = io.Custom("LATENTSYNC_AUDIO")  # audio.HostedSpeech
-Faces = io.Custom("LATENTSYNC_FACES")  # latentsync.face_track.FaceTrack
+Faces = io.Custom("LATENTSYNC_FACES")  # latentsync.run.stages.FaceTrack
 Speakers = io.Custom("LATENTSYNC_SPEAKERS")  # a tuple of speaker.HostedSpeaker
 Restorer = io.Custom("LATENTSYNC_RESTORER")  # hosted_restorer.HostedRestorer
 Report = io.Custom("LATENTSYNC_REPORT")  # report.HostedReport

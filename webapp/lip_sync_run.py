@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.engine import run
 from latentsync.errors import LatentSyncError
 from latentsync.options import LipSyncOptions
-from latentsync.progress import Progress
-from latentsync.report import LipSyncReport
+from latentsync.run.engine import run
+from latentsync.run.progress import Progress
+from latentsync.run.report import LipSyncReport
 from latentsync.session import RunRequest
 
 from . import results

@@ -11,8 +11,8 @@ import gradio as gr
 
 from latentsync.errors import OptionError
 from latentsync.options import SETTINGS, Setting
+from latentsync.run.speech import Speaker
 from latentsync.session import RunRequest
-from latentsync.speakers import Speaker
 
 from . import progress_panel, quality, results
 from .face_cards import FaceCard

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import engine
-from ..engine import Progress
 from ..errors import OptionError
 from ..media.audio_reader import probe_audio
 from ..media.output_file import check_output
@@ -19,9 +17,11 @@ from ..media.video_reader import exact_rate, probe_video
 from ..model.device import check_count, own_threads
 from ..options import SETTINGS, LipSyncOptions
 from ..presets import decide
-from ..report import LipSyncReport
+from ..run import engine
+from ..run.engine import Progress
+from ..run.report import LipSyncReport
+from ..run.speech import Speaker
 from ..session import ModelChoice, RunRequest, Say, Session, SessionCache
-from ..speakers import Speaker
 from ..sync.score import syncnet_for, with_sync
 from .arguments import check_inputs, check_speech
 

@@ -24,7 +24,7 @@ SHADE = 0.55  # how dark the label's ground is
 
 @dataclass(frozen=True)
 class Marking:
-    """What is added to a result. entry: the provenance, see provenance.py, or None; label: text to be seen, or None.
+    """What is added to a result. entry: the provenance, see run/report.py, or None; label: text to be seen, or None.
 
     comment: for the container, where there is no entry.
     """

@@ -177,7 +177,7 @@ class ModelFiles:
     vae: Path
     whisper: Path  # a file, or a folder in which the U-Net's context width names the file
     blend_mask: str | None = None  # see LipSyncOptions
-    is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (plausibility.py)
+    is_trained: bool = True  # False: random weights, for tests, whose pictures are not judged (run/steps.py)
     draft_decoder: Path | None = None  # a folder, see model/vae.py; where it would be, if it is not there
     framing: Framing | None = None  # of the faces it was trained with, see faces/detect.py; None: as the U-Net's file
     assumed_framing: Framing = "insightface"  # says, or where that does not say it

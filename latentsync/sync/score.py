@@ -21,7 +21,7 @@ from ..model.device import own_threads
 from ..model.loading import BUNDLED, LipSyncModel
 from ..model_files import STABLE_SYNCNET, Framing, find_network, weight_folders
 from ..options import LipSyncOptions
-from ..report import BACKGROUND, FAINT, INK, RESULT, SOURCE, LipSyncReport, SyncRecord
+from ..run.report import BACKGROUND, FAINT, INK, RESULT, SOURCE, LipSyncReport, SyncRecord
 from ..voice_activity import OffsetEstimate
 from .pairs import THRESHOLD
 from .syncnet import (

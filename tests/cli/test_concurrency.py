@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.engine import lip_sync
 from latentsync.faces.scan_cache import TrackCache
-from latentsync.jobs.job_folder import JobFolder
 from latentsync.media.output_file import PartFile
 from latentsync.media.video_reader import probe_video
 from latentsync.model.loading import described_model, load_model
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
+from latentsync.run.resume import JobFolder
 
 OPTIONS = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0, chunk_frames=8, chunk_overlap=2)
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import main
-from latentsync import engine
 from latentsync.cli import arguments as command_line
 from latentsync.cli.arguments import build_parser, explicit_options
 from latentsync.cli.run import ProgressBar, models_of, options_of
@@ -26,7 +25,8 @@ from latentsync.model.checkpoints import save_unet
 from latentsync.model.loading import bundled_model
 from latentsync.options import SETTINGS, LipSyncOptions, Setting
 from latentsync.presets import DEFAULT_PRESET, PRESETS, apply_preset
-from latentsync.provenance import read_provenance
+from latentsync.run import engine
+from latentsync.run.report import read_provenance
 from tests.cli.conftest import arguments
 from tests.small_model import small_unet, small_vae, write_whisper
 from tests.unit.test_errors import FULL
@@ -401,7 +401,7 @@ def test_unforeseen_errors_show_where_they_come_from(avatar_video, speech, out, 
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("latentsync.engine.lip_sync", broken)
+    monkeypatch.setattr("latentsync.run.engine.lip_sync", broken)
     assert main.main(arguments(avatar_video, speech(0.2), out, "--model", small_model_folder, "--quiet")) == 1
     err = capfd.readouterr().err
     assert "Traceback" in err
@@ -451,7 +451,7 @@ def test_a_package_that_does_not_load_is_named(body, said, tmp_path, monkeypatch
 
 
 def test_progress_bar_counts_steps_and_averages(monkeypatch, capfd):
-    from latentsync.progress import Progress
+    from latentsync.run.progress import Progress
 
     bar = ProgressBar()
     bar._interval = 0.0

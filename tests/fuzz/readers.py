@@ -31,11 +31,10 @@ from latentsync.model.vae import load_draft_decoder, load_vae
 from latentsync.model.whisper import load_whisper
 from latentsync.model_files import read_manifest, wanted_models
 from latentsync.options import LipSyncOptions
-from latentsync.protection import protect_masks
-from latentsync.provenance import read_provenance
 from latentsync.restoration.restorers import load_restorer
+from latentsync.run.report import read_provenance
+from latentsync.run.timeline import Timeline, protect_masks
 from latentsync.sync.syncnet import load_syncnet
-from latentsync.timeline import Timeline
 from tests.small_model import small_unet, write_small_model
 
 from .samples import FPS, NUM_FRAMES, SIDE

@@ -97,10 +97,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    import latentsync.engine
+    import latentsync.run.engine
     import tests.fuzz.readers  # noqa: F401
 
-    assert latentsync.engine
+    assert latentsync.run.engine
     torch.set_num_threads(1)
     limit_memory()
     print(json.dumps("ready"), file=answers, flush=True)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.engine import lip_sync
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.model.checkpoints import load_unet
 from latentsync.model.loading import described_model, load_model
 from latentsync.model.vae import load_vae
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.speech import SAMPLE_RATE
 from training_scripts.clip_store import ClipStore

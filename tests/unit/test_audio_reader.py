@@ -12,7 +12,7 @@ from latentsync.media.container import MAX_SECONDS
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import write_wav
 from latentsync.options import LipSyncOptions
-from latentsync.timeline import sound_warnings
+from latentsync.run.timeline import sound_warnings
 from tests.unit.media_clips import demo_video, encode_sound, sine, write_clip, write_pcm
 
 

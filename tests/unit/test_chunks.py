@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.chunks import ChunkGenerator, FaceFrame, generate_alone
-from latentsync.denoising import Denoiser
 from latentsync.model.diffusion import shared_noise
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import condition, decode_faces, generate
+from latentsync.run.chunks import ChunkGenerator, Denoiser, FaceFrame, generate_alone
+from latentsync.run.steps import condition, decode_faces, generate
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 FAST = {"num_inference_steps": 1, "guidance_scale": 1.0, "colour_match": False}

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from latentsync.engine import lip_sync
 from latentsync.errors import OptionError
-from latentsync.jobs.identity import job_facts
 from latentsync.model import device
 from latentsync.model.device import own_threads, thread_count, threads_of
 from latentsync.model.diffusion import predict_noise
 from latentsync.options import LipSyncOptions
-from latentsync.overlap import Overlap
-from latentsync.speakers import Speaker
+from latentsync.run.engine import lip_sync
+from latentsync.run.overlap import Overlap
+from latentsync.run.resume import job_facts
+from latentsync.run.speech import Speaker
 from tests.small_model import small_unet
 
 SMALL, LARGE = nn.Linear(4, 4), nn.Linear(6000, 6000, device="meta")

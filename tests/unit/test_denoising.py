@@ -5,10 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from latentsync.chunks import ChunkGenerator, generate_alone
-from latentsync.denoising import Chunk, Denoiser
 from latentsync.options import LipSyncOptions
-from latentsync.source_cache import SourceCache
+from latentsync.run.chunks import Chunk, ChunkGenerator, Denoiser, SourceCache, generate_alone
 from tests.unit.test_chunks import frames
 from tests.unit.test_errors import FULL
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from latentsync.errors import CheckpointError, IncompleteCheckpointError, ModelNotFoundError, OptionError
 from latentsync.model.loading import described_model, load_model, model_of_unet
 from latentsync.model.vae import decode, load_draft_decoder
-from latentsync.pipeline import decode_faces
+from latentsync.run.steps import decode_faces
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import engine
-from latentsync.engine import Progress, lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, LatentSyncError, OutputError
 from latentsync.faces.blend import FacePaster
 from latentsync.faces.finder import FaceTracker
@@ -22,6 +20,8 @@ from latentsync.media.video_reader import VideoFrame, probe_video, read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.model.loading import bundled_model, load_model
 from latentsync.options import LipSyncOptions
+from latentsync.run import engine
+from latentsync.run.engine import Progress, lip_sync
 from latentsync.synthetic.files import write_clip as write_avatar
 from tests.small_model import small_unet, small_vae
 from tests.unit.media_clips import demo_video, write_clip

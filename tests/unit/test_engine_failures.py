@@ -8,11 +8,11 @@ import threading
 import pytest
 import torch
 
-from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled, LatentSyncError, MediaError, OutputError
 from latentsync.options import LipSyncOptions
-from latentsync.progress import Progress
 from latentsync.restoration.restorers import Restorer
+from latentsync.run.engine import lip_sync
+from latentsync.run.progress import Progress
 from tests.small_model import small_unet
 from tests.unit.media_clips import write_clip
 

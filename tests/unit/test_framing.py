@@ -13,15 +13,15 @@ from latentsync.faces.finder import FaceTracker
 from latentsync.faces.place import place
 from latentsync.faces.scan import scan_faces
 from latentsync.faces.scan_cache import ScanSettings, TrackCache
-from latentsync.jobs.identity import job_facts
 from latentsync.media.video_reader import read_frames
 from latentsync.metrics.clip_pair import to_square
 from latentsync.model.checkpoints import read_unet_facts, save_unet
 from latentsync.model.loading import bundled_model, described_model, load_model, model_of_unet
 from latentsync.model.masks import generation_mask
 from latentsync.options import LipSyncOptions
-from latentsync.speakers import Speaker
-from latentsync.stages import prepare_faces, sample_faces
+from latentsync.run.resume import job_facts
+from latentsync.run.speech import Speaker
+from latentsync.run.stages import prepare_faces, sample_faces
 from latentsync.sync.syncnet import BUNDLED_SYNCNET, StableSyncNet, load_syncnet, save_syncnet
 from latentsync.synthetic.clips import AvatarClip
 from tests.small_model import small_unet, write_small_model

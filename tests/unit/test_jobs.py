@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
 from latentsync.faces.scan_cache import TrackCache, cache_folder
 from latentsync.files import locked
-from latentsync.jobs.chunk_journal import ChunkJournal
-from latentsync.jobs.identity import job_facts
-from latentsync.jobs.job_folder import JobFolder, default_job_folder
-from latentsync.jobs.journal import Journal
 from latentsync.model.vae import LatentSpace
 from latentsync.options import LipSyncOptions
-from latentsync.speakers import Speaker
+from latentsync.run.engine import lip_sync
+from latentsync.run.resume import ChunkJournal, JobFolder, Journal, default_job_folder, job_facts
+from latentsync.run.speech import Speaker
 from tests.small_model import small_unet, small_vae
 from tests.unit.test_denoising import chunk
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 
-from latentsync.engine import lip_sync
 from latentsync.errors import CheckpointError, OptionError
 from latentsync.media.video_reader import read_frames
 from latentsync.model.checkpoints import save_unet
 from latentsync.model.loading import described_model, load_model
 from latentsync.model.vae import STABLE_DIFFUSION, LatentSpace, decode, encode
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
 from tests.small_model import small_unet, small_vae, write_small_model
 
 F16 = {

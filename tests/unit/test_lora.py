@@ -27,7 +27,7 @@ from latentsync.model.loading import (
 )
 from latentsync.model.unet import LatentSyncUNet
 from latentsync.options import LipSyncOptions
-from latentsync.run_facts import run_facts
+from latentsync.run.report import run_facts
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 

@@ -9,7 +9,7 @@ from latentsync.model.device import LOW_MEMORY, offload_leaves, save_memory
 from latentsync.model.diffusion import NoisePredictor
 from latentsync.model.loading import bundled_model, described_model, load_model
 from latentsync.model.vae import decode
-from latentsync.pipeline import faces_at_once
+from latentsync.run.steps import faces_at_once
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
 

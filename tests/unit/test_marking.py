@@ -7,14 +7,14 @@ import av
 import numpy as np
 import pytest
 
-from latentsync.engine import lip_sync
 from latentsync.errors import OptionError
 from latentsync.files import sha256_of
 from latentsync.media.marking import DIGITAL_SOURCE_TYPE, STATEMENT, Marking
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
-from latentsync.provenance import marking_of, read_provenance
+from latentsync.run.engine import lip_sync
+from latentsync.run.report import marking_of, read_provenance
 
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 GREY = np.full((120, 320, 3), 128, np.uint8)

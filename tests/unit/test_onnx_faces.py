@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.engine import lip_sync
 from latentsync.errors import ForeignCheckpointError, ModelNotFoundError, OptionError
 from latentsync.faces.detectors import DETECTORS, load_detector
 from latentsync.faces.finder import FaceObservation, FaceTracker
@@ -22,6 +21,7 @@ from latentsync.faces.insightface import (
     suppress,
 )
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
 
 onnx = pytest.importorskip("onnx", reason="building the test models needs the onnx package")
 onnxruntime = pytest.importorskip("onnxruntime", reason="running them needs onnxruntime")

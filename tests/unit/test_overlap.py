@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentsync.overlap import Overlap
+from latentsync.run.overlap import Overlap
 
 
 @pytest.fixture(autouse=True)

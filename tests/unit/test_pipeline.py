@@ -9,8 +9,7 @@ from latentsync.errors import LatentSyncError
 from latentsync.model.masks import generation_mask, latent_mask
 from latentsync.model.vae import encode, to_pixels, vae_batch
 from latentsync.options import LipSyncOptions
-from latentsync.pipeline import condition, decode_faces, generate
-from latentsync.plausibility import out_of_range
+from latentsync.run.steps import condition, decode_faces, generate, out_of_range
 from tests.small_model import small_unet, small_vae
 
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import engine
-from latentsync.chunks import ChunkGenerator, FaceFrame, generate_alone
-from latentsync.denoising import Denoiser
 from latentsync.errors import BrokenResultError
 from latentsync.faces.finder import FaceTracker
 from latentsync.model.loading import LipSyncModel, bundled_model, described_model, load_model
 from latentsync.options import LipSyncOptions
-from latentsync.plausibility import FaceJudge, check_finite
-from latentsync.speech_features import encode_speech
-from latentsync.stages import prepare_faces
+from latentsync.run import engine
+from latentsync.run.chunks import ChunkGenerator, Denoiser, FaceFrame, generate_alone
+from latentsync.run.speech import encode_speech
+from latentsync.run.stages import prepare_faces
+from latentsync.run.steps import FaceJudge, check_finite
 from tests.small_model import small_vae, write_small_model
 
 NUM_FRAMES = 4

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from latentsync.engine import lip_sync
 from latentsync.model import device as precision
 from latentsync.model import loading
 from latentsync.model.device import card_dtype, float32_products, format_warning, has_fast_bfloat16, suit_to_device
 from latentsync.options import LipSyncOptions
+from latentsync.run.engine import lip_sync
 from tests.small_model import small_unet
 from tests.unit.test_deep_features import clip
 

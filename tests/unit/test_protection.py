@@ -11,8 +11,7 @@ from PIL import Image
 from latentsync.errors import FrameCountError, MediaError
 from latentsync.media.video_reader import probe_video
 from latentsync.options import LipSyncOptions
-from latentsync.protection import protect_masks
-from latentsync.timeline import Timeline, source_frames
+from latentsync.run.timeline import Timeline, protect_masks, source_frames
 from tests.unit.media_clips import numbered_picture, read_number, write_clip
 
 SIZE = (160, 96)

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled
 from latentsync.faces.finder import FaceTracker
 from latentsync.media.audio_reader import read_audio
@@ -15,7 +14,8 @@ from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics.faces import opening_track
 from latentsync.options import LipSyncOptions
-from latentsync.report import (
+from latentsync.run.engine import lip_sync
+from latentsync.run.report import (
     MADE,
     MISSING,
     RESULT,
@@ -71,7 +71,7 @@ def test_the_engine_records_every_frame(small_model, avatar, avatar_frames, spee
             written.append(pixels)
             super().write(pixels, pts)
 
-    monkeypatch.setattr("latentsync.engine.VideoWriter", Recorder)
+    monkeypatch.setattr("latentsync.run.engine.VideoWriter", Recorder)
     report = lip_sync(video, speech(0.52), tmp_path / "o.mp4", small_model, FAST, measure_opening=True)
     assert report.num_frames == len(report.frames) == 13
     assert [frame.time for frame in report.frames] == pytest.approx([i / 25 for i in range(13)])

@@ -13,7 +13,7 @@ from latentsync.model.vae import to_pixels
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.restore import FaceRestoration, SharpnessMatch, SteadyDetail, kept_grain
 from latentsync.restoration.restorers import Restorer
-from latentsync.stages import blend_faces, prepare_faces
+from latentsync.run.stages import blend_faces, prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 
 SIDE, RATIO = 128, 2

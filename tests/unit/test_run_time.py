@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import engine, speaking_face
-from latentsync.chunks import ChunkGenerator
-from latentsync.engine import lip_sync
 from latentsync.media.audio_reader import read_audio
 from latentsync.media.length_modes import source_indices
 from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.options import LipSyncOptions
-from latentsync.timeline import plan_time, rate_warnings, source_frames, without_stills
+from latentsync.run import engine, flow
+from latentsync.run.chunks import ChunkGenerator
+from latentsync.run.engine import lip_sync
+from latentsync.run.timeline import plan_time, rate_warnings, source_frames, without_stills
 from tests.unit.media_clips import read_number, write_clip
 
 FAST = LipSyncOptions(num_inference_steps=1, guidance_scale=1.0)
@@ -219,7 +219,7 @@ def heard(monkeypatch) -> list[torch.Tensor]:
             given.append(face.tokens)
             return super().pushed(face)
 
-    monkeypatch.setattr(speaking_face, "ChunkGenerator", Recorder)
+    monkeypatch.setattr(flow, "ChunkGenerator", Recorder)
     return given
 
 

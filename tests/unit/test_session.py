@@ -8,8 +8,8 @@ import pytest
 
 from latentsync.model import loading
 from latentsync.options import LipSyncOptions
+from latentsync.run.speech import Speaker
 from latentsync.session import ModelChoice, RunRequest, SessionCache
-from latentsync.speakers import Speaker
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("latentsync", "nodes", "webapp", "training_scripts", "eval")

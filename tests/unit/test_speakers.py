@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentsync import engine, frame_flow, speakers
-from latentsync.engine import lip_sync
 from latentsync.errors import FaceNotFoundError, OptionError
 from latentsync.media.audio_reader import probe_audio, read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.options import LipSyncOptions
 from latentsync.restoration.restorers import Restorer
-from latentsync.speakers import Speaker, Speech
+from latentsync.run import engine, flow
+from latentsync.run import speech as speakers
+from latentsync.run.engine import lip_sync
+from latentsync.run.speech import Speaker, Speech
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=2, guidance_scale=1.0)
@@ -105,13 +106,13 @@ def test_in_pauses_the_source_may_come_back(small_model, avatar_video, speech, t
 def test_a_closed_mouth_in_pauses_is_what_silence_gives(small_model, avatar_video, speech, tmp_path, monkeypatch):
     heard, warned = {}, {}
 
-    class Recorder(frame_flow.TokenWindows):
+    class Recorder(flow.TokenWindows):
         def tokens(self, centres):
             found = super().tokens(centres)
             heard.setdefault(name, []).append(found)
             return found
 
-    monkeypatch.setattr(frame_flow, "TokenWindows", Recorder)
+    monkeypatch.setattr(flow, "TokenWindows", Recorder)
     noise = np.random.default_rng(0).normal(0, 0.03, RATE // 2).astype(np.float32)
     write_wav(tmp_path / "noise.wav", noise, RATE)
     write_wav(tmp_path / "silence.wav", np.zeros_like(noise), RATE)

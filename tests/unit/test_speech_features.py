@@ -7,7 +7,7 @@ import torch
 from latentsync.errors import AudioError, OptionError
 from latentsync.media.audio_reader import read_audio
 from latentsync.model.whisper import AudioFeatureStream, TokenWindows, window_centre_at
-from latentsync.speech_features import SpeechFeatures, encode_speech
+from latentsync.run.speech import SpeechFeatures, encode_speech
 from latentsync.voice_activity import VoiceGate, speech_activity
 
 

@@ -12,7 +12,7 @@ from latentsync.faces.place import PlacedFace, Placement
 from latentsync.media.video_writer import write_wav
 from latentsync.model.loading import BUNDLED
 from latentsync.model_files import STABLE_SYNCNET
-from latentsync.report import RESULT, LipSyncReport
+from latentsync.run.report import RESULT, LipSyncReport
 from latentsync.sync.score import (
     clip_sync,
     clip_text,

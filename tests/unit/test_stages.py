@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import engine
-from latentsync.engine import lip_sync
 from latentsync.errors import Cancelled, FaceNotFoundError, FrameCountError, MediaError, OptionError
 from latentsync.faces.blend import FacePaster
 from latentsync.faces.finder import FaceTracker
@@ -15,8 +13,10 @@ from latentsync.media.audio_reader import read_audio
 from latentsync.media.video_reader import read_frames
 from latentsync.media.video_writer import VideoWriter
 from latentsync.options import LipSyncOptions
-from latentsync.speech_features import encode_speech
-from latentsync.stages import blend_faces, frame_masks, prepare_faces, sample_faces
+from latentsync.run import engine
+from latentsync.run.engine import lip_sync
+from latentsync.run.speech import encode_speech
+from latentsync.run.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 from tests.unit.media_clips import write_clip
 
 FAST = LipSyncOptions(num_inference_steps=2, guidance_scale=1.0)

@@ -10,7 +10,7 @@ from latentsync.errors import OptionError
 from latentsync.faces.choice import choice_notice, choose, described, parse_choice
 from latentsync.faces.finder import FaceTracker
 from latentsync.faces.people import ClipFaces
-from latentsync.stages import prepare_faces
+from latentsync.run.stages import prepare_faces
 from latentsync.synthetic.clips import AvatarClip
 from latentsync.synthetic.scenes import scene_of_two
 from tests.unit.test_tracks import scan_scene

@@ -11,14 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from latentsync.tracks.smoothing import LONGEST, REACH
-from latentsync.tracks.usability import MIN_CONFIDENCE, MIN_SIDE
 
 from latentsync.faces.align import Aligner, canvas_size, frame_pixels_per_crop_pixel, warp_faces
 from latentsync.faces.detect import mouth_opening
 from latentsync.faces.finder import FaceDetector, FaceObservation
 from latentsync.faces.people import NUM_LOWER, Look, covering, face_look, look_change
-from latentsync.faces.place import MAX_COVERING, smooth_points
+from latentsync.faces.place import LONGEST, MAX_COVERING, MIN_CONFIDENCE, MIN_SIDE, REACH, smooth_points
 from latentsync.faces.scan import JUMP, JUMP_SHARE, LOOK_MEMORY, TURNED, ShotDetector
 from latentsync.media.video_decoder import FrameSelection, VideoDecoder
 from latentsync.media.video_reader import FrameConverter

@@ -13,40 +13,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .denoising import Denoiser
-from .errors import Cancelled, FaceNotFoundError, OptionError
-from .faces.choice import check_seen, choice_notice, described
-from .faces.finder import FaceFinder, FaceTracker
-from .faces.people import ClipFaces
-from .faces.place import cover_notice
-from .faces.scan import scan_faces
-from .faces.scan_cache import ScanSettings, TrackCache, cache_folder
-from .frame_flow import FrameFlow
-from .frame_records import FrameRecorder
-from .jobs.identity import job_facts
-from .jobs.job_folder import Job, JobFolder, default_job_folder
-from .media.audio_reader import probe_audio
-from .media.output_file import check_output
-from .media.video_reader import VideoFacts, VideoFrame, probe_video
-from .media.video_writer import AudioSource, VideoWriter, format_warnings
-from .model.device import float32_products, format_warning, own_threads
-from .model.loading import LipSyncModel
-from .model.whisper import SAMPLE_RATE
-from .options import LipSyncOptions
-from .overlap import Overlap
-from .previews import FacePreview, OnPreview
-from .progress import Progress, ProgressTeller
-from .protection import protect_masks
-from .provenance import marking_of
-from .report import LipSyncReport, SourceFrames
-from .restoration.restorers import Restorer
-from .run_facts import run_facts
-from .session import RunRequest, Session
-from .speakers import Speaker, Speech
-from .stage_times import StageTimes
+from ..errors import Cancelled, FaceNotFoundError, OptionError
+from ..faces.choice import check_seen, choice_notice, described
+from ..faces.finder import FaceFinder, FaceTracker
+from ..faces.people import ClipFaces
+from ..faces.place import cover_notice
+from ..faces.scan import scan_faces
+from ..faces.scan_cache import ScanSettings, TrackCache, cache_folder
+from ..media.audio_reader import probe_audio
+from ..media.output_file import check_output
+from ..media.video_reader import VideoFacts, VideoFrame, probe_video
+from ..media.video_writer import AudioSource, VideoWriter, format_warnings
+from ..model.device import float32_products, format_warning, own_threads
+from ..model.loading import LipSyncModel
+from ..model.whisper import SAMPLE_RATE
+from ..options import LipSyncOptions
+from ..restoration.restorers import Restorer
+from ..session import RunRequest, Session
+from .chunks import Denoiser
+from .flow import FrameFlow, FrameRecorder
+from .overlap import Overlap, StageTimes
+from .progress import FacePreview, OnPreview, Progress, ProgressTeller
+from .report import LipSyncReport, SourceFrames, marking_of, run_facts
+from .resume import Job, JobFolder, default_job_folder, job_facts
+from .speech import Speaker, Speech
 from .timeline import (
     SourceWindow,
     plan_time,
+    protect_masks,
     rate_warnings,
     sound_warnings,
     source_frames,

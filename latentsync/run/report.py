@@ -1,18 +1,129 @@
 """What a run did, frame by frame: for programs (JSON), for reading (text) and for looking at (picture)."""
 
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .media.output_file import written_whole
-from .voice_activity import PEAKS_PER_SECOND, OffsetEstimate
+from .. import __version__
+from ..files import sha256_of
+from ..media.container import open_media
+from ..media.marking import DIGITAL_SOURCE_TYPE, STATEMENT, Marking
+from ..media.output_file import written_whole
+from ..model.device import thread_count
+from ..model.loading import LipSyncModel
+from ..options import LipSyncOptions
+from ..restoration.restorers import Restorer
+from ..voice_activity import PEAKS_PER_SECOND, OffsetEstimate
+
+# Where a result comes from: an entry in its metadata, written and read back.
+
+TOOL = "latentsync-nodes"
+
+
+def marking_of(model: LipSyncModel, options: LipSyncOptions) -> Marking:
+    """What the options ask for. Names of files are told without folders. Raises OptionError.
+
+    The entry's digest is the SHA-256 of its other fields as JSON with sorted keys and no blanks: it shows that a
+    program has cut or changed the entry. It is no signature: whoever changes it on purpose can make another.
+    """
+    if not options.marking:
+        return Marking(None, options.visible_mark)
+    entry = {
+        "statement": STATEMENT,
+        "ai_generated": True,
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+        "tool": TOOL,
+        "version": __version__,
+        "model": model.name,
+        "model_sha256": None if model.unet_path is None else sha256_of(model.unet_path),
+        "adapter_sha256": None if model.lora_path is None else sha256_of(model.lora_path),
+    }
+    return Marking({**entry, "digest": _digest(entry)}, options.visible_mark)
+
+
+def read_provenance(path: str | Path) -> dict | None:
+    """The provenance entry of a file; None where it has none, or one that was cut or changed. Raises MediaError."""
+    with open_media(path) as container:
+        tags = {key.lower(): value for key, value in container.metadata.items()}
+    try:
+        entry = json.loads(tags["provenance"])
+        return entry if entry.pop("digest") == _digest(entry) else None
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _digest(entry: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+# What a result was made with, for its report: programs, model, settings.
+
+PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy", "opencv-python", "opencv-python-headless")
+
+
+def run_facts(model: LipSyncModel, options: LipSyncOptions, restorer: Restorer | None) -> dict:
+    """A dict of plain values: versions, device, model and restorer with their files' SHA-256, settings.
+
+    Names of files are given without their folders, so that a report can be passed on.
+    """
+    return {
+        "versions": {"latentsync": __version__, "python": platform.python_version(), **_packages()},
+        "system": platform.platform(),
+        "device": _device_name(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": {part: thread_count(getattr(model, part)) for part in ("unet", "vae", "whisper")},
+        "model": {
+            "name": model.name,
+            "resolution": model.resolution,
+            "framing": model.framing,
+            "files": _hashes(model),
+            "lora": _lora(model),
+        },
+        "restorer": None if restorer is None else {"name": restorer.name, "sha256": restorer.sha256},
+        "settings": {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options)},
+    }
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # one of the two opencv wheels, usually
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _hashes(model: LipSyncModel) -> dict[str, str]:
+    return {} if model.unet_path is None else {model.unet_path.name: sha256_of(model.unet_path)}
+
+
+def _lora(model: LipSyncModel) -> dict | None:
+    path = model.lora_path
+    return None if path is None else {"name": path.name, "strength": model.lora_strength, "sha256": sha256_of(path)}
+
+
+def _plain(value):
+    return float(value) if isinstance(value, Fraction) else value
+
+
+# The report
 
 VERSION = 2  # of the JSON
 
@@ -128,7 +239,7 @@ class LipSyncReport:
     offset          how far the lips of the first face come after its speech, None where it cannot be told
     source          what the frames of the result show; None for frames in memory
     sync            None where it was not measured
-    facts           what the result was made with, see run_facts.py
+    facts           what the result was made with, see run/report.py
     """
 
     path: Path | None

@@ -6,34 +6,114 @@ The stages are those of engine.lip_sync, which streams; here a clip's faces are 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from einops import rearrange
 
-from .chunks import ChunkGenerator, FaceFrame, generate_alone
-from .denoising import Denoiser
-from .errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
-from .face_track import FaceTrack
-from .faces.align import resized_matrix, warp_faces
-from .faces.blend import FacePaster
-from .faces.choice import choice_notice, find_person, parse_choice
-from .faces.detect import LOWER_FACE
-from .faces.finder import FaceFinder
-from .faces.place import cover_notice, filled_gaps
-from .media.video_reader import VideoFrame
-from .model.device import float32_products, own_threads
-from .model.loading import LipSyncModel
-from .model.masks import drawn_mask
-from .model.vae import ImageAutoencoder
-from .model_files import Framing
-from .options import LipSyncOptions
-from .pipeline import OnStep
-from .previews import FacePreview, OnPreview, as_picture
-from .restoration.restore import FaceRestoration
-from .restoration.restorers import Restorer
-from .speech_features import SpeechFeatures
+from ..errors import FaceNotFoundError, FrameCountError, MediaError, OptionError
+from ..faces.align import resized_matrix, warp_faces
+from ..faces.blend import FacePaster
+from ..faces.choice import choice_notice, find_person, parse_choice
+from ..faces.detect import LOWER_FACE
+from ..faces.finder import FaceFinder
+from ..faces.place import cover_notice, filled_gaps
+from ..media.video_reader import VideoFrame
+from ..model.device import float32_products, own_threads
+from ..model.loading import LipSyncModel
+from ..model.masks import drawn_mask, generation_mask
+from ..model.vae import ImageAutoencoder
+from ..model_files import Framing
+from ..options import LipSyncOptions
+from ..restoration.restore import FaceRestoration
+from ..restoration.restorers import Restorer
+from .chunks import ChunkGenerator, Denoiser, FaceFrame, generate_alone
+from .progress import FacePreview, OnPreview, as_picture
+from .speech import SpeechFeatures
+from .steps import OnStep
+
+# The face of a clip, frame by frame: what the stages of a run hand to each other.
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through F frames of H x W px. Arrays are shared between tracks: treat them as read-only.
+
+    aligned     (F, S, S, 3) uint8 RGB, the face on the model's square; zeros where there is none
+    matrices    (F, 2, 3) float32, frame px to canvas px (faces/align.py); NaN where there is no face
+    detected    (F,) bool, where the face can be generated
+    weights     (F,) float32, 0..1: how much of the generated face shows; falls towards frames without a usable one
+    stretches   (F,) int, equal for frames that follow each other without a loss or a cut
+    confidence  (F,) float32, 0..1 that it is a face; 0 where there is none
+    opening     (F,) float32, of the source's mouth in units of the distance of the outer eye corners; NaN where unknown
+    yaw         (F,) float32 degrees, positive turned to the picture's right; NaN where unknown
+    contours    (F, K, 2) float32 px, the landmarks facemesh.LOWER_FACE; NaN where unknown
+    frame_size  (H, W) px
+    resolution  S, px
+    mask        name of the mask whose hole is generated, see model/masks.py
+    generated   (F, 3, S', S') float32 RGB, about [-1, 1] and not clamped, zeros where there is no face; S' is S, or
+                more after restoration; None before sampling
+    blend_mask  name of the mask whose hole is pasted, as it suits the model; None for `mask`
+    notices     what a person should know of the choice of the face
+    framing     by which points the faces were aligned, see faces/detect.py; None for a detector's own
+    boxes       (F, 4) float32 px, x0 y0 x1 y1 around the landmarks; NaN where there is no face; None if not kept
+    """
+
+    aligned: np.ndarray
+    matrices: np.ndarray
+    detected: np.ndarray
+    weights: np.ndarray
+    stretches: np.ndarray
+    confidence: np.ndarray
+    opening: np.ndarray
+    yaw: np.ndarray
+    contours: np.ndarray
+    frame_size: tuple[int, int]
+    resolution: int
+    mask: str
+    generated: np.ndarray | None = None
+    blend_mask: str | None = None
+    framing: Framing | None = None
+    notices: tuple[str, ...] = ()
+    boxes: np.ndarray | None = None
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.detected)
+
+    @property
+    def num_faces(self) -> int:
+        return int(self.detected.sum())
+
+    def get_ram_usage(self) -> int:
+        """Bytes of the arrays, under the name by which ComfyUI asks what it may drop when memory is short."""
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+
+    def hole(self) -> np.ndarray:
+        """(S, S) float32 in [0, 1]: 1 where the face is generated."""
+        return (1 - generation_mask(self.resolution, self.mask)).clamp(0, 1).numpy()
+
+    def masked(self) -> np.ndarray:
+        """(F, S, S, 3) uint8: the aligned faces with a grey hole, as the model sees them; zeros without a face."""
+        hole = self.hole()[..., None]
+        masked = np.zeros_like(self.aligned)
+        for index in np.flatnonzero(self.detected):
+            masked[index] = np.rint(self.aligned[index] * (1 - hole) + 127.5 * hole)
+        return masked
+
+    def crops(self) -> np.ndarray | None:
+        """(F, S', S', 3) float32 in [0, 1]: generated faces as pictures; black without a face. None before sampling."""
+        if self.generated is None:
+            return None
+        side = self.generated.shape[-1]
+        crops = np.zeros((self.num_frames, side, side, 3), np.float32)
+        for index in np.flatnonzero(self.detected):
+            crops[index] = np.clip((self.generated[index].transpose(1, 2, 0) + 1) / 2, 0, 1)
+        return crops
+
+
+# The stages
 
 logger = logging.getLogger(__name__)
 
