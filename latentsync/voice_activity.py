@@ -226,7 +226,7 @@ DRIFT = 2.0  # s; slower changes are the head's and the speaker's distance, not 
 # Margin of the best correlation over those elsewhere, times the root of the seconds. Of synthetic speech of 3 s or more
 # and noisy openings, half of SURE put 19 of 20 estimates within 80 ms, LEAST 3 of 4.
 SURE, LEAST = 0.8, 0.15
-TOLD = 0.5  # confidence from which on a person is told
+MIN_OFFSET_CONFIDENCE = 0.5  # confidence from which on a person is told
 LONGEST_COUNTED = 16.0  # s
 
 
@@ -246,7 +246,7 @@ class OffsetEstimate:
     @property
     def is_sure(self) -> bool:
         """Whether it is worth telling a person; web/js/report.js asks the same."""
-        return self.confidence >= TOLD
+        return self.confidence >= MIN_OFFSET_CONFIDENCE
 
 
 def estimate_offset(

@@ -135,10 +135,11 @@ class LatentSyncLipSync(io.ComfyNode):
             options, notices = decided(preset, settings, model.model)
             result, progress = host.temp_path(".mp4"), host.Progress()
             chosen = ChosenFace.of(face, face_number, face_x, face_y, face_picture)
-            cast = tuple(
+            people = tuple(
                 Speaker(stack.enter_context(media.as_wav(sound)), stack.enter_context(who.as_text()))
                 for sound, who in ((audio, chosen), *((speaker.audio, speaker.face) for speaker in speakers))
             )
+            several = len(people) > 1 or face == "all"
             progress.say("listening")
             source = stack.enter_context(media.as_file(video))
             heard = None if output_audio is None else stack.enter_context(media.as_wav(output_audio))
@@ -147,13 +148,13 @@ class LatentSyncLipSync(io.ComfyNode):
             loaded = stack.enter_context(
                 model.on_device(
                     *("unet", "vae", "whisper"),
-                    num_frames=options.chunk_frames * (options.clips_at_once if len(cast) > 1 or face == "all" else 1),
+                    num_frames=options.chunk_frames * (options.clips_at_once if several else 1),
                     guided=options.guidance_scale > 1,
                     beside=hosted,
                 )
             )
             request = RunRequest(
-                source.path, cast, result, options, output_audio=heard, protect=kept, measure_opening=True
+                source.path, people, result, options, output_audio=heard, protect=kept, measure_opening=True
             )
             session = Session(loaded, hosted and hosted.at(loaded.device), preset=preset)
             report = run(

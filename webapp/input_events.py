@@ -16,7 +16,7 @@ from .media_limits import check_speech, check_video
 from .messages import as_toast, is_stop, visitor_message
 from .model_cache import BUNDLED, NO_RESTORER, ModelCache
 from .page import QUIET, Parts, model_hint
-from .run_queue import Job, RunQueue
+from .run_queue import QueuedWork, RunQueue
 from .settings import AppSettings
 
 TELL_EVERY = 0.5  # s
@@ -89,7 +89,7 @@ class InputEvents:
         self.scans.stop(owner)
         self._shown.pop(owner, None)
 
-    def _look(self, video: Path, job: Job) -> list[FaceCard]:
+    def _look(self, video: Path, job: QueuedWork) -> list[FaceCard]:
         def on_frame(index: int) -> None:
             job.state = index + 1
             job.check()

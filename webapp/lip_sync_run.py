@@ -17,7 +17,7 @@ from .media_limits import check_length
 from .messages import without_paths
 from .model_cache import ModelCache
 from .results import Results
-from .run_queue import Job
+from .run_queue import QueuedWork
 from .settings import Limits
 
 LOOK_EVERY = 1.0  # s between two looks at the face in work
@@ -56,7 +56,7 @@ class Workshop:
     results: Results
     limits: Limits
 
-    def make(self, request: RunRequest, job: Job) -> RunResult:
+    def make(self, request: RunRequest, job: QueuedWork) -> RunResult:
         """Do what a visitor asked for, whose files were checked, in a folder of its own.
 
         Raises LatentSyncError's subclasses; then nothing is left.

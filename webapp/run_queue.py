@@ -14,10 +14,10 @@ class QueueFull(LatentSyncError):
     """Too many wait already, or the same visitor does."""
 
 
-class Job:
+class QueuedWork:
     """One visitor's work. `work(job)` runs in the queue's thread and leaves in `state` what others may look at."""
 
-    def __init__(self, owner: str, work: Callable[["Job"], Any]):
+    def __init__(self, owner: str, work: Callable[["QueuedWork"], Any]):
         self.owner, self._work = owner, work
         self.state: Any = None
         self.future: Future = Future()
@@ -60,13 +60,13 @@ class RunQueue:
 
     def __init__(self, waiting: int):
         self._waiting = waiting
-        self._jobs: list[Job] = []  # those not done yet, in their order
+        self._jobs: list[QueuedWork] = []  # those not done yet, in their order
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
 
-    def submit(self, owner: str, work: Callable[[Job], Any]) -> Job:
+    def submit(self, owner: str, work: Callable[[QueuedWork], Any]) -> QueuedWork:
         """Raises QueueFull where the queue is full or `owner` has a job already."""
-        job = Job(owner, work)
+        job = QueuedWork(owner, work)
         with self._lock:
             if any(other.owner == owner and not other.should_stop() for other in self._jobs):
                 raise QueueFull("You have a run already; wait for it, or cancel it first.")
@@ -77,7 +77,7 @@ class RunQueue:
         self._worker.submit(job.run)
         return job
 
-    def ahead(self, job: Job) -> int:
+    def ahead(self, job: QueuedWork) -> int:
         """How many come before it; 0 for the one at work."""
         with self._lock:
             return self._jobs.index(job) if job in self._jobs else 0
@@ -98,6 +98,6 @@ class RunQueue:
             job.stop()
         self._worker.shutdown()
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: QueuedWork) -> None:
         with self._lock:
             self._jobs.remove(job)

@@ -17,13 +17,13 @@ from ..media.output_file import check_output, writing_errors
 from ..model import loading
 from ..session import ModelChoice, Say
 from .job_file import BadRowsError, Row, read_rows
-from .run import Job, check_job
+from .run import CheckedRun, check_job
 from .worker import BatchEngine, LocalBatch, Outcome, RayBatch, read_results, table_of, write_results
 
 # Whether all rows of a job file can be done, before the first is.
 
 
-def check_rows(path: Path, rows: list[Row], own: list[Path]) -> list[Job]:
+def check_rows(path: Path, rows: list[Row], own: list[Path]) -> list[CheckedRun]:
     """Return the jobs of a job file. own: the files of the batch itself.
 
     Raises BadRowsError with all that cannot be done.
@@ -132,7 +132,7 @@ def run_batch(arguments: argparse.Namespace, given: set[str]) -> int:
     return FAILED if failed else DONE
 
 
-def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -> list[Outcome]:
+def _where_they_stand(rows: list[Row], jobs: list[CheckedRun], before: list[Outcome]) -> list[Outcome]:
     """Of each job: as it was left, if it is done and nothing has changed since, else waiting. Paths do not count."""
     earlier = {(one.fingerprint, one.output_sha256): one for one in before if one.status == "done"}
     outcomes = []
@@ -148,7 +148,7 @@ def _where_they_stand(rows: list[Row], jobs: list[Job], before: list[Outcome]) -
     return outcomes
 
 
-def _fingerprint(job: Job) -> str:
+def _fingerprint(job: CheckedRun) -> str:
     """Return what tells whether a result is still what its inputs and settings would give."""
     request = job.request
     if job.any_seed:  # each check of the job draws another
@@ -156,7 +156,7 @@ def _fingerprint(job: Job) -> str:
     return request.identity(any_seed=job.any_seed, sync_score=job.sync_score)
 
 
-def _waiting(jobs: list[Job], outcomes: list[Outcome]) -> list[int]:
+def _waiting(jobs: list[CheckedRun], outcomes: list[Outcome]) -> list[int]:
     """Indices of what is to be done; those that share what is loaded stand together."""
     groups: dict[ModelChoice, list[int]] = {}
     for index, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):

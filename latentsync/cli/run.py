@@ -119,7 +119,7 @@ def speakers_of(arguments: argparse.Namespace, given: set[str]) -> tuple[Speaker
 
 
 @dataclass(frozen=True)
-class Job:
+class CheckedRun:
     """One run that was checked, and what the command line makes of it.
 
     report      file of the report, None for none; sync_score: in it, off, auto or the file of a SyncNet
@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace, given: set[str]) -> None:
         print(report.path)
 
 
-def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
+def check_job(arguments: argparse.Namespace, given: set[str]) -> CheckedRun:
     """Return the job, if files and options are usable; nothing is loaded or written.
 
     Raises LatentSyncError's subclasses.
@@ -167,10 +167,10 @@ def check_job(arguments: argparse.Namespace, given: set[str]) -> Job:
     for sound in request.sounds():
         probe_audio(sound)
     talk = {"quiet": arguments.quiet, "verbose": arguments.verbose}
-    return Job(request, arguments.report, arguments.sync_score, any_seed=arguments.seed == -1, **talk)
+    return CheckedRun(request, arguments.report, arguments.sync_score, any_seed=arguments.seed == -1, **talk)
 
 
-def work(job: Job, session: Session, say: Say, should_stop: Callable[[], bool] | None = None) -> LipSyncReport:
+def work(job: CheckedRun, session: Session, say: Say, should_stop: Callable[[], bool] | None = None) -> LipSyncReport:
     """Make the video, and the report where one is wanted. Raises LatentSyncError's subclasses; Cancelled if stopped."""
     bar = None if job.quiet else ProgressBar()
     try:
@@ -200,7 +200,7 @@ def work(job: Job, session: Session, say: Say, should_stop: Callable[[], bool] |
     return report
 
 
-def syncnet_of(job: Job, session: Session) -> Path | None:
+def syncnet_of(job: CheckedRun, session: Session) -> Path | None:
     """Return the SyncNet for the report; None for none."""
     if job.sync_score == "auto":
         return syncnet_for(session.model, job.request.models.checkpoints)

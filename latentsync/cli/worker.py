@@ -22,7 +22,7 @@ from ..media.output_file import written_whole
 from ..model.device import free_unused
 from ..ray_session import ray_session
 from ..session import ModelChoice, Say, Session, SessionCache
-from .run import Job, work
+from .run import CheckedRun, work
 
 # What becomes of each run: kept as JSON to go on from, as CSV for a spreadsheet, and as a table to read
 
@@ -120,7 +120,7 @@ def table_of(outcomes: Iterable[Outcome], done_before: set[int], folder: Path) -
 
 # The worker, and the engine of this process
 
-Waiting = tuple[int, Job, Outcome]  # index of a job, the job, and where it stands
+Waiting = tuple[int, CheckedRun, Outcome]  # index of a job, the job, and where it stands
 OnDone = Callable[[int, Outcome], None]  # index of a job, what became of it
 
 
@@ -153,7 +153,7 @@ class Worker:
         self._sessions = SessionCache(self._say)
         self._failed: tuple[ModelChoice, Exception] | None = None  # what could not be loaded last, and why
 
-    def do(self, job: Job, outcome: Outcome, should_stop: Callable[[], bool] | None = None) -> Outcome:
+    def do(self, job: CheckedRun, outcome: Outcome, should_stop: Callable[[], bool] | None = None) -> Outcome:
         """The outcome with what became of the job: an error is told in it. Raises Cancelled where it was stopped."""
         started = time.monotonic()
         try:
@@ -203,7 +203,7 @@ class _Actor:
         os.chdir(folder)  # the command line's paths start there
         self._worker, self._stop = make_worker(), threading.Event()
 
-    def do(self, job: Job, outcome: Outcome) -> Outcome:
+    def do(self, job: CheckedRun, outcome: Outcome) -> Outcome:
         return self._worker.do(job, outcome, self._stop.is_set)
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """From files to a file: find the faces, listen, then frame by frame align, generate, paste back and encode.
 
-The stages work at the same time, see overlap.py and docs/architecture.md. Memory does not depend on the length of the
+The stages work at the same time, see threads.py and docs/architecture.md. Memory does not depend on the length of the
 clip: frames are held for one chunk and in the bounded queues, of the rest only a few numbers a frame.
 """
 
@@ -32,11 +32,11 @@ from ..restoration.restorers import Restorer
 from ..session import RunRequest, Session
 from .chunks import Denoiser
 from .flow import FrameFlow, FrameRecorder
-from .overlap import Overlap, StageTimes
 from .progress import FacePreview, OnPreview, Progress, ProgressTeller
 from .report import LipSyncReport, SourceFrames, marking_of, run_facts
 from .resume import Job, JobFolder, default_job_folder, job_facts
 from .speech import Speaker, Speech
+from .threads import StageTimes, ThreadedStages
 from .timeline import (
     SourceWindow,
     plan_time,
@@ -182,7 +182,7 @@ def lip_sync(
                 inputs=inputs,
                 part_name=None if job is None else f"latentsync-{job.name}",
             ) as writer,
-            Overlap(check) as overlap,
+            ThreadedStages(check) as threads,
         ):
 
             def decoded() -> Iterator[tuple[VideoFrame, np.ndarray | None]]:
@@ -196,15 +196,15 @@ def lip_sync(
                     del frame, pixels  # while the next one is waited for
 
             def on_step(step: int, num_steps: int, latents: torch.Tensor) -> None:
-                overlap.check()
+                threads.check()
                 progress.generated(len(flow.shown), step + 1)
 
             length = _queue_length(facts, options)
-            seen = overlap.ahead("align", flow.seen(overlap.ahead("decode", decoded(), FEW)), length)
-            generated = overlap.queue(length)
-            finished = overlap.ahead("finish", flow.finished(generated), FEW)
-            pasted = overlap.ahead("paste", flow.pasted(finished, recorder), FEW)
-            overlap.start("encode", encode)
+            seen = threads.ahead("align", flow.seen(threads.ahead("decode", decoded(), FEW)), length)
+            generated = threads.queue(length)
+            finished = threads.ahead("finish", flow.finished(generated), FEW)
+            pasted = threads.ahead("paste", flow.pasted(finished, recorder), FEW)
+            threads.start("encode", encode)
             preview = None if on_preview is None else FacePreview(model, on_preview, preview_interval)
             denoiser = Denoiser(model, options, on_step, preview, None if job is None else job.chunks)
             for spoken in flow.spoken(seen, denoiser):
@@ -212,7 +212,7 @@ def lip_sync(
                 generated.put(spoken)
                 del spoken
             generated.end()
-            overlap.join()
+            threads.join()
             if not recorder.num_faces:
                 raise FaceNotFoundError(
                     f"none of the faces in '{video_path}' can be made to speak: too small, turned away by more than "
@@ -287,8 +287,8 @@ def _scanned(
     """Return where the faces of the source are, from the cache or found now. Raises FaceNotFoundError for none."""
 
     def scan() -> ClipFaces:
-        with Overlap(check) as overlap:
-            return scan_faces(overlap.ahead("decode", window.frames(), FEW), finder, on_frame=on_frame)
+        with ThreadedStages(check) as threads:
+            return scan_faces(threads.ahead("decode", window.frames(), FEW), finder, on_frame=on_frame)
 
     settings = ScanSettings(type(finder).__name__, window.start)
     clip = cache.scanned(window.path, settings, window.duration, scan) if cache else scan().until(window.duration)

@@ -1,7 +1,7 @@
 """The frames of a run on their way: their faces are seen, made to speak, and pasted back.
 
 `seen`, `spoken`, `finished` and `pasted` take frames in order and give them in order; each may run in a thread of its
-own (see run/overlap.py).
+own (see threads.py).
 """
 
 from collections import deque
@@ -27,9 +27,9 @@ from ..restoration.restore import FaceRestoration
 from ..restoration.restorers import Restorer
 from ..voice_activity import OffsetEstimate, estimate_offset
 from .chunks import ChunkGenerator, Denoiser, Denoising, FaceFrame, SourceCache
-from .overlap import StageTimes
 from .report import FaceRecords, FrameRecord
-from .speech import Speaker, Speech, cast
+from .speech import Speaker, Speech, assign_faces
+from .threads import StageTimes
 from .timeline import Timeline
 
 # Frames that wait for their faces: those of several people are denoised at different times.
@@ -89,7 +89,7 @@ MAX_GAP = 0.25  # s of the source between two frames of one movement; more is a 
 ALIGNED_BYTES, ENCODED_BYTES = 64 * 2**20, 128 * 2**20
 
 
-Job = Callable[[], None]  # done once, after those before it
+FaceWork = Callable[[], None]  # done once, after those before it
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class SpeakingFace:
             self._aligned.put(row, aligned, aligned.nbytes)
         return SeenFace(waiting, placed, weight, aligned)
 
-    def take(self, seen: SeenFace | None, hear: Callable[[], Tensor]) -> Denoising[list[Job]]:
+    def take(self, seen: SeenFace | None, hear: Callable[[], Tensor]) -> Denoising[list[FaceWork]]:
         """Work on the next frame. hear: gives its audio tokens (K, D)."""
         if seen is None:
             return (yield from self.flush())
@@ -171,7 +171,7 @@ class SpeakingFace:
         final = yield from self._chunks.push(FaceFrame(seen.aligned, hear(), seen, key=row))
         return [*jobs, *self._jobs(final)]
 
-    def flush(self) -> Denoising[list[Job]]:
+    def flush(self) -> Denoising[list[FaceWork]]:
         """End what is in work; what comes next does not continue it."""
         final = yield from self._chunks.flush()
         self._last = None
@@ -183,7 +183,7 @@ class SpeakingFace:
         gap = abs(self._times[row] - self._times[self._last])
         return gap > MAX_GAP or self._placement.stretches[row] != self._placement.stretches[self._last]
 
-    def _jobs(self, final: list[FaceFrame]) -> list[Job]:
+    def _jobs(self, final: list[FaceFrame]) -> list[FaceWork]:
         for item in final:
             item.payload.waiting.awaited -= 1
         return [partial(self._finish, final)] if final else []
@@ -313,7 +313,7 @@ class FrameFlow:
         self._paste = FacePaster(
             model.resolution, options, model.blend_mask, model.resolution * options.sr_ratio if restorer else None
         )
-        roles = cast(speakers, clip, finder)
+        roles = assign_faces(speakers, clip, finder)
         share = 1 / len(roles) if timeline.repeats else 0.0
         self.parts = [
             Part(
@@ -349,11 +349,11 @@ class FrameFlow:
 
     def spoken(
         self, frames: Iterable[tuple[WaitingFrame, list[SeenFace | None]]], denoiser: Denoiser
-    ) -> Iterator[tuple[WaitingFrame, list[Job]]]:
+    ) -> Iterator[tuple[WaitingFrame, list[FaceWork]]]:
         """The same frames, each once all its faces are denoised, and what is to be done to faces before it goes on."""
         queue, jobs = FrameQueue(), []
 
-        def handed_on() -> Iterator[tuple[WaitingFrame, list[Job]]]:
+        def handed_on() -> Iterator[tuple[WaitingFrame, list[FaceWork]]]:
             for waiting in queue.ready():
                 self.shown.append(waiting.frame.source_index)
                 now, jobs[:] = jobs[:], []
@@ -371,7 +371,7 @@ class FrameFlow:
         jobs += self._denoised(denoiser, [part.face.flush() for part in self.parts])
         yield from handed_on()
 
-    def finished(self, frames: Iterable[tuple[WaitingFrame, list[Job]]]) -> Iterator[WaitingFrame]:
+    def finished(self, frames: Iterable[tuple[WaitingFrame, list[FaceWork]]]) -> Iterator[WaitingFrame]:
         """The frames with their faces: decoded, judged, in the source's colours, restored."""
         for waiting, jobs in frames:
             with self._stages.stage("finish faces"):
@@ -413,7 +413,7 @@ class FrameFlow:
                 f"{self._model.resolution} px at which it is generated, so there is nothing to gain"
             )
 
-    def _denoised(self, denoiser: Denoiser, works: list[Denoising[list[Job]]]) -> list[Job]:
+    def _denoised(self, denoiser: Denoiser, works: list[Denoising[list[FaceWork]]]) -> list[FaceWork]:
         with self._stages.stage("generate"):
             return [job for jobs in denoiser.together(works) for job in jobs]
 

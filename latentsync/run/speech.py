@@ -99,7 +99,7 @@ class Speech:
             yield block
 
 
-def cast(speakers: Sequence[Speaker], clip: ClipFaces, finder: FaceFinder) -> list[tuple[int, int]]:
+def assign_faces(speakers: Sequence[Speaker], clip: ClipFaces, finder: FaceFinder) -> list[tuple[int, int]]:
     """(number of the speaker, number of the face) of everyone who speaks, in the speakers' order.
 
     finder: of the face in a picture of a person. Raises OptionError where a face is not there or would speak twice.

@@ -12,9 +12,9 @@ from latentsync.model.device import own_threads, thread_count, threads_of
 from latentsync.model.diffusion import predict_noise
 from latentsync.options import LipSyncOptions
 from latentsync.run.engine import lip_sync
-from latentsync.run.overlap import Overlap
 from latentsync.run.resume import job_facts
 from latentsync.run.speech import Speaker
+from latentsync.run.threads import ThreadedStages
 from tests.small_model import small_unet
 
 SMALL, LARGE = nn.Linear(4, 4), nn.Linear(6000, 6000, device="meta")
@@ -75,10 +75,10 @@ def test_an_error_leaves_torch_as_it_was(large):
 
 def test_stages_have_the_threads_of_their_run(large):
     seen = []
-    with own_threads(2), Overlap() as overlap:
+    with own_threads(2), ThreadedStages() as overlap:
         overlap.start("look", lambda: seen.extend([torch.get_num_threads(), seen_by(large)]))
         overlap.join()
-    with own_threads(), Overlap() as overlap:
+    with own_threads(), ThreadedStages() as overlap:
         overlap.start("look", lambda: seen.extend([torch.get_num_threads(), seen_by(large)]))
         overlap.join()
     assert seen == [2, 2, 1, 3]
@@ -120,7 +120,7 @@ def test_networks_that_use_all_there_is_take_turns(large, which):
                 threading.Event().wait(0.001)
                 at_work[0] -= 1
 
-    with own_threads(1 if which == "a host's" else None), Overlap() as overlap:
+    with own_threads(1 if which == "a host's" else None), ThreadedStages() as overlap:
         overlap.start("one", work)
         overlap.start("other", work)
         overlap.join()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentsync.run.overlap import Overlap
+from latentsync.run.threads import ThreadedStages
 
 
 @pytest.fixture(autouse=True)
@@ -44,17 +44,17 @@ def run(count: int, *, first=None, second=None, here=None, last=None, check=lamb
                 raise Broken(f"at {last}")
             out.append(item)
 
-    with Overlap(check) as overlap:
-        source = overlap.ahead("first", numbers(count, first), 2)
-        seen = overlap.ahead("second", (item for item in doubled(source) if _unbroken(item, second)), 3)
-        finished = overlap.queue(put_length)
-        overlap.start("last", collect)
+    with ThreadedStages(check) as threads:
+        source = threads.ahead("first", numbers(count, first), 2)
+        seen = threads.ahead("second", (item for item in doubled(source) if _unbroken(item, second)), 3)
+        finished = threads.queue(put_length)
+        threads.start("last", collect)
         for item in seen:
             if here is not None and item == 2 * here:
                 raise Broken(f"at {here}")
             finished.put(item)
         finished.end()
-        overlap.join()
+        threads.join()
     return out
 
 
@@ -79,8 +79,8 @@ def test_the_error_of_any_stage_is_raised_as_it_is(stage, number):
 
 def test_work_ahead_is_bounded():
     made: list[int] = []
-    with Overlap() as overlap:
-        items = iter(overlap.ahead("source", numbers(100, made=made), 4))
+    with ThreadedStages() as threads:
+        items = iter(threads.ahead("source", numbers(100, made=made), 4))
         next(items)
         deadline = time.monotonic() + 60
         while len(made) < 6 and time.monotonic() < deadline:
@@ -101,15 +101,15 @@ def test_the_caller_is_asked_while_it_waits(waits):
             raise Broken("stop")
 
     def wait() -> None:
-        with Overlap(check) as overlap:
-            queue = overlap.queue(1)
-            overlap.start("idle", release.wait)
+        with ThreadedStages(check) as threads:
+            queue = threads.queue(1)
+            threads.start("idle", release.wait)
             if waits == "for items":
                 next(iter(queue))
             if waits == "for room":
                 for item in range(2):
                     queue.put(item)
-            overlap.join()
+            threads.join()
 
     with pytest.raises(Broken, match="stop"):
         wait()
@@ -117,12 +117,12 @@ def test_the_caller_is_asked_while_it_waits(waits):
 
 def test_an_error_ends_threads_that_wait_for_each_other():
     def wait() -> None:
-        with Overlap() as overlap:
-            never, full = overlap.queue(1), overlap.queue(1)
-            overlap.start("waits", lambda: next(iter(never)))
-            overlap.start("is full", lambda: [full.put(item) for item in range(3)])
-            overlap.start("breaks", lambda: list(numbers(3, 2)))
-            overlap.join()
+        with ThreadedStages() as threads:
+            never, full = threads.queue(1), threads.queue(1)
+            threads.start("waits", lambda: next(iter(never)))
+            threads.start("is full", lambda: [full.put(item) for item in range(3)])
+            threads.start("breaks", lambda: list(numbers(3, 2)))
+            threads.join()
 
     with pytest.raises(Broken, match="at 2"):
         wait()
@@ -130,12 +130,12 @@ def test_an_error_ends_threads_that_wait_for_each_other():
 
 def test_the_first_error_counts():
     def break_twice() -> None:
-        with Overlap() as overlap:
-            overlap.start("one", lambda: list(numbers(1, 0)))
-            while overlap._threads[0].is_alive():
+        with ThreadedStages() as threads:
+            threads.start("one", lambda: list(numbers(1, 0)))
+            while threads._threads[0].is_alive():
                 time.sleep(0.01)
-            overlap.start("two", lambda: list(numbers(9, 8)))
-            overlap.join()
+            threads.start("two", lambda: list(numbers(9, 8)))
+            threads.join()
 
     with pytest.raises(Broken, match="at 0"):
         break_twice()

@@ -1,13 +1,13 @@
 """Stages of one run that work at the same time, each in a thread of its own, with bounded queues between them.
 
-    with Overlap(check) as overlap:
-        frames = overlap.ahead(decoded, 4)          # made in a thread, at most 4 of them wait
-        finished = overlap.queue(16)
-        overlap.start("encode", lambda: encode(finished))
+    with ThreadedStages(check) as threads:
+        frames = threads.ahead(decoded, 4)          # made in a thread, at most 4 of them wait
+        finished = threads.queue(16)
+        threads.start("encode", lambda: encode(finished))
         for frame in work_on(frames):               # here, in the caller's thread
             finished.put(frame)
         finished.end()
-        overlap.join()
+        threads.join()
 
 An error in any of the threads ends all of them and is raised, as it is, in the caller's: where it waits for a queue, in
 `check` and in `join`. However the block is left, no thread is left behind.
@@ -87,7 +87,7 @@ class _Ended(BaseException):
     """The run is over for a thread that waits."""
 
 
-class Overlap:
+class ThreadedStages:
     """The threads of a run. check: asked by the caller's thread while it waits; may raise to stop."""
 
     def __init__(self, check: Callable[[], None] = lambda: None):
@@ -135,7 +135,7 @@ class Overlap:
                 self.check()
         self.check()
 
-    def __enter__(self) -> "Overlap":
+    def __enter__(self) -> "ThreadedStages":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,31 +172,31 @@ class Overlap:
 class Queue(Generic[Item]):
     """First in, first out, between two threads of a run."""
 
-    def __init__(self, overlap: Overlap, length: int):
-        self._overlap, self._length = overlap, length
+    def __init__(self, threads: ThreadedStages, length: int):
+        self._owner, self._length = threads, length
         self._items: deque[Item] = deque()
         self._ended = False
 
     def put(self, item: Item) -> None:
         """Add one, as soon as there is room."""
-        with self._overlap._changed:
-            self._overlap._until(lambda: len(self._items) < self._length)
+        with self._owner._changed:
+            self._owner._until(lambda: len(self._items) < self._length)
             self._items.append(item)
-            self._overlap._changed.notify_all()
+            self._owner._changed.notify_all()
 
     def end(self) -> None:
         """Nothing more comes."""
-        with self._overlap._changed:
+        with self._owner._changed:
             self._ended = True
-            self._overlap._changed.notify_all()
+            self._owner._changed.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            with self._overlap._changed:
-                self._overlap._until(lambda: bool(self._items) or self._ended)
+            with self._owner._changed:
+                self._owner._until(lambda: bool(self._items) or self._ended)
                 if not self._items:
                     return
                 item = self._items.popleft()
-                self._overlap._changed.notify_all()
+                self._owner._changed.notify_all()
             yield item
             del item  # while the next one is waited for
