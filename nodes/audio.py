@@ -10,7 +10,7 @@ from .knobs import CATEGORY, DEFAULTS, check_choices, fps, knobs
 from .sockets import Audio, Model
 
 if TYPE_CHECKING:
-    from latentsync.run.speech import SpeechFeatures
+    from ..latentsync.run.speech import SpeechFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class LatentSyncAudioEncode(io.ComfyNode):
     @classmethod
     def execute(cls, model, audio, fps, silence=DEFAULTS.silence) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.run.speech import encode_speech
+            from ..latentsync.run.speech import encode_speech
 
             waveform, sample_rate = media.waveform_of(audio)
             with model.on_device("whisper") as loaded, host.interruptible(loaded.whisper):

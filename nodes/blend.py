@@ -61,10 +61,9 @@ class LatentSyncBlend(io.ComfyNode):
         mask_shape=DEFAULTS.mask_shape,
     ) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.run.stages import blend_faces, frame_masks
-
             from ..latentsync.errors import FrameCountError
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.run.stages import blend_faces, frame_masks
 
             images = media.checked_images(frames, "frames")
             if len(images) != faces.num_frames:

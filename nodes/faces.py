@@ -89,10 +89,9 @@ class LatentSyncFacePrepare(io.ComfyNode):
     ) -> io.NodeOutput:
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
-            from latentsync.run.stages import frame_masks, prepare_faces
-
             from ..latentsync.faces.finder import FaceTracker
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.run.stages import frame_masks, prepare_faces
 
             images = media.checked_images(frames, "frames")
             progress = host.Progress()

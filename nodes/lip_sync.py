@@ -126,9 +126,8 @@ class LatentSyncLipSync(io.ComfyNode):
         """settings: the inputs that are made from the table of settings."""
         host.refuse_batches(cls.hidden, "video")
         with host.plain_errors(), contextlib.ExitStack() as stack:
-            from latentsync.run.engine import run
-            from latentsync.run.speech import Speaker
-
+            from ..latentsync.run.engine import run
+            from ..latentsync.run.speech import Speaker
             from ..latentsync.session import RunRequest, Session
 
             model = model.for_preset(preset)

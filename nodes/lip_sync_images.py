@@ -113,11 +113,10 @@ class LatentSyncLipSyncImages(io.ComfyNode):
         """settings: the inputs that are made from the table of settings."""
         host.refuse_batches(cls.hidden, "frames")
         with host.plain_errors():
-            from latentsync.run.speech import encode_speech, frames_in
-            from latentsync.run.stages import blend_faces, frame_masks, prepare_faces, sample_faces
-
             from ..latentsync.faces.finder import FaceTracker
             from ..latentsync.media.video_reader import exact_rate
+            from ..latentsync.run.speech import encode_speech, frames_in
+            from ..latentsync.run.stages import blend_faces, frame_masks, prepare_faces, sample_faces
 
             model = model.for_preset(preset)
             options, notices = decided(preset, settings, model.model)

@@ -64,9 +64,8 @@ class LatentSyncMatchLength(io.ComfyNode):
 
 def matched(images: torch.Tensor, audio, mode: str, tail: str, rate: Fraction) -> tuple[torch.Tensor, dict, list[int]]:
     """Frames and sound made equally long, and which of the frames they are, see LengthMode. Raises ValueError."""
-    from latentsync.run.speech import frames_in
-
     from ..latentsync.media.length_modes import source_indices
+    from ..latentsync.run.speech import frames_in
 
     audio = media.one_sound(audio)
     seconds = Fraction(audio["waveform"].shape[-1], int(audio["sample_rate"]))

@@ -12,7 +12,7 @@ from .knobs import CATEGORY
 from .sockets import Report
 
 if TYPE_CHECKING:
-    from latentsync.run.report import LipSyncReport
+    from ..latentsync.run.report import LipSyncReport
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +59,7 @@ class LatentSyncReport(io.ComfyNode):
     @classmethod
     def execute(cls, report) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.run.report import report_picture
+            from ..latentsync.run.report import report_picture
 
             picture = media.as_images(np.ascontiguousarray(report_picture(report.report))[None])
             told = json.dumps(report.report.to_json())

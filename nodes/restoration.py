@@ -107,9 +107,8 @@ class LatentSyncFaceRestore(io.ComfyNode):
     @classmethod
     def execute(cls, frames, faces, restorer, sr_ratio, sr_strength) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.run.stages import restore_faces
-
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.run.stages import restore_faces
 
             images, progress = media.checked_images(frames, "frames"), host.Progress()
             with (

@@ -61,9 +61,8 @@ class LatentSyncSampler(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:
         with host.plain_errors():
-            from latentsync.run.stages import sample_faces
-
             from ..latentsync.options import LipSyncOptions
+            from ..latentsync.run.stages import sample_faces
 
             options = LipSyncOptions(
                 guidance_interval=(guidance_start, guidance_end), silence=audio.silence, **settings_of(settings)

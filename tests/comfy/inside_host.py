@@ -78,7 +78,7 @@ def check_start() -> None:
     assert "does not load (RuntimeError: operator torchvision::nms does not exist)" in FAILURE, FAILURE
     assert "python -m pip install" in FAILURE
     with host.plain_errors():
-        importlib.import_module("pack.latentsync.models")
+        importlib.import_module("pack.latentsync.model.loading")
 
 
 def check_nothing_is_replaced() -> None:
@@ -348,7 +348,7 @@ def check_weights() -> None:
     nets = [torch.nn.Linear(size, size, bias=False) for size in (1000, 300, 100)]
     model = hosted_model.HostedModel(None, *map(host.ManagedModule.patcher, nets))
     speech = audio.HostedSpeech(SimpleNamespace(features=torch.zeros(5, 100, 384)), "close")
-    track = importlib.import_module("pack.latentsync.face_track").FaceTrack
+    track = importlib.import_module("pack.latentsync.run.stages").FaceTrack
     arrays = [name for name, kind in track.__annotations__.items() if "ndarray" in str(kind)]
     values = dict.fromkeys(track.__annotations__) | {name: np.zeros((10, 1000), np.float32) for name in arrays}
     held = {"model": (model, 4_400_000), "speech": (speech, 768_000), "faces": (track(**values), 40_000 * len(arrays))}
@@ -507,7 +507,7 @@ def check_memory() -> None:
             work(*inputs)
         return live.peak
 
-    latents = importlib.import_module("pack.latentsync.latent_space").STABLE_DIFFUSION
+    latents = importlib.import_module("pack.latentsync.model.vae").STABLE_DIFFUSION
     model = SimpleNamespace(unet=unet, vae=vae, dtype=torch.float16, resolution=side, latents=latents)
     asked = hosted.HostedModel(model, None, None, None).memory_required
     small, frames = side // 8, 16
