@@ -178,22 +178,6 @@ class NoisePredictor:
         return predicted
 
 
-def predict_noise(
-    unet: nn.Module,
-    latents: torch.Tensor,
-    conditioning: torch.Tensor,
-    timestep: torch.Tensor | int,
-    tokens: torch.Tensor,
-    guidance_scale: float = 1.0,
-) -> torch.Tensor:
-    """Predicted noise (B, C, F, h, w) with classifier-free guidance against silent (all-zero) tokens.
-
-    Of a U-Net that predicts the velocity (see `ddim_scheduler`) the velocity: guidance is the same for both. Arguments
-    as for `NoisePredictor`.
-    """
-    return NoisePredictor(unet, conditioning, tokens, guidance_scale)(latents, timestep)
-
-
 def denoise(
     unet: nn.Module,
     scheduler: SchedulerMixin,

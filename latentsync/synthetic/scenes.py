@@ -48,7 +48,6 @@ class Actor:
     """One avatar in one shot; functions are of the time in s since the shot began.
 
     clip     who, and what is said through the whole scene
-    still    the head does not move by itself; it blinks and speaks
     shift    how far it is moved, (x, y) in units of the frame's height
     turn     degrees it is turned about the vertical axis
     covered  whether a bar lies over its mouth
@@ -56,7 +55,6 @@ class Actor:
     """
 
     clip: AvatarClip
-    still: bool = False
     shift: Callable[[float], tuple[float, float]] = lambda time: (0.0, 0.0)
     turn: Callable[[float], float] = lambda time: 0.0
     covered: Callable[[float], bool] = lambda time: False
@@ -64,9 +62,6 @@ class Actor:
 
     def pose(self, index: int, time: float) -> Pose:
         pose = self.clip.pose(index)
-        if self.still:
-            base = self.clip.motion.base
-            pose = replace(base, yaw=0.0, blink=pose.blink, gaze=pose.gaze, opening=pose.opening, spread=pose.spread)
         x, y = self.shift(time)
         return replace(pose, x=pose.x + x, y=pose.y + y, scale=pose.scale * self.zoom)
 
@@ -202,18 +197,6 @@ def scene_of_two(first: int = 3, second: int = 4, duration: float = 4.0, fps: fl
     """Two people beside each other, each saying something else."""
     clips = (AvatarClip(seed, seed, duration=duration, fps=fps) for seed in (first, second))
     return Scene((Shot(duration, tuple(Actor(clip, zoom=0.8) for clip in clips)),), fps=fps)
-
-
-def scene_of_motion(person: int = 3, still: float = 3.0, moving: float = 4.0, fps: float = 25.0) -> Scene:
-    """A head that is still, and after a cut moves from side to side, faster and faster."""
-    clip = AvatarClip(person, person, duration=still + moving, fps=fps)
-
-    def sways(time: float) -> tuple[float, float]:
-        return (0.12 * math.sin(CIRCLE * (0.3 * time + 0.1 * time * time)), 0.0)
-
-    return Scene(
-        (Shot(still, (Actor(clip, still=True),)), Shot(moving, (Actor(clip, still=True, shift=sways),))), fps=fps
-    )
 
 
 def _bump(time: float, begin: float, end: float, ramp: float) -> float:

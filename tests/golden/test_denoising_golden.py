@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.model.checkpoints import build_unet, from_reference_config, unet_config_from_state_dict
-from latentsync.model.diffusion import ddim_scheduler, denoise, predict_noise
+from latentsync.model.diffusion import NoisePredictor, ddim_scheduler, denoise
 from latentsync.model.vae import decode, load_vae
 from latentsync.model.whisper import audio_tokens, num_reference_frames, window_centre
 
@@ -42,9 +42,8 @@ def test_latents_of_whole_runs(golden, name, tmp_path, largest_error):
         part = slice(start, min(start + run["num_frames"], num_frames))
         latents = noise.repeat(1, 1, part.stop - start, 1, 1)
         if first_noise is None:
-            first_noise = predict_noise(
-                unet, latents, conditioning[:, :, part], scheduler.timesteps[0], tokens[part], run["g"]
-            )
+            predict = NoisePredictor(unet, conditioning[:, :, part], tokens[part], run["g"])
+            first_noise = predict(latents, scheduler.timesteps[0])
         chunks.append(denoise(unet, scheduler, latents, conditioning[:, :, part], tokens[part], run["steps"], run["g"]))
     assert name != "e2e_pingpong" or chunks[-1].shape[2] < run["num_frames"], "its last chunk was meant to be short"
     final = torch.cat(chunks, dim=2)

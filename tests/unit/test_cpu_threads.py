@@ -9,7 +9,7 @@ from torch import nn
 from latentsync.errors import OptionError
 from latentsync.model import device
 from latentsync.model.device import own_threads, thread_count, threads_of
-from latentsync.model.diffusion import predict_noise
+from latentsync.model.diffusion import NoisePredictor
 from latentsync.options import LipSyncOptions
 from latentsync.run.engine import lip_sync
 from latentsync.run.resume import job_facts
@@ -171,5 +171,5 @@ def test_threads_change_rounding_alone():
     made = []
     for count in (1, 2):
         with torch.inference_mode(), own_threads(count):
-            made.append(predict_noise(unet, latents, known, 500, tokens, 1.5))
+            made.append(NoisePredictor(unet, known, tokens, 1.5)(latents, 500))
     torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-5)

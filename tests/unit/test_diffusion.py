@@ -8,11 +8,11 @@ import torch
 from latentsync.errors import Cancelled, OptionError
 from latentsync.model.diffusion import (
     PREDICTION_TYPES,
+    NoisePredictor,
     ddim_scheduler,
     denoise,
     mixed_noise,
     one_step_clean,
-    predict_noise,
     shared_noise,
 )
 from latentsync.model.unet import LatentSyncUNet
@@ -117,9 +117,9 @@ def test_denoising_follows_what_the_output_means(prediction_type):
 def test_guidance_moves_from_silence_to_audio(unet):
     latents, conditioning, tokens = clip(clips=2)
     timestep = torch.tensor([900, 100])
-    audio = predict_noise(unet, latents, conditioning, timestep, tokens, 1.0)
-    silent = predict_noise(unet, latents, conditioning, timestep, torch.zeros_like(tokens), 1.0)
-    guided = predict_noise(unet, latents, conditioning, timestep, tokens, 2.5)
+    audio = NoisePredictor(unet, conditioning, tokens, 1.0)(latents, timestep)
+    silent = NoisePredictor(unet, conditioning, torch.zeros_like(tokens), 1.0)(latents, timestep)
+    guided = NoisePredictor(unet, conditioning, tokens, 2.5)(latents, timestep)
     assert (audio - silent).abs().max() > 1e-4
     assert (guided - (silent + 2.5 * (audio - silent))).abs().max() < 1e-5
 
@@ -130,7 +130,7 @@ def test_no_guidance_costs_one_evaluation(unet):
     hook = unet.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
     latents, conditioning, tokens = clip()
     for scale in (1.0, 0.0, 1.5):
-        predict_noise(unet, latents, conditioning, 10, tokens, scale)
+        NoisePredictor(unet, conditioning, tokens, scale)(latents, 10)
     hook.remove()
     assert sizes == [1, 1, 2]
 
@@ -144,7 +144,7 @@ def test_denoise_is_ddim(unet):
     assert torch.equal(got, denoise(unet, ddim_scheduler(), latents, conditioning, tokens, 5, 1.5))
     alphas, x = ddim_scheduler().alphas_cumprod.tolist(), latents
     for t, estimate in zip((801, 601, 401, 201, 1), estimates, strict=True):
-        noise = predict_noise(unet, x, conditioning, t, tokens, 1.5)
+        noise = NoisePredictor(unet, conditioning, tokens, 1.5)(x, t)
         clean = (x - math.sqrt(1 - alphas[t]) * noise) / math.sqrt(alphas[t])
         assert (estimate - clean).abs().max() < 1e-3 * clean.abs().max()
         after = alphas[max(t - 200, 0)]
