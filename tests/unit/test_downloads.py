@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from latentsync import transfer
+from latentsync import model_files, transfer
 from latentsync.errors import DamagedCheckpointError, DownloadError, OptionError, OutputError
+from latentsync.faces.detectors import DETECTORS
 from latentsync.model_files import MANIFEST, choose_place, read_manifest, wanted_models
 from latentsync.transfer import Part, Patience, _Redirects, fetch, mirrored
 from tests.unit.download_server import CONTENT, Behaviour, serving
@@ -355,6 +356,18 @@ def test_the_manifest_fits_the_code_that_looks_for_files():
         assert official.origin.licence == model.licence.name
         assert (official.origin.vendor, official.origin.year) == (model.vendor, model.year)
     assert sum(model.licence.question is not None for model in models.values()) == 1
+
+
+def test_every_network_says_where_it_comes_from():
+    networks = [value for value in vars(model_files).values() if isinstance(value, model_files.NetworkFile)]
+    origins = [row.origin for row in (*networks, *model_files.OFFICIAL.values(), *DETECTORS.values())]
+    assert len(origins) >= 11
+    for origin in origins:
+        assert origin.vendor
+        assert origin.licence
+        assert origin.source.startswith("https://")
+        assert 2010 < origin.year < 2030
+        assert origin.sha256 is None or re.fullmatch("[0-9a-f]{64}", origin.sha256)
 
 
 def test_models_bring_what_they_need():
