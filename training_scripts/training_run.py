@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,7 +103,7 @@ class TrainingRun:
         folder: Path,
         accelerator: Accelerator,
         model: nn.Module,
-        parameters: Sequence[nn.Parameter],
+        parameters: Iterable[nn.Parameter],
         optimizer: torch.optim.Optimizer,
         *,
         ema_decay: float = 0.0,
