@@ -14,10 +14,10 @@ from latentsync.faces.detectors import load_detector
 from latentsync.faces.finder import FaceDetector
 from latentsync.media.video_writer import VideoWriter
 
-from ..clip_store import folder_written_whole
+from ..clip_store import FPS, SAMPLE_RATE, folder_written_whole
 from .pieces import Gap, Piece, PieceCutter, frames_at_25
 from .quality import sharpness
-from .settings import FPS, LONGEST_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings, recorded
+from .settings import LONGEST_WINDOW, SAMPLES_PER_FRAME, PrepareSettings, recorded
 
 SPARE_FRAMES = 15  # of sound kept on both sides of a piece
 KEY_FRAME_EVERY = FPS  # frames; training reads from anywhere

@@ -22,7 +22,7 @@ from latentsync.media.video_decoder import FrameSelection, VideoDecoder
 from latentsync.media.video_reader import FrameConverter
 from latentsync.model_files import Framing
 
-from .settings import FPS
+from ..clip_store import FPS
 
 LONGEST_STILL = 0.3  # s for which one picture may be shown: a talking face does not stand still for longer
 MAX_COVERED = 0.1  # share of a piece's frames in which something may lie over the mouth

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..clip_store import ClipStoreWriter, write_table
+from ..clip_store import FPS, ClipStoreWriter, write_table
 from . import cutting, probing, quality, storing, syncing
 from .engines import Engine, Outcome, Stage, distribution
-from .settings import FPS, PrepareSettings
+from .settings import PrepareSettings
 
 METADATA = "metadata.parquet"
 MISSING = 0.5  # s of what a source says it has, from which on it is told that they are not there

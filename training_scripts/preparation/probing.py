@@ -19,6 +19,7 @@ from latentsync.files import sha256_of
 from latentsync.media.audio_reader import read_audio_blocks
 from latentsync.media.video_reader import probe_video, video_length
 
+from ..clip_store import FULL_SCALE
 from .settings import REJECTING, VERSION, PrepareSettings, one_line, recorded
 
 LONGEST = 3600.0  # s for one source, after which it counts as unreadable
@@ -86,7 +87,7 @@ def read_source(source: Path, sound: Path) -> dict:
         raise AudioError(f"'{source}' has no sound")
     if facts.fps < MIN_RATE:
         raise MediaError(f"'{source}' has {float(facts.fps):g} pictures a second; expected {MIN_RATE:g} or more")
-    blocks = [np.round(block.clip(-1, 1) * 32767).astype(np.int16) for block in read_audio_blocks(source)]
+    blocks = [np.round(block.clip(-1, 1) * FULL_SCALE).astype(np.int16) for block in read_audio_blocks(source)]
     samples = np.concatenate(blocks)
     seconds = video_length(source)
     part = sound.with_name(f".{uuid.uuid4().hex[:8]}.part")

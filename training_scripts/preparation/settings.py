@@ -16,11 +16,11 @@ from latentsync.errors import FaceNotFoundError, FrameCountError, MediaError, Mo
 from latentsync.files import sha256_of
 from latentsync.media.output_file import written_whole
 
+from ..clip_store import FPS, SAMPLE_RATE
+
 if TYPE_CHECKING:  # it brings in torch, for which a worker sets its number of threads before it loads it
     from latentsync.model_files import Framing
 
-FPS = 25
-SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 VERSION = 3  # of the arithmetic: raised where a stage would give another result, so that old results are not taken
 LONGEST_WINDOW = 60.0  # s of a source that are cut in one piece of work; longer sources are shared among workers

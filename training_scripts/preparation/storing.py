@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..clip_store import ClipStoreWriter
+from ..clip_store import FULL_SCALE, ClipStoreWriter
 from .cutting import SPARE_FRAMES, taken
 from .settings import SAMPLES_PER_FRAME, PrepareSettings
 
@@ -33,7 +33,7 @@ def store(item: dict, settings: PrepareSettings) -> dict:
 
         folder, count = Path(item["folder"]), item["num_frames"]
         audio = shifted(np.load(folder / "sound.npy"), item["offset"], count)
-        speech = encode_voices([audio.astype(np.float32) / 32767], whisper(settings.whisper))
+        speech = encode_voices([audio.astype(np.float32) / FULL_SCALE], whisper(settings.whisper))
         wanted = ("identity", "num_frames", "sha256", "source", "time", "offset", "confidence")
         writer.add_clip(
             item["key"],

@@ -12,8 +12,9 @@ from latentsync.media.video_writer import write_wav
 from latentsync.metrics.lse import S3FD, load_s3fd
 from latentsync.voice_activity import WaveformPeaks, estimate_offset
 
+from ..clip_store import FPS, FULL_SCALE, SAMPLE_RATE
 from .cutting import SPARE_FRAMES
-from .settings import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, PrepareSettings, recorded
+from .settings import SAMPLES_PER_FRAME, PrepareSettings, recorded
 
 DETECTED_SIDE = 256  # px, of an aligned face in which S3FD looks for it again
 SILENCE = 1e-3  # loudest sample below which nothing is said
@@ -32,7 +33,7 @@ def sync(item: dict, settings: PrepareSettings) -> dict:
 
 def _measured(item: dict, settings: PrepareSettings) -> dict:
     folder, count = Path(item["folder"]), item["num_frames"]
-    sound = np.load(folder / "sound.npy").astype(np.float32) / 32767
+    sound = np.load(folder / "sound.npy").astype(np.float32) / FULL_SCALE
     own = sound[SPARE_FRAMES * SAMPLES_PER_FRAME :][: count * SAMPLES_PER_FRAME]
     if np.abs(own).max() < SILENCE:
         return {"rejected": "silence"}
