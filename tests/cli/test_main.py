@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,7 +204,7 @@ def test_a_mistyped_path_is_told_before_torch_is_loaded(given, code, message):
 
 
 def test_missing_files_of_all_rows_are_told_before_torch_is_loaded(tmp_path):
-    source = f"{command_line.ROOT / 'main.py'}"
+    source = f"{Path(main.__file__).parent / 'main.py'}"
     rows = [f"{source},{source},good.mp4,", f"gone.mp4,{source},b.mp4,", f"{source},{source},c.mp4,gone/unet.pt"]
     table = tmp_path / "jobs.csv"
     table.write_text("\n".join(["video_path,audio_path,video_out_path,model", *rows]))
@@ -218,7 +219,7 @@ def without_torch(given: list[str]) -> subprocess.CompletedProcess:
     """What main.py says, which must not have loaded torch."""
     script = "import sys, main; code = main.main(); assert 'torch' not in sys.modules; sys.exit(code)"
     command = [sys.executable, "-c", script, *given]
-    return subprocess.run(command, capture_output=True, text=True, cwd=command_line.ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(main.__file__).parent)
 
 
 def test_missing_files_in_the_arguments(capsys):
