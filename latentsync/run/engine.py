@@ -126,13 +126,13 @@ def lip_sync(
             speeches = [Speech(path, model, options, check) for path in sounds]
             longest = max(speeches, key=lambda one: one.num_samples)
             features = [one.features(longest.num_samples) for one in speeches]
-            timeline = plan_time(video_path, facts, features[0], longest.path, options)
+            timeline = plan_time(video_path, facts, features[0], longest.source, options)
         warn(
             *facts.notices,
             None if facts.is_drawn else model.faces_notice,
             *format_warnings(output_path, facts.width, facts.height, facts.sample_aspect_ratio),
         )
-        facts_of = {one: probe_audio(one.path) for one in speeches}
+        facts_of = {one: probe_audio(one.source) for one in speeches}
         for one in speeches:
             warn(*facts_of[one].notices, *one.notices)
         warn(*time_warnings(timeline, options))

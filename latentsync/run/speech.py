@@ -36,20 +36,26 @@ class Speaker:
 class Speech:
     """One speech of a run, of which a few numbers a frame are held, and the samples where it is short.
 
-    activity: where somebody speaks; gate: opens and closes by it; peaks: the outline, 50 a second, 0..1;
+    source: its file or samples; activity: where somebody speaks; gate: opens and closes by it; num_samples: at 16 kHz;
     notices: what a person should know of the sound, a line each.
     `features(num_samples)` is what the model hears, continued by silence to that length.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | np.ndarray,
         model: LipSyncModel,
         options: LipSyncOptions,
         check: Callable[[], None] = lambda: None,
     ):
-        """Reads the speech once. `check()` is called for every block of sound and may raise to stop."""
-        self.path, self._model, self._options, self._check = path, model, options, check
+        """Read the speech once.
+
+        Args:
+            source: a file, of which `start` and `duration` of the options are heard, or samples (T,) float32 in [-1, 1]
+                at 16 kHz, all of which are.
+            check: is called for every block of sound and may raise to stop.
+        """
+        self.source, self._model, self._options, self._check = source, model, options, check
         self._outline, self.num_samples = WaveformPeaks(SAMPLE_RATE), 0
         self.notices: list[str] = []
         self._held: list[np.ndarray] | None = []
@@ -62,12 +68,13 @@ class Speech:
         if len(self.gate.spoken):
             return None
         return (
-            f"no voice was heard in '{self.path}', so the mouth rests. If it should move, turn the gate for pauses off "
-            "(silence off)"
+            f"no voice was heard in '{self.source}', so the mouth rests. If it should move, turn the gate for pauses "
+            "off (silence off)"
         )
 
-    def peaks(self, duration: float) -> tuple[float, ...]:
-        return self._outline.peaks()[: int(np.ceil(duration * PEAKS_PER_SECOND))]
+    def peaks(self, duration: float | None = None) -> tuple[float, ...]:
+        """Return the outline, 50 a second, 0..1, of so many seconds; None for all."""
+        return self._outline.peaks()[: None if duration is None else int(np.ceil(duration * PEAKS_PER_SECOND))]
 
     def features(self, num_samples: int) -> AudioFeatureStream:
         def blocks() -> Iterator[np.ndarray]:
@@ -84,8 +91,10 @@ class Speech:
             yield block
 
     def _read(self, **more) -> Iterator[np.ndarray]:
+        if isinstance(self.source, np.ndarray):
+            return iter([self.source])
         part = {"start": self._options.start, "duration": self._options.duration, **more}
-        return read_audio_blocks(self.path, sample_rate=SAMPLE_RATE, **part)
+        return read_audio_blocks(self.source, sample_rate=SAMPLE_RATE, **part)
 
     def _outlined(self) -> Iterator[np.ndarray]:
         for block in self._read(on_notice=self.notices.append):
@@ -179,12 +188,8 @@ def encode_speech(
         raise AudioError(f"the sample rate is {sample_rate}; expected 1000 to 384000 Hz")
     notices: list[str] = []
     mono = resample_mono(waveform, sample_rate, notices.append)
-    outline = WaveformPeaks(SAMPLE_RATE)
-    outline.add(mono)
     with torch.inference_mode():
-        gate = VoiceGate(speech_activity([mono]))
-        heard = list(gated_blocks([mono], gate)) if silence == "close" else [mono]
-        stream = AudioFeatureStream(lambda: heard, model.whisper, windows)
-        features = torch.cat([block.float().cpu() for block in stream])
+        speech = Speech(mono, model, LipSyncOptions(audio_windows=windows, silence=silence))
+        features = torch.cat([block.float().cpu() for block in speech.features(speech.num_samples)])
     seconds = waveform.shape[-1] / sample_rate
-    return SpeechFeatures(features, float(fps), seconds, gate, outline.peaks(), tuple(notices))
+    return SpeechFeatures(features, float(fps), seconds, speech.gate, speech.peaks(), tuple(notices))
