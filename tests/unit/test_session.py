@@ -1,6 +1,6 @@
-"""What is loaded for a run, the request of a run, and that nothing but the command line knows the command line."""
+"""What is loaded for a run, and the request of a run."""
 
-import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,48 +12,16 @@ from latentsync.run.speech import Speaker
 from latentsync.session import ModelChoice, RunRequest, SessionCache
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("latentsync", "nodes", "webapp", "training_scripts", "eval")
-
-
-def sources() -> list[Path]:
-    """The Python files of all parts but the command line."""
-    files = [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
-    return [path for path in files if not path.is_relative_to(ROOT / "latentsync" / "cli")]
-
-
-def imported(path: Path) -> set[str]:
-    """Full names of what a file imports, wherever it does."""
-    names, package = set(), path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def test_nothing_imports_the_command_line():
-    assert len(sources()) > 100
-    assert any("latentsync.session" in name for name in imported(ROOT / "latentsync" / "cli" / "run.py"))
-    for path in sources():
-        found = {name for name in imported(path) if name.startswith("latentsync.cli")}
-        assert not found, f"{path.relative_to(ROOT)} imports {', '.join(sorted(found))}"
 
 
 def test_arguments_stay_in_the_command_line():
-    """No Namespace leaves it: the library and its hosts know requests."""
-    own_parsers = {ROOT / "webapp" / "command_line.py"}
-    for path in sources():
-        if path.relative_to(ROOT).parts[0] in ("latentsync", "nodes", "webapp") and path not in own_parsers:
-            names = {
-                node.attr
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Attribute)
-            }
-            assert "argparse.Namespace" not in imported(path), path
-            assert "Namespace" not in names, path
+    """No Namespace leaves it: the library and its hosts know requests (test_floors sees to the imports)."""
+    own_parsers = (ROOT / "latentsync" / "cli", ROOT / "webapp" / "command_line.py")
+    files = [path for part in ("latentsync", "nodes", "webapp") for path in (ROOT / part).rglob("*.py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    found = {path for path, text in texts.items() if re.search(r"\bNamespace\b", text)}
+    assert {path.name for path in found if path.is_relative_to(own_parsers[0])} >= {"arguments.py", "run.py"}
+    assert not [path for path in found if not any(path.is_relative_to(own) for own in own_parsers)]
 
 
 @pytest.fixture
