@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass
 
 from latentsync.contact_sheet import evenly_spaced, labelled_sheet
 from latentsync.errors import LatentSyncError, OptionError
-from latentsync.faces.align import fit_matrices, warp_faces
+from latentsync.faces.align import canvas_size, fit_matrices, warp_faces
 from latentsync.faces.finder import FaceTracker
 from latentsync.media.output_file import written_whole
 from latentsync.model.loading import BUNDLED_WHISPER
@@ -216,6 +216,7 @@ class HeadsMaker:
         side = self.config.resolution
         hole = (generation_mask(side, self.config.mask).numpy() < 0.5).astype(np.uint8)
         inside = np.clip(cv2.distanceTransform(hole, cv2.DIST_L2, 5) / (SEAM * side), 0, 1)
+        inside = cv2.resize(inside, canvas_size(side), interpolation=cv2.INTER_AREA)  # what matrices lead to
         for frame, mouth, matrix in zip(around, speaking, fit_matrices(points, side), strict=True):
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             weight = cv2.warpAffine(inside, np.asarray(matrix, np.float64), frame.shape[1::-1], flags=flags)[..., None]

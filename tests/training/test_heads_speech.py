@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from latentsync.errors import LatentSyncError, OptionError
+from latentsync.faces.align import fit_matrices, warp_faces
 from latentsync.media.video_reader import probe_video, read_frames
+from latentsync.model.masks import generation_mask
 from training_scripts.clip_store import ClipStore
 from training_scripts.heads import rooms
 from training_scripts.heads.developing import HELD_OUT_CODECS, TRAINING_CODECS, Recording
@@ -302,6 +305,34 @@ def test_equal_numbers_give_equal_clips(cut_run, tmp_path):
     one, two = config.folder / "clips" / "head0000001", other.folder / "clips" / "head0000001"
     for name in ("video.mp4", "lips.npy", "audio.npy", "phones.json", "mel.npy", "features.npy"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_the_face_around_what_is_painted_can_say_other_words(cut_run, tmp_path):
+    (tmp_path / "cache").symlink_to(Path(cut_run[0].run_dir) / "cache")
+    maker = HeadsMaker(load_heads_config(overrides=settings(tmp_path, "data.other_words=1")))
+    assert maker.make(1)
+    own = load_heads_config(overrides=settings(tmp_path / "own", "data.other_words=0"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "cache").symlink_to(Path(cut_run[0].run_dir) / "cache")
+    assert HeadsMaker(own).make(1)
+    mixed, plain = (folder / "clips" / "head0000001" for folder in (maker.config.folder, own.folder))
+    for name in ("lips.npy", "audio.npy", "phones.json"):  # the clip's words are what the lips say
+        assert (mixed / name).read_bytes() == (plain / name).read_bytes(), name
+    assert maker.writer.facts("head0000001")["other_words"]
+    assert not HeadsMaker(own).writer.facts("head0000001")["other_words"]
+    # Just the hole is filled, softly at its rim.
+    store = ClipStore(cut_run[0].folder)
+    frame = cv2.resize(store.frames(0)[0], (256, 256))
+    points = maker._points([frame])
+    around, speaking = np.zeros_like(frame), np.full_like(frame, 200)
+    filled = [around, speaking, *maker._mixed([around], [speaking], points)]
+    blank, full, face = warp_faces(filled, fit_matrices(np.repeat(points, 3, 0), 64), 64).max(-1)
+    known = (blank == 0) & (full == 200)  # the rest lies outside the frame
+    hole = generation_mask(64).numpy() < 0.5
+    well_outside = cv2.erode((~hole).astype(np.uint8), np.ones((3, 3))) > 0
+    well_inside = cv2.erode(hole.astype(np.uint8), np.ones((9, 9))) > 0
+    assert face[well_outside & known].max() < 40
+    assert face[well_inside & known].min() > 190
 
 
 def test_a_clip_without_a_face_is_left_out_once_with_its_reason(cut_run, tmp_path):
