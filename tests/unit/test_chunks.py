@@ -121,9 +121,3 @@ def test_a_new_run_knows_nothing_of_the_one_before(small_model):
     assert [len(pairs) for pairs in made[20:]] == [4 + options.chunk_overlap, 0, 0, 0, 0, 0, 0, 5]
     again = torch.stack([face for _, face in made[-1]])
     torch.testing.assert_close(again, run(small_model, options, frames(5))[0], atol=1e-5, rtol=0)
-
-
-def test_finished_frames_let_go_of_their_payload(small_model):
-    given = frames(30)
-    run(small_model, LipSyncOptions(**FAST), given)
-    assert all(frame.payload is None for frame in given)

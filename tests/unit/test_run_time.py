@@ -15,7 +15,7 @@ from latentsync.media.video_reader import probe_video, read_frames, video_length
 from latentsync.media.video_writer import VideoWriter, write_wav
 from latentsync.options import LipSyncOptions
 from latentsync.run import engine, flow
-from latentsync.run.chunks import ChunkGenerator
+from latentsync.run.chunks import ChunkGenerator, FaceFrame
 from latentsync.run.engine import lip_sync
 from latentsync.run.timeline import plan_time, rate_warnings, source_frames, without_stills
 from tests.unit.media_clips import read_number, write_clip
@@ -210,25 +210,32 @@ def test_an_unusual_pace_is_a_warning(small_model, avatar_video, speech, tmp_pat
 
 
 @pytest.fixture
-def heard(monkeypatch) -> list[torch.Tensor]:
-    """What each frame was given to hear, in order."""
-    given: list[torch.Tensor] = []
+def pushed(monkeypatch) -> list[FaceFrame]:
+    """The frames that chunks were made of, in order."""
+    given: list[FaceFrame] = []
 
     class Recorder(ChunkGenerator):
-        def pushed(self, face):
-            given.append(face.tokens)
-            return super().pushed(face)
+        def push(self, frame):
+            given.append(frame)
+            return super().push(frame)
 
     monkeypatch.setattr(flow, "ChunkGenerator", Recorder)
     return given
 
 
-def test_an_offset_moves_the_lips_and_not_the_sound(small_model, avatar_video, speech, tmp_path, heard):
+def test_finished_frames_let_go_of_their_pictures(small_model, avatar_video, speech, tmp_path, pushed):
+    run(avatar_video, speech(0.48), tmp_path / "out.mp4", small_model)
+    assert len(pushed) == 12
+    assert all(frame.payload is None for frame in pushed)
+
+
+def test_an_offset_moves_the_lips_and_not_the_sound(small_model, avatar_video, speech, tmp_path, pushed):
     """80 ms are two frames at 25 a second: with +80 frame 2 hears what frame 0 would."""
     sounds = []
     for offset in (0, 80, -80):
         run(avatar_video, speech(0.48), tmp_path / f"{offset}.mp4", small_model, audio_offset_ms=offset)
         sounds.append(sound_of(tmp_path / f"{offset}.mp4"))
+    heard = [frame.tokens for frame in pushed]
     now, later, earlier = heard[:12], heard[12:24], heard[24:]
     assert all(torch.equal(late, usual) for late, usual in zip(later[2:], now[:-2], strict=True))
     assert all(torch.equal(early, usual) for early, usual in zip(earlier[:-2], now[2:], strict=True))
@@ -237,7 +244,7 @@ def test_an_offset_moves_the_lips_and_not_the_sound(small_model, avatar_video, s
     assert np.array_equal(sounds[0], sounds[2])
 
 
-def test_frames_without_a_face_do_not_delay_the_lips(small_model, avatar_frames, speech, tmp_path, heard):
+def test_frames_without_a_face_do_not_delay_the_lips(small_model, avatar_frames, speech, tmp_path, pushed):
     """Each frame is found by its time: after a missed face the next one hears its own speech, not the missed one's."""
     plain = write_clip(tmp_path / "plain.mp4", pictures=avatar_frames, size=(192, 192))
     blank = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)
@@ -246,6 +253,8 @@ def test_frames_without_a_face_do_not_delay_the_lips(small_model, avatar_frames,
     run(plain, speech(0.48), tmp_path / "a.mp4", small_model)
     report = run(gaps, speech(0.48), tmp_path / "b.mp4", small_model)
     assert report.num_faces == 9
+    heard = [frame.tokens for frame in pushed]
+    assert len(heard) == 12 + 9
     kept = [tokens for index, tokens in enumerate(heard[:12]) if index not in (0, 4, 5)]
     assert all(torch.equal(a, b) for a, b in zip(kept, heard[12:], strict=True))
 
@@ -259,7 +268,7 @@ def tone(path, seconds: float, hertz: float = 440.0, rate: int = 48_000):
 @pytest.mark.parametrize(
     ("seconds", "warned"), [(0.2, "it is followed by silence"), (0.9, "its rest is cut off"), (0.5, None)]
 )
-def test_another_sound_is_heard(small_model, avatar_video, speech, tmp_path, heard, seconds, warned):
+def test_another_sound_is_heard(small_model, avatar_video, speech, tmp_path, pushed, seconds, warned):
     mix, spoken = tone(tmp_path / "mix.wav", seconds), speech(0.48)
     report = run(avatar_video, spoken, tmp_path / "out.mp4", small_model, output_audio=mix)
     assert report.num_frames == 12  # the speech decides
@@ -273,6 +282,8 @@ def test_another_sound_is_heard(small_model, avatar_video, speech, tmp_path, hea
     assert silent.size == 0 or silent.max() < 1e-3
     assert [warned in warning for warning in report.warnings] == ([True] if warned else [])
     run(avatar_video, spoken, tmp_path / "own.mp4", small_model)
+    heard = [frame.tokens for frame in pushed]
+    assert len(heard) == 24
     assert all(torch.equal(a, b) for a, b in zip(heard[:12], heard[12:], strict=True))  # the lips hear the speech
 
 

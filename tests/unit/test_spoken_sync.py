@@ -140,7 +140,7 @@ def test_a_report_tells_why_there_is_none(tmp_path):
     write_numbers(tmp_path / "numbers.mp4", pictures=20, tone=300)
     found = with_sync(report_of(tmp_path / "numbers.mp4"), BUNDLED_SYNCNET)
     assert found.sync.score is None
-    assert "sync was not measured: no face is seen" in found.sync.text()
+    assert "sync was not measured: no face was found in any of the 20 frames" in found.sync.text()
     assert found.offset is None
 
 

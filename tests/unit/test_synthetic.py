@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.measure import HELD_OUT_SECONDS, NUM_HELD_OUT, held_out_clip
 from latentsync.metrics.faces import correlation, opening_track
 from latentsync.synthetic.avatar import Pose
 from latentsync.synthetic.clips import AvatarClip
@@ -91,15 +92,13 @@ def test_pose_matrix_takes_the_heads_place_to_its_origin():
 
 
 def test_held_out_seeds_are_not_trained_on():
-    listed = yaml.safe_load((ROOT / "eval" / "heldout_avatars.yaml").read_text(encoding="utf-8"))
     training = yaml.safe_load((ROOT / "training_scripts" / "configs" / "tiny.yaml").read_text(encoding="utf-8"))
-    clips, count = listed["clips"], training["data"]["num_clips"]
-    assert len(clips) >= 16
-    assert listed["duration"] >= 4
-    identities = {clip["identity"] for clip in clips}
-    speeches = {clip[name] for clip in clips for name in ("own_speech", "new_speech")}
-    assert len(identities) == len(clips)
-    assert len(speeches) == 2 * len(clips)
+    clips, count = [held_out_clip(index) for index in range(NUM_HELD_OUT)], training["data"]["num_clips"]
+    assert HELD_OUT_SECONDS >= 4
+    identities = {clip.own.identity_seed for clip in clips}
+    speeches = {side.speech_seed for clip in clips for side in (clip.own, clip.new)}
+    assert len(identities) == NUM_HELD_OUT >= 16
+    assert len(speeches) == 2 * NUM_HELD_OUT
     # what training draws: identity i with speech 500,000 + i
     from training_scripts.config import TrainingConfig, load_settings
     from training_scripts.make_synthetic_dataset import training_clip
