@@ -147,7 +147,7 @@ class ModelConfig:
     new_latents: bool = False  # of another VAE than the initial file's: the layers that meet them start anew
     motion: Literal["off", "all", "decoder"] = "off"  # motion modules: in down and up blocks, or in up blocks only
     trainable: list[str] = field(default_factory=lambda: ["all"])  # parts of the reference's tensor names
-    prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: what the initial file says, else epsilon
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None  # null: the initial file's, or epsilon
     block_out_channels: list[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
     layers_per_block: int = 2
     norm_num_groups: int = 32

@@ -82,8 +82,8 @@ def noise_loss(
     table; timesteps: (B,).
     An error e of the noise moves the one-step clean latents by e * sqrt((1 - a) / a); weighting the square by 1 / a
     makes it count as what is seen, which is what keeps colours from drifting at high noise. The weight is capped, and
-    its mean over all timesteps is 1. For a U-Net that predicts the velocity a cap of 1, which weighs all timesteps the
-    same, does that by itself. The reference predicts noise and uses neither weight.
+    its mean over all timesteps is 1. For a U-Net that predicts the velocity or the clean latents a cap of 1, which
+    weighs all timesteps the same, does that by itself. The reference predicts noise and uses neither weight.
     """
     weights = (1 / alphas_cumprod).clamp(max=max_timestep_weight)
     weight = (weights / weights.mean()).to(timesteps.device)[timesteps]
@@ -348,6 +348,8 @@ class UNetLosses:
         wanted = noise
         if self.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(clean, noise, timesteps)
+        elif self.prediction_type == "sample":
+            wanted = clean
         if self.config.reference:
             parts["recon"] = F.mse_loss(predicted.float(), wanted.float())
         else:

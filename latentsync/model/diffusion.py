@@ -53,7 +53,7 @@ def build_scheduler(name: str = "ddim", prediction_type: str = "epsilon") -> Sch
 
 # Noise, guidance, the loop
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")  # what a U-Net's output means: the noise, or the velocity
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # a U-Net's output: noise, velocity, or clean latents
 
 
 def shared_noise(
@@ -105,8 +105,10 @@ def one_step_clean(
     """Clean latents (B, ...) that the U-Net's output implies, for timesteps (B,) or 0-dim.
 
     prediction_type: "epsilon", the noise: (x_t - sqrt(1 - a_t) e) / sqrt(a_t); "v_prediction", the velocity
-    sqrt(a_t) e - sqrt(1 - a_t) x_0: sqrt(a_t) x_t - sqrt(1 - a_t) v.
+    sqrt(a_t) e - sqrt(1 - a_t) x_0: sqrt(a_t) x_t - sqrt(1 - a_t) v; "sample", the clean latents themselves.
     """
+    if prediction_type == "sample":
+        return predicted
     if timesteps.ndim:
         alpha = alphas_cumprod.to(device=noisy.device, dtype=noisy.dtype)[timesteps.to(noisy.device)]
         alpha = alpha.view(-1, *[1] * (noisy.ndim - 1))

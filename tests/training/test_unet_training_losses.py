@@ -227,6 +227,16 @@ def test_the_velocity_of_a_clip_that_is_known(parts):
     assert found["recon"].item() < 1e-12
 
 
+def test_the_clean_latents_of_a_clip_that_is_known(parts):
+    losses = losses_of(parts, meaning="sample")
+    batch = batch_of(parts, losses)
+    _, timesteps, noisy, clean, noise = losses.prepare(batch)
+    _, found = losses(batch, clean, timesteps, noisy, clean, noise)
+    assert found["recon"].item() == 0
+    _, found = losses(batch, clean + 0.5, timesteps, noisy, clean, noise)
+    assert found["recon"].item() == pytest.approx(0.25 * losses.region.mean().item(), rel=1e-4)
+
+
 def test_networks_of_another_length_are_refused(parts):
     with pytest.raises(OptionError, match=r"SyncNet looks at 4 frames.*data\.num_frames=4"):
         losses_of(parts, "data.num_frames=6")

@@ -221,8 +221,8 @@ def test_what_the_output_means_is_told_by_the_file_or_beside_it(unet, tmp_path):
     assert load_unet(tmp_path / "released.pt")[1].prediction_type == "epsilon"
     (tmp_path / "released.json").write_text('{"prediction_type": "v_prediction"}')
     assert load_unet(tmp_path / "released.pt")[1].prediction_type == "v_prediction"
-    (tmp_path / "released.json").write_text('{"prediction_type": "sample"}')
-    with pytest.raises(OptionError, match=r"'sample'; expected epsilon or v_prediction"):
+    (tmp_path / "released.json").write_text('{"prediction_type": "flow"}')
+    with pytest.raises(OptionError, match=r"'flow'; expected epsilon or v_prediction or sample"):
         load_unet(tmp_path / "released.pt")
 
 

@@ -77,7 +77,8 @@ def test_one_step_clean_inverts_the_noising(prediction_type):
     clean, noise = torch.randn(3, 4, 2, 8, 8), torch.randn(3, 4, 2, 8, 8)
     timesteps = torch.tensor([0, 500, 999])
     noisy = scheduler.add_noise(clean, noise, timesteps)
-    output = noise if prediction_type == "epsilon" else scheduler.get_velocity(clean, noise, timesteps)
+    velocity = scheduler.get_velocity(clean, noise, timesteps)
+    output = {"epsilon": noise, "v_prediction": velocity, "sample": clean}[prediction_type]
     got = one_step_clean(noisy, output, scheduler.alphas_cumprod, timesteps, prediction_type)
     assert (got - clean).abs().max() < 2e-5
     alone = one_step_clean(noisy[1:2], output[1:2], scheduler.alphas_cumprod, torch.tensor(500), prediction_type)
@@ -85,7 +86,7 @@ def test_one_step_clean_inverts_the_noising(prediction_type):
 
 
 class KnowingUNet(torch.nn.Module):
-    """Always right: answers with the noise or the velocity that leads to the clean latents it knows."""
+    """Always right: answers with the noise or the velocity that leads to the clean latents it knows, or with these."""
 
     dtype = torch.float32
 
@@ -97,7 +98,7 @@ class KnowingUNet(torch.nn.Module):
         alpha = self.alphas[timestep]
         noise = (sample[:, :4] - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean
-        return (noise if self.prediction_type == "epsilon" else velocity,)
+        return ({"epsilon": noise, "v_prediction": velocity, "sample": self.clean}[self.prediction_type],)
 
 
 @torch.no_grad()

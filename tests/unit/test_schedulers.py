@@ -28,7 +28,7 @@ class GaussianUNet(torch.nn.Module):
         noise = (1 - alpha).sqrt() * noisy / (alpha * self.variance + 1 - alpha)
         clean = alpha.sqrt() * self.variance * noisy / (alpha * self.variance + 1 - alpha)
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        return (noise if self.prediction_type == "epsilon" else velocity,)
+        return ({"epsilon": noise, "v_prediction": velocity, "sample": clean}[self.prediction_type],)
 
     def solution(self, noise: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Where the trajectory from the noise at timestep `start` is at `end`."""
