@@ -64,10 +64,9 @@ def build_unet(config: ModelConfig, latents: LatentSpace = STABLE_DIFFUSION) -> 
         unet = LatentSyncUNet(**{**sizes(loaded, loaded.state_dict()), **channels, "motion_blocks": motion})
         known = loaded.state_dict()
         if config.new_latents:
-            known = {key: tensor for key, tensor in known.items() if not key.startswith(OF_LATENTS)}
             _begin_at_zero(unet)
+            known |= {key: tensor for key, tensor in unet.state_dict().items() if key.startswith(OF_LATENTS)}
         missing, unknown = unet.load_state_dict(known, strict=False)
-        missing = [key for key in missing if not (config.new_latents and key.startswith(OF_LATENTS))]
         if strange := [key for key in (*missing, *unknown) if "motion_modules" not in key]:
             raise IncompleteCheckpointError(f"{config.initial} does not fit the U-Net: {', '.join(strange[:5])}")
         log.info("%s: %d motion tensors start anew, %d are left out", config.initial, len(missing), len(unknown))
